@@ -1,0 +1,1 @@
+"""A chunked Zarr store for features that are computed once and read many times."""

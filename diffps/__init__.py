@@ -1,0 +1,1 @@
+"""DiffPS: person search on the features of a frozen diffusion model."""

@@ -1,0 +1,1 @@
+"""The steps of the pipeline: the only place where diffps and cache meet."""
