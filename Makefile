@@ -1,0 +1,29 @@
+# make demo   install into .venv, run the whole pipeline on drawn street scenes, print the scores and the page's path
+# make test   install into .venv, run the tests
+PYTHON ?= python3
+VENV ?= .venv
+PYTEST ?= -n auto --maxprocesses 8
+
+BIN := $(abspath $(VENV))/bin
+STAMP := $(VENV)/installed
+
+.PHONY: demo test check
+
+demo: $(STAMP)
+	PATH="$(BIN):$$PATH" dvc repro
+	@cat results/report/summary.txt
+
+test: $(STAMP)
+	PATH="$(BIN):$$PATH" OMP_NUM_THREADS=1 pytest $(PYTEST)
+
+# For contributors: what the pre-commit hooks and the reviewers look at. Needs the extra `dev`.
+check: $(STAMP)
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+# Installed once; again only when the dependencies may have changed.
+$(STAMP): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=...")'
+	@$(PYTHON) -c 'import ensurepip, venv' || (echo "Python lacks venv: apt install python3-venv" >&2; exit 1)
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	@touch $@
