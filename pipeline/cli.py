@@ -1,0 +1,101 @@
+"""The command line: one command a stage, each with --params, --set and --dry-run, and what looks at the results."""
+
+import sys
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipeline.cache_commands import app as cache_app
+
+app = typer.Typer(
+    name="diffps",
+    help="Person search on diffusion features: run the backbone once, keep its features, train heads on them.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,  # plain help: importing rich costs more than the rest of --help
+    pretty_exceptions_enable=False,
+)
+app.add_typer(cache_app, name="cache")
+
+# In the order in which `dvc repro` runs them; `pretrain` stands outside.
+STAGES = {
+    "index": "Read a dataset's annotations into Parquet.",
+    "encode": "Images to VAE latents, words to text embeddings.",
+    "extract": "Latents to UNet features and attention maps, kept in the store.",
+    "train": "Train a head on the features.",
+    "evaluate": "Find persons in the gallery, rank them for each query, score both.",
+    "sweep": "Train and evaluate many variants of the head from one reading of the store.",
+    "report": "Write the page: scores, rankings, pictures, costs.",
+    "pretrain": "Make the demo's backbone from drawn scenes.",
+}
+
+ParamsOption = Annotated[Path, typer.Option("--params", metavar="FILE", help="The parameters, one section a stage.")]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change a parameter, e.g. train.lr=1e-3. Repeatable."),
+]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Say what would be read and written, and stop.")]
+
+PARAMS = Path("params.yaml")
+
+
+def main() -> None:
+    """Entry point. Exit codes: 0; 2 for what the user can mend (one line says what); 130 and 143 when stopped."""
+    try:
+        app()
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except Exception as error:
+        if not _is_users(error):
+            raise
+        print(f"diffps: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(2)
+
+
+def run_stage(name: str, params_file: Path, overrides: list[str], dry_run: bool) -> None:
+    """One stage from start to end; exits with 128 + the signal's number when it was stopped."""
+    from pipeline.config import load_params
+    from pipeline.runtime import Shell
+    from stages.job import StoppedError
+
+    params = load_params(params_file, overrides)
+    stage = import_module(f"stages.{name}")
+    job = Shell(params.runtime, Path("results") / name / "log.jsonl")
+    if dry_run:
+        print(stage.dry_run(params, job))
+        return
+    job.record("run", stage=name, params=str(params_file), overrides=overrides)
+    with job.signals():
+        try:
+            stage.run(params, job)
+        except StoppedError:
+            pass
+        except Exception as error:
+            job.record("failed", error=f"{type(error).__name__}: {error}")
+            raise
+    if job.signal is not None:
+        job.say("stopped; the same command continues")
+        sys.exit(128 + job.signal)
+    job.record("finished")
+
+
+def _is_users(error: Exception) -> bool:
+    """Whether the error's text is meant for people: then it stands alone, without a traceback."""
+    from cache.errors import CacheError
+    from diffps.errors import DiffPSError
+
+    return isinstance(error, DiffPSError | CacheError)
+
+
+def _command(name: str) -> Callable[..., None]:
+    def command(params: ParamsOption = PARAMS, overrides: SetOption = None, dry_run: DryRunOption = False) -> None:
+        run_stage(name, params, overrides or [], dry_run)
+
+    return command
+
+
+for _name, _help in STAGES.items():
+    app.command(_name, help=_help)(_command(_name))

@@ -1,0 +1,29 @@
+"""Where to compute, from ``runtime.device`` and ``runtime.threads``."""
+
+from typing import TYPE_CHECKING
+
+from diffps.errors import ConfigError
+from stages.job import RuntimeConfig
+
+if TYPE_CHECKING:
+    import torch
+
+
+def choose_device(runtime: RuntimeConfig) -> "torch.device":
+    """The device to use; ``auto`` is the GPU where there is one, else the CPU. Sets PyTorch's thread count as well.
+
+    Raises ConfigError for a device this machine does not have.
+    """
+    import torch
+
+    if runtime.threads > 0:
+        torch.set_num_threads(runtime.threads)
+    if runtime.device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(runtime.device)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"runtime.device {runtime.device}: not usable here ({reason}); try auto or cpu") from error
+    return device

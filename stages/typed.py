@@ -1,0 +1,108 @@
+"""Plain mappings, as YAML gives them, into the stages' config classes: nothing unknown, nothing of another type."""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import fields, is_dataclass
+from difflib import get_close_matches
+from typing import Any, TypeVar, get_args, get_type_hints
+
+from diffps.errors import ConfigError
+
+T = TypeVar("T")
+
+
+def build(cls: type[T], raw: Mapping[str, Any], where: str, prefix: str = "") -> T:
+    """An instance of dataclass ``cls`` from ``raw``, nested dataclasses included; types are checked, not converted.
+
+    ``where`` (a file) and ``prefix`` (the dotted place in it) begin each message. Raises ConfigError for an unknown
+    key, naming the nearest; for a missing key; for a value of another type; and for what a class refuses itself.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    for unknown, known in _unknown_keys(cls, raw, prefix):
+        raise ConfigError(f"{where}: {unknown} is not a parameter; {_nearest(unknown, known)}")
+    try:
+        # JSON's strict mode is YAML's: lists become tuples, 1 is a float too, but "1" is no number and true no integer.
+        return TypeAdapter(cls).validate_json(json.dumps(raw), strict=True)
+    except TypeError as error:
+        raise ConfigError(f"{where}: {error}") from error
+    except ValidationError as error:
+        problems = error.errors()
+        first = problems[0]
+        place = ".".join([*([prefix] if prefix else []), *(str(part) for part in first["loc"] if _is_key(str(part)))])
+        cause = first.get("ctx", {}).get("error")
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        if first["type"] == "missing":
+            text = "is missing"
+        elif isinstance(cause, Exception):
+            text = str(cause)
+        else:
+            text = f"{first['msg'][0].lower()}{first['msg'][1:]}, found {first['input']!r}"
+        raise ConfigError(f"{where}: {place}: {text}{more}".replace(": is missing", " is missing")) from error
+
+
+def keys(cls: type, prefix: str = "") -> Iterator[str]:
+    """Every dotted key of dataclass ``cls``, sections before what they hold."""
+    hints = get_type_hints(cls)
+    for field in fields(cls):
+        key = f"{prefix}.{field.name}" if prefix else field.name
+        yield key
+        inner = _dataclass_in(hints[field.name])
+        if inner is not None:
+            yield from keys(inner, key)
+
+
+def set_key(cls: type, raw: dict[str, Any], key: str, value: Any, where: str) -> None:
+    """Put ``value`` at the dotted ``key`` of ``raw``, plain data for ``cls``. Raises ConfigError for an unknown key."""
+    known = list(keys(cls))
+    if key not in known:
+        raise ConfigError(f"{where}: {key} is not a parameter; {_nearest(key, known)}")
+    *sections, leaf = key.split(".")
+    place = raw
+    for section in sections:
+        if not isinstance(place.get(section), dict):  # absent, or null: what is set switches the section on
+            place[section] = {}
+        place = place[section]
+    place[leaf] = value
+
+
+def _unknown_keys(cls: type, raw: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, list[str]]]:
+    hints = get_type_hints(cls)
+    known = [f"{prefix}.{field.name}" if prefix else field.name for field in fields(cls)]
+    names = {field.name for field in fields(cls)}
+    for name, value in raw.items():
+        key = f"{prefix}.{name}" if prefix else str(name)
+        if name not in names:
+            yield key, known
+            continue
+        inner = _dataclass_in(hints[name])
+        if inner is None:
+            continue
+        for part in value if isinstance(value, list) else [value]:
+            if isinstance(part, dict):
+                yield from _unknown_keys(inner, part, key)
+
+
+def _dataclass_in(hint: Any) -> type | None:
+    """The dataclass in ``X``, ``X | None`` or ``tuple[X, ...]``; None where there is none."""
+    if isinstance(hint, type) and is_dataclass(hint):
+        return hint
+    return next((found for part in get_args(hint) if (found := _dataclass_in(part)) is not None), None)
+
+
+def _nearest(key: str, known: list[str]) -> str:
+    parent, _, leaf = key.rpartition(".")
+    close = get_close_matches(key, known, 1, 0.6)
+    if close:
+        return f"nearest: {close[0]}"
+    # A right name in the wrong section is the other common slip.
+    elsewhere = [name for name in known if name.rpartition(".")[2] == leaf]
+    if elsewhere:
+        return f"nearest: {elsewhere[0]}"
+    siblings = [name for name in known if name.rpartition(".")[0] == parent] or known
+    return "known: " + ", ".join(siblings)
+
+
+def _is_key(part: str) -> bool:
+    """Pydantic names the branches of a union in the location as well; people did not write those."""
+    return part.isidentifier() or part.isdigit() or "-" in part

@@ -1,0 +1,77 @@
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import pytest
+
+from diffps.errors import ConfigError
+from stages.typed import build, keys, set_key
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Inner:
+    depth: int = 3
+    mode: Literal["mean", "sample"] = "mean"
+
+    def __post_init__(self) -> None:
+        if self.depth < 0:
+            raise ConfigError("depth must not be negative")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outer:
+    lr: float
+    canvas: tuple[int, int] = (64, 64)
+    taps: tuple[str, ...] = ()
+    inner: Inner | None = field(default_factory=Inner)
+
+
+def test_nested_plain_data_becomes_the_dataclass() -> None:
+    built = build(Outer, {"lr": 1, "canvas": [128, 64], "taps": ["a"], "inner": {"depth": 4}}, "params.yaml")
+    assert built == Outer(lr=1.0, canvas=(128, 64), taps=("a",), inner=Inner(depth=4))
+
+
+def test_null_switches_an_optional_section_off() -> None:
+    assert build(Outer, {"lr": 1.0, "inner": None}, "params.yaml").inner is None
+
+
+@pytest.mark.parametrize(
+    ("raw", "message"),
+    [
+        ({"lrr": 1.0}, r"^params.yaml: x.lrr is not a parameter; nearest: x.lr$"),
+        ({"lr": 1.0, "inner": {"dept": 1}}, r"^params.yaml: x.inner.dept is not a parameter; nearest: x.inner.depth$"),
+        ({"lr": 1.0, "zzzzzz": 1}, r"known: x.lr, x.canvas, x.taps, x.inner$"),
+        ({}, r"^params.yaml: x.lr is missing$"),
+        ({"lr": "fast"}, r"x.lr: input should be a valid number, found 'fast'$"),
+        ({"lr": True}, r"x.lr: input should be a valid number, found True$"),
+        ({"lr": 1.0, "inner": {"depth": 1.5}}, r"x.inner.depth: input should be a valid integer"),
+        ({"lr": 1.0, "inner": {"depth": "1"}}, r"x.inner.depth: input should be a valid integer"),
+        (
+            {"lr": 1.0, "inner": {"mode": "median"}},
+            r"mode: input should be 'mean' or 'sample', found 'median'$",
+        ),
+        ({"lr": 1.0, "inner": {"depth": -1}}, r"^params.yaml: x.inner: depth must not be negative$"),
+        ({"lr": 1.0, "canvas": [64]}, r"x.canvas.1 is missing$"),
+        ({"lr": "a", "taps": 3}, r"\(and 1 more\)$"),
+    ],
+)
+def test_what_is_wrong_is_named_in_one_line(raw: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as caught:
+        build(Outer, raw, "params.yaml", "x")
+    assert "\n" not in str(caught.value)
+
+
+def test_keys_are_dotted_sections_first() -> None:
+    assert list(keys(Outer)) == ["lr", "canvas", "taps", "inner", "inner.depth", "inner.mode"]
+
+
+def test_setting_below_an_absent_section_switches_it_on() -> None:
+    raw: dict[str, Any] = {"lr": 1.0, "inner": None}
+    set_key(Outer, raw, "inner.depth", 7, "--set")
+    assert build(Outer, raw, "params.yaml").inner == Inner(depth=7)
+
+
+def test_setting_an_unknown_key_names_the_nearest() -> None:
+    with pytest.raises(ConfigError, match="inner.dept is not a parameter; nearest: inner.depth"):
+        set_key(Outer, {}, "inner.dept", 7, "--set")
+    with pytest.raises(ConfigError, match="depth is not a parameter; nearest: inner.depth"):
+        set_key(Outer, {}, "depth", 7, "--set")
