@@ -81,3 +81,64 @@ class Detections:
 
     def __len__(self) -> int:
         return len(self.boxes)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Query:
+    """The person to be found: ``box`` (4,) float32 x1, y1, x2, y2 in the frame of scene ``scene_id``.
+
+    ``identity`` is the number that the test split's annotations use for the same person.
+    """
+
+    query_id: str
+    scene_id: str
+    box: NDArray[np.float32]
+    identity: int
+
+    def __post_init__(self) -> None:
+        if self.box.shape != (4,) or not (self.box[2:] > self.box[:2]).all():
+            raise DatasetError(f"query {self.query_id}: box {self.box.tolist()} is empty or not (4,)")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Gallery:
+    """A gallery that a protocol file lists row by row: parallel tuples, one entry per query.
+
+    ``scenes``: (g,) int32 rows of the index's ``scenes``, in the file's order; a scene may be listed twice.
+    ``positive_scenes`` (p,) int32 and ``positive_boxes`` (p, 4) float32: rows that hold the query's person, and where.
+    """
+
+    name: str
+    query_ids: tuple[str, ...]
+    scenes: tuple[NDArray[np.int32], ...]
+    positive_scenes: tuple[NDArray[np.int32], ...]
+    positive_boxes: tuple[NDArray[np.float32], ...]
+
+    def __post_init__(self) -> None:
+        lengths = {len(self.query_ids), len(self.scenes), len(self.positive_scenes), len(self.positive_boxes)}
+        if len(lengths) != 1:
+            raise DatasetError(f"gallery {self.name}: its parts have {sorted(lengths)} entries, not one per query")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SearchIndex:
+    """A whole dataset: scenes of both splits, ``annotations[scene_id]`` for each of them, queries and listed galleries.
+
+    ``report`` says what was read, dropped and odd; plain JSON values.
+    """
+
+    scenes: tuple[Scene, ...]
+    annotations: dict[str, Annotations]
+    queries: tuple[Query, ...]
+    galleries: tuple[Gallery, ...]
+    report: dict[str, object]
+
+    def __post_init__(self) -> None:
+        known = {scene.scene_id for scene in self.scenes}
+        if len(known) != len(self.scenes):
+            raise DatasetError("index: two scenes have the same id")
+        if known != self.annotations.keys():
+            raise DatasetError("index: annotations and scenes do not name the same images")
+        for query in self.queries:
+            if query.scene_id not in known:
+                raise DatasetError(f"query {query.query_id}: its image {query.scene_id} is not in the dataset")

@@ -1,0 +1,184 @@
+"""PRW's reader on a small tree in the official layout, and on the real ground truth written in that layout."""
+
+import hashlib
+import json
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.io import savemat
+
+from diffps.datasets.files import ImageFacts
+from diffps.datasets.prw import PUBLISHED, read_prw
+from diffps.errors import DatasetError, ImageError
+
+SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "prw"
+
+
+def test_scenes_carry_split_size_camera_and_digest(prw_tree: Path) -> None:
+    index = read_prw(prw_tree)
+    assert [(s.scene_id, s.split, s.camera) for s in index.scenes] == [
+        ("c1s1_000001.jpg", "train", 1),
+        ("c6s1_000002.jpg", "train", 6),
+        ("c1s2_000003.jpg", "test", 1),
+        ("c2s2_000004.jpg", "test", 2),
+        ("c3s2_000005.jpg", "test", 3),
+        ("c1s2_000006.jpg", "test", 1),
+    ]
+    first = index.scenes[0]
+    assert first.size == (120, 100)
+    assert first.digest == hashlib.sha256((prw_tree / first.path).read_bytes()).hexdigest()
+
+
+def test_train_identities_are_remapped_and_unlabelled_is_minus_one(prw_tree: Path) -> None:
+    annotations = read_prw(prw_tree).annotations
+    assert annotations["c1s1_000001.jpg"].identities.tolist() == [1, -1]
+    assert annotations["c6s1_000002.jpg"].identities.tolist() == [0, 1]
+
+
+def test_a_train_identity_in_a_test_frame_counts_as_unlabelled(prw_tree: Path) -> None:
+    index = read_prw(prw_tree)
+    assert index.annotations["c1s2_000003.jpg"].identities.tolist() == [21, -1]
+    assert index.report["test"]["foreign"] == 1  # type: ignore[index]
+
+
+def test_width_and_height_are_added_before_clipping(prw_tree: Path) -> None:
+    index = read_prw(prw_tree)
+    assert index.annotations["c6s1_000002.jpg"].boxes.tolist() == [[0, 10, 25, 70], [40, 10, 60, 120]]
+    assert index.report["train"]["clipped"] == 2  # type: ignore[index]
+
+
+def test_boxes_without_area_and_below_min_box_are_dropped_and_counted(prw_tree: Path) -> None:
+    plain, large = read_prw(prw_tree), read_prw(prw_tree, min_box=(25, 0))
+    assert plain.report["test"]["dropped"] == 1  # type: ignore[index]
+    assert plain.annotations["c2s2_000004.jpg"].identities.tolist() == [21, 21]
+    assert large.annotations["c2s2_000004.jpg"].identities.tolist() == [21]
+    assert large.report["test"]["dropped"] == 3  # type: ignore[index]
+
+
+def test_a_frame_without_persons_is_a_scene(prw_tree: Path) -> None:
+    assert read_prw(prw_tree).annotations["c3s2_000005.jpg"].boxes.shape == (0, 4)
+
+
+def test_queries_of_a_crlf_file(prw_tree: Path) -> None:
+    queries = read_prw(prw_tree).queries
+    assert [(q.query_id, q.scene_id, q.identity) for q in queries] == [
+        ("0000", "c1s2_000003.jpg", 21),
+        ("0001", "c1s2_000006.jpg", 22),
+    ]
+    assert queries[1].box.tolist() == [12.5, 20, 42.5, 80]
+
+
+def test_report_counts_what_was_read(prw_tree: Path) -> None:
+    report = read_prw(prw_tree).report
+    assert report["train"] == {
+        "images": 2,
+        "boxes": 4,
+        "labelled": 3,
+        "identities": 2,
+        "identities_seen": 2,
+        "images_without_labelled": 0,
+        "foreign": 0,
+        "dropped": 0,
+        "clipped": 2,
+        "repeated_identities": 0,
+    }
+    assert report["test"]["repeated_identities"] == 1  # type: ignore[index]
+    assert report["queries"] == 2
+
+
+@pytest.mark.parametrize("name", ["frame_test.mat", "ID_train.mat", "query_info.txt"])
+def test_a_missing_file_is_named_with_what_lies_there(prw_tree: Path, name: str) -> None:
+    (prw_tree / name).unlink()
+    with pytest.raises(DatasetError, match=rf"expected .*{name}; .*prw holds .*frames/"):
+        read_prw(prw_tree)
+
+
+def test_a_missing_root_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match=r"folder of images missing: expected .*nowhere/frames"):
+        read_prw(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(("folder", "suffix"), [("frames", ".jpg"), ("annotations", ".jpg.mat")])
+def test_missing_frames_are_counted_and_named(prw_tree: Path, folder: str, suffix: str) -> None:
+    (prw_tree / folder / f"c3s2_000005{suffix}").unlink()
+    with pytest.raises(DatasetError, match=r"1 of 4 files missing in .*c3s2_000005.*5 files found there"):
+        read_prw(prw_tree)
+
+
+def test_a_wrong_key_is_named_with_those_found(prw_tree: Path) -> None:
+    savemat(prw_tree / "ID_test.mat", {"ID_test": np.array([[21]])})
+    with pytest.raises(DatasetError, match=r"ID_test.mat must hold exactly one of the keys ID_test2; found ID_test"):
+        read_prw(prw_tree)
+
+
+def test_a_file_that_is_no_mat_file_is_named(prw_tree: Path) -> None:
+    (prw_tree / "frame_train.mat").write_text("<html>not found</html>")
+    with pytest.raises(DatasetError, match=r"frame_train.mat is not a MATLAB 5 file"):
+        read_prw(prw_tree)
+
+
+def test_annotations_of_another_shape_are_refused(prw_tree: Path) -> None:
+    savemat(prw_tree / "annotations" / "c1s1_000001.jpg.mat", {"box_new": np.ones((2, 4))})
+    with pytest.raises(DatasetError, match=r"c1s1_000001.jpg.mat: boxes of shape \(2, 4\)"):
+        read_prw(prw_tree)
+
+
+@pytest.mark.parametrize("line", ["21 10 20 30 c1s2_000003", "x 10 20 30 60 c1s2_000003"])
+def test_a_malformed_query_line_is_named(prw_tree: Path, line: str) -> None:
+    (prw_tree / "query_info.txt").write_text(f"21 10 20 30 60 c1s2_000003\n{line}\n")
+    with pytest.raises(DatasetError, match=r"line 2: expected 'pid x y w h frame'"):
+        read_prw(prw_tree)
+
+
+def test_a_query_outside_the_test_frames_is_refused(prw_tree: Path) -> None:
+    (prw_tree / "query_info.txt").write_text("7 10 20 30 60 c1s1_000001\n")
+    with pytest.raises(DatasetError, match=r"line 1: frame c1s1_000001 is not in frame_test.mat"):
+        read_prw(prw_tree)
+
+
+def test_an_unreadable_image_is_named(prw_tree: Path) -> None:
+    (prw_tree / "frames" / "c1s2_000003.jpg").write_bytes(b"")
+    with pytest.raises(ImageError, match=r"c1s2_000003.jpg: not a readable image"):
+        read_prw(prw_tree)
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="PRW's ground truth (../shared/data/prw) is not here")
+def test_real_ground_truth_gives_the_published_counts(
+    tmp_path: Path, write_prw_tree: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The ground truth is handed over in memory: writing 11,816 .mat files would only test the disk."""
+    rows: dict[str, list[list[float]]] = defaultdict(list)
+    sizes: dict[str, tuple[int, int]] = {}
+    names: dict[str, list[str]] = {}
+    for split in ("train", "test"):
+        content = json.loads((SHARED / f"{split}_pid.json").read_text())
+        files = {image["id"]: image["file_name"].removesuffix(".jpg") for image in content["images"]}
+        names[split] = list(files.values())
+        sizes |= {files[i["id"]]: (i["width"], i["height"]) for i in content["images"]}
+        for person in content["annotations"]:
+            pid = person["person_id"]
+            rows[files[person["image_id"]]].append([pid if pid != -1 else -2, *person["bbox"]])
+    labelled = {int(row[0]) for name in names["test"] for row in rows[name] if row[0] >= 0}
+    root = write_prw_tree(tmp_path / "prw", {}, {}, "")
+    for split, key, ids in (("train", "ID_train", range(483)), ("test", "ID_test2", sorted(labelled)[:450])):
+        savemat(root / f"ID_{split}.mat", {key: np.array(list(ids))})
+        cells = np.empty((len(names[split]), 1), object)
+        cells[:, 0] = names[split]
+        savemat(root / f"frame_{split}.mat", {f"img_index_{split}": cells})
+
+    def measure(paths: Sequence[Path]) -> list[ImageFacts]:
+        return [ImageFacts(*sizes[path.stem], "0" * 64) for path in paths]
+
+    monkeypatch.setattr("diffps.datasets.prw._require_frames", lambda root, names: None)
+    monkeypatch.setattr(
+        "diffps.datasets.prw._read_boxes", lambda path: np.array(rows[path.name[:-8]], float).reshape(-1, 5)
+    )
+    report = read_prw(root, measure=measure).report
+    for split in ("train", "test"):
+        found: dict[str, int] = report[split]  # type: ignore[assignment]
+        expected: dict[str, int] = PUBLISHED[split]  # type: ignore[assignment]
+        assert {name: found[name] for name in expected} == expected
+    assert report["train"]["images_without_labelled"] == 40  # type: ignore[index]
