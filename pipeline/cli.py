@@ -4,11 +4,15 @@ import sys
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from pipeline.cache_commands import app as cache_app
+
+if TYPE_CHECKING:
+    from pipeline.runtime import Shell
+    from stages.params import Params
 
 app = typer.Typer(
     name="diffps",
@@ -56,21 +60,23 @@ def main() -> None:
 
 
 def run_stage(name: str, params_file: Path, overrides: list[str], dry_run: bool) -> None:
-    """One stage from start to end; exits with 128 + the signal's number when it was stopped."""
-    from pipeline.config import load_params
-    from pipeline.runtime import Shell
+    """One stage, or what it would do."""
+    stage = import_module(f"stages.{name}")
+    if dry_run:
+        print(stage.dry_run(*_start(name, params_file, overrides)))
+    else:
+        run_command(name, params_file, overrides, stage.run)
+
+
+def run_command(name: str, params_file: Path, overrides: list[str], run: "Callable[[Params, Shell], None]") -> None:
+    """``run`` with its parameters and the shell around it; exits with 128 + the signal's number when it was stopped."""
     from stages.job import StoppedError
 
-    params = load_params(params_file, overrides)
-    stage = import_module(f"stages.{name}")
-    job = Shell(params.runtime, Path("results") / name / "log.jsonl")
-    if dry_run:
-        print(stage.dry_run(params, job))
-        return
-    job.record("run", stage=name, params=str(params_file), overrides=overrides)
+    params, job = _start(name, params_file, overrides)
+    job.record("run", command=name, params=str(params_file), overrides=overrides)
     with job.signals():
         try:
-            stage.run(params, job)
+            run(params, job)
         except StoppedError:
             pass
         except Exception as error:
@@ -80,6 +86,14 @@ def run_stage(name: str, params_file: Path, overrides: list[str], dry_run: bool)
         job.say("stopped; the same command continues")
         sys.exit(128 + job.signal)
     job.record("finished")
+
+
+def _start(name: str, params_file: Path, overrides: list[str]) -> "tuple[Params, Shell]":
+    from pipeline.config import load_params
+    from pipeline.runtime import Shell
+
+    params = load_params(params_file, overrides)
+    return params, Shell(params.runtime, Path("results") / name / "log.jsonl")
 
 
 def _is_users(error: Exception) -> bool:
@@ -98,4 +112,37 @@ def _command(name: str) -> Callable[..., None]:
 
 
 for _name, _help in STAGES.items():
-    app.command(_name, help=_help)(_command(_name))
+    if _name != "report":
+        app.command(_name, help=_help)(_command(_name))
+
+
+@app.command(help=STAGES["report"])
+def report(
+    params: ParamsOption = PARAMS,
+    overrides: SetOption = None,
+    dry_run: DryRunOption = False,
+    show: Annotated[bool, typer.Option("--open", help="Show the page in a browser afterwards.")] = False,
+) -> None:
+    run_stage("report", params, overrides or [], dry_run)
+    if show and not dry_run:
+        import webbrowser
+
+        webbrowser.open(Path("results/report/index.html").resolve().as_uri())
+
+
+@app.command(help="Draw one of the paper's figures from the store, as PNG and SVG.")
+def figure(
+    name: Annotated[str, typer.Argument(help="Which one; an unknown name lists them.")],
+    params: ParamsOption = PARAMS,
+    overrides: SetOption = None,
+) -> None:
+    from stages import figure as stage
+
+    run_command("figure", params, overrides or [], lambda loaded, job: stage.run(loaded, job, name))
+
+
+@app.command(help="Look at this machine and the checkpoint: what is there, what does not go together.")
+def doctor(params: ParamsOption = PARAMS, overrides: SetOption = None) -> None:
+    from stages import doctor as stage
+
+    run_command("doctor", params, overrides or [], stage.run)

@@ -1,0 +1,79 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+from tests.architecture.repository import PIPELINE, ROOT, imports
+
+TEXT = (ROOT / "dvc.yaml").read_text()
+STAGES: dict[str, Any] = YAML(typ="safe", pure=True).load(TEXT)["stages"]
+PARAMS: dict[str, Any] = YAML(typ="safe", pure=True).load(ROOT / "params.yaml")
+
+
+def entries(stage: str, *kinds: str) -> dict[str, dict[str, Any]]:
+    """path -> its options."""
+    found: dict[str, dict[str, Any]] = {}
+    for kind in kinds:
+        for entry in STAGES[stage].get(kind, []):
+            found |= entry if isinstance(entry, dict) else {entry: {}}
+    return found
+
+
+def test_the_stages_are_the_commands_in_order() -> None:
+    assert tuple(STAGES) == PIPELINE
+    assert all(stage["cmd"] == f"diffps {name}" for name, stage in STAGES.items())
+
+
+@pytest.mark.parametrize("name", PIPELINE)
+def test_followed_parameters_exist_and_runtime_is_not_among_them(name: str) -> None:
+    for key in STAGES[name]["params"]:
+        value: Any = PARAMS
+        for part in key.split("."):
+            assert part in value, f"{name} follows {key}"
+            value = value[part]
+        assert not key.startswith("runtime")
+    assert any(key.split(".")[0] == name for key in STAGES[name]["params"])
+
+
+@pytest.mark.parametrize("name", PIPELINE)
+def test_outputs_stay_in_place(name: str) -> None:
+    for path, options in entries(name, "outs", "metrics", "plots").items():
+        assert options.get("persist"), path
+
+
+@pytest.mark.parametrize("name", PIPELINE)
+def test_dependencies_are_code_or_what_an_earlier_stage_makes(name: str) -> None:
+    made = {
+        path for earlier in PIPELINE[: PIPELINE.index(name)] for path in entries(earlier, "outs", "metrics", "plots")
+    }
+    for path in entries(name, "deps"):
+        whole = {str(parent) for parent in Path(path).parents} | {path}
+        inside = {made_path for made_path in made if path in {str(parent) for parent in Path(made_path).parents}}
+        assert (ROOT / path).exists() or whole & made or inside or path == "${sweep.file}", f"{name}: {path}"
+
+
+@pytest.mark.parametrize("name", PIPELINE)
+def test_the_code_a_stage_imports_is_a_dependency(name: str) -> None:
+    shared = {"diffps.errors", "diffps.records", "diffps.geometry", "diffps.features"}
+    dependencies = {Path(path) for path in entries(name, "deps")}
+    assert Path(f"stages/{name}.py") in dependencies
+    for module in imports(Path(f"stages/{name}.py")):
+        path = Path(*module.split("."))
+        if module.startswith("diffps.") and not any(module.startswith(known) for known in shared):
+            reached = {path, path.with_suffix(".py"), *path.parents, path.parent.with_suffix(".py")}
+            assert reached & dependencies, f"stages/{name}.py imports {module}"
+
+
+def test_templates_stand_in_block_style_only() -> None:
+    for line in TEXT.splitlines():
+        before, template, _ = line.partition("${")
+        if template and not before.lstrip().startswith("#"):
+            assert not set("[{") & set(before), line
+
+
+def test_dvc_asks_no_network() -> None:
+    config = (ROOT / ".dvc" / "config").read_text()
+    assert "analytics = false" in config
+    assert "check_update = false" in config
+    assert "remote" not in config

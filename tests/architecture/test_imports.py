@@ -1,0 +1,79 @@
+import subprocess
+import sys
+import tomllib
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+import pytest
+
+from tests.architecture.repository import PACKAGES, ROOT, STAGES, imports, modules
+
+# pipeline -> stages -> {diffps, cache}
+MAY_IMPORT = {
+    "diffps": {"diffps"},
+    "cache": {"cache"},
+    "stages": {"diffps", "cache", "stages"},
+    "pipeline": {"diffps", "cache", "stages", "pipeline"},
+}
+# Imported by every command, so nothing here may cost seconds.
+LIGHT = ["cache", "diffps", "diffps.records", "diffps.geometry", "diffps.taps", "diffps.heads.config"]
+HEAVY = {"torch", "torchvision", "diffusers", "transformers", "distributed"}
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_imports_point_one_way(package: str) -> None:
+    for path in modules(package):
+        for name in imports(path):
+            top = name.partition(".")[0]
+            assert top not in PACKAGES or top in MAY_IMPORT[package], f"{path} imports {name}"
+
+
+def test_what_every_command_imports_is_light() -> None:
+    names = LIGHT + [
+        ".".join(path.with_suffix("").parts).removesuffix(".__init__")
+        for folder in ("stages", "diffps/metrics")
+        for path in modules(folder)
+    ]
+    script = f"import importlib, sys\nfor name in {names!r}:\n    importlib.import_module(name)\n"
+    script += f"    found = {HEAVY!r} & set(sys.modules)\n    assert not found, (name, found)"
+    subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True)
+
+
+def test_every_stage_has_the_same_shape() -> None:
+    script = "from importlib import import_module\nfrom dataclasses import is_dataclass\n"
+    script += f"for name in {STAGES!r}:\n    stage = import_module('stages.' + name)\n"
+    script += "    assert is_dataclass(stage.Config), name\n    assert callable(stage.run), name\n"
+    script += "    assert callable(stage.dry_run), name"
+    subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True)
+
+
+def test_every_third_party_import_is_a_declared_dependency() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    declared = {_name(requirement) for requirement in project["dependencies"]}
+    distributions = packages_distributions()
+    for package in PACKAGES:
+        for path in modules(package):
+            for name in imports(path):
+                top = name.partition(".")[0]
+                if top in sys.stdlib_module_names or top in PACKAGES:
+                    continue
+                owners = {_name(owner) for owner in distributions.get(top, [top])}
+                assert owners & declared, f"{path} imports {name}, which pyproject.toml does not declare"
+
+
+def _name(requirement: str) -> str:
+    for end in "[<>=!~ ;":
+        requirement = requirement.partition(end)[0]
+    return requirement.lower().replace("_", "-")
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_files_stay_small(package: str) -> None:
+    for path in modules(package):
+        lines = len((ROOT / path).read_text(encoding="utf-8").splitlines())
+        assert lines <= 500, f"{path} has {lines} lines"
+
+
+@pytest.mark.parametrize("package", ["diffps", "cache"])
+def test_the_public_faces_are_short(package: str) -> None:
+    assert len(Path(ROOT / package / "__init__.py").read_text().splitlines()) <= 50
