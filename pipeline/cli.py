@@ -1,5 +1,6 @@
 """The command line: one command a stage, each with --params, --set and --dry-run, and what looks at the results."""
 
+import signal
 import sys
 from collections.abc import Callable
 from importlib import import_module
@@ -78,7 +79,7 @@ def run_command(name: str, params_file: Path, overrides: list[str], run: "Callab
         try:
             run(params, job)
         except StoppedError:
-            pass
+            job.signal = job.signal or signal.SIGINT
         except Exception as error:
             job.record("failed", error=f"{type(error).__name__}: {error}")
             raise

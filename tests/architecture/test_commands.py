@@ -8,6 +8,7 @@ from tests.architecture.repository import ROOT, STAGES
 
 COMMANDS = {*STAGES, "doctor", "figure", "cache"}
 CACHE_COMMANDS = {"plan", "status", "verify", "explain", "gc", "export", "stats", "transcode"}
+SLOW = {"torch", "zarr", "numpy", "pydantic", "rich", "dask", "pyarrow", "matplotlib"}
 
 
 @pytest.fixture(scope="module")
