@@ -1,0 +1,79 @@
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from diffps.errors import ConfigError
+from diffps.schedule import LossWeights, SampleOrder, TrainingConfig
+
+SCENES = tuple(f"s{i}" for i in range(11))
+
+
+def order(**changes) -> SampleOrder:
+    return SampleOrder(**({"scene_ids": SCENES, "batch": 3, "data_seed": 1, "flip": True} | changes))
+
+
+def test_rate_rises_in_the_first_epoch_and_falls_at_milestones() -> None:
+    config = TrainingConfig(lr=1e-4, milestones=(8, 14), warmup_epochs=1.0, warmup_start=0.001)
+    rates = [config.learning_rate(position, 10) for position in range(160)]
+    assert math.isclose(rates[0], 1e-7)
+    assert rates[:10] == sorted(rates[:10])
+    assert math.isclose(rates[5], 1e-4 * (0.001 * 0.5 + 0.5))
+    assert all(math.isclose(rate, 1e-4) for rate in rates[10:80])
+    assert all(math.isclose(rate, 1e-5) for rate in rates[80:140])
+    assert all(math.isclose(rate, 1e-6) for rate in rates[140:])
+
+
+@given(start=st.integers(0, 20), length=st.integers(0, 20))
+def test_any_part_of_the_stream_is_a_slice_of_the_whole(start: int, length: int) -> None:
+    whole = list(order().batches(0, 40))
+    assert list(order().batches(start, start + length)) == whole[start : start + length]
+
+
+def test_an_epoch_shows_each_scene_at_most_once_and_drops_the_incomplete_batch() -> None:
+    batches = order().epoch(0)
+    seen = [sample.scene_id for batch in batches for sample in batch]
+    assert [len(batch) for batch in batches] == [3, 3, 3]
+    assert len(set(seen)) == len(seen)
+
+
+def test_order_depends_on_data_seed_and_epoch_alone() -> None:
+    assert order().epoch(4) == order().epoch(4)
+    assert order().epoch(4) != order().epoch(5)
+    assert order().epoch(4) != order(data_seed=2).epoch(4)
+    without = [[sample.scene_id for sample in batch] for batch in order(flip=False).epoch(4)]
+    assert without == [[sample.scene_id for sample in batch] for batch in order().epoch(4)]
+
+
+def test_about_half_of_the_samples_are_mirrored() -> None:
+    many = order(scene_ids=tuple(f"s{i}" for i in range(2000)))
+    share = sum(sample.mirrored for batch in many.epoch(0) for sample in batch) / 2000
+    assert abs(share - 0.5) < 0.05
+    assert not any(sample.mirrored for batch in order(flip=False).epoch(0) for sample in batch)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"lr": 0.0},
+        {"lr": math.nan},
+        {"epochs": 0},
+        {"accumulate": 0},
+        {"milestones": (3, 2)},
+        {"milestones": (0,)},
+        {"warmup_start": 0.0},
+        {"clip": -1.0},
+        {"warmup_epochs": -1.0},
+    ],
+)
+def test_a_number_outside_its_range_is_refused_by_name(changes: dict) -> None:
+    with pytest.raises(ConfigError, match=next(iter(changes))):
+        TrainingConfig(**changes)
+
+
+def test_negative_weights_and_batches_larger_than_the_data_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"weights\.reid"):
+        LossWeights(reid=-1.0)
+    with pytest.raises(ConfigError, match="11 training scenes"):
+        order(batch=12)
