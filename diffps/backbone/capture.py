@@ -1,0 +1,310 @@
+"""Taps read from released diffusers with plain forward hooks, and a forward that ends where the last tap lies.
+
+Nothing in diffusers is patched and no attention processor is replaced: q, k and v are the outputs of ``to_q``,
+``to_k`` and ``to_v``; a map is the softmax of hooked q and k, in float32, while the model stays on fused attention.
+Features are channels last, (B, H, W, C); see :class:`TapReader` for maps and text.
+"""
+
+import copy
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from diffps.backbone.checkpoint import DiffusersModel
+from diffps.errors import CheckpointError
+from diffps.taps import TapSpec, check_taps
+
+HeadRule = Literal["mean", "all"] | int
+Span = tuple[int, int]
+
+# Of one softmax's logits in float32; positions are taken in blocks of this many bytes.
+_MAP_BLOCK_BYTES = 256 << 20
+_PLAIN_PROCESSORS = ("AttnProcessor", "AttnProcessor2_0")
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What to read in one forward.
+
+    ``taps`` are ids of the UNet's table. Cross-attention maps are read for the token ``spans`` (word -> first, last + 1
+    of the prompt's tokens) and come out as ``<tap>.<word>``; without spans the whole map comes out as ``<tap>``.
+    ``head`` is an attention head, their mean, or all of them.
+    """
+
+    taps: tuple[str, ...]
+    spans: Mapping[str, Span] = field(default_factory=dict)
+    head: HeadRule = "mean"
+
+
+class _StopForward(Exception):  # noqa: N818 - it is no error
+    """Leaves the UNet's forward once every tap is read."""
+
+
+class TapReader:
+    """Hooks on one UNet, alive between ``__enter__`` and ``__exit__``; :meth:`run` does a forward and returns the taps.
+
+    Shapes: grid taps (B, H, W, C); text taps (B, T, C); maps of a word (B, H, W, heads), mean over its tokens; whole
+    maps (B, H, W, heads, keys). Raises UnknownTapError, or CheckpointError for a UNet whose q and k cannot be seen.
+    """
+
+    def __init__(self, unet: DiffusersModel, table: Mapping[str, TapSpec], request: Request) -> None:
+        check_taps(request.taps, table)
+        self._unet = unet
+        self._specs = [spec for spec in table.values() if spec.id in set(request.taps)]
+        self._request = request
+        self._handles: list[torch.utils.hooks.RemovableHandle] = []
+        self._grids: dict[str, tuple[int, int]] = {}
+        self._queries: dict[str, Tensor] = {}
+        self._taken: dict[str, Tensor] = {}
+        self._waiting: set[str] = set()
+        self._stop = False
+        _refuse_hidden_projections(unet, self._specs)
+        for spec in self._specs:
+            if spec.kind.endswith("-map"):
+                _selected_heads(request.head, spec)
+
+    def __enter__(self) -> "TapReader":
+        for spec in self._specs:
+            self._watch(spec)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+
+    def run(self, latents: Tensor, timestep: int | Tensor, context: Tensor, stop: bool = True) -> dict[str, Tensor]:
+        """Forward ``latents`` (B, 4, h, w) under ``context`` (1 or B, T, D); ``stop`` ends it after the last tap."""
+        self._taken, self._waiting, self._stop = {}, {spec.id for spec in self._specs}, stop
+        context = context.expand(len(latents), -1, -1)
+        if self._waiting:
+            with suppress(_StopForward):
+                self._unet(latents, timestep, encoder_hidden_states=context, return_dict=False)
+        if self._waiting:
+            raise CheckpointError(f"tap {min(self._waiting)}: its module did not run in this UNet's forward")
+        taken, self._taken, self._grids, self._queries = self._taken, {}, {}, {}
+        return taken
+
+    def _watch(self, spec: TapSpec) -> None:
+        module = self._unet.get_submodule(spec.module)
+        parent, inside, _ = spec.module.partition(".transformer_blocks.")
+        if inside:
+            self._watch_grid(parent)
+        if spec.id == "unet-in":
+            self._handles.append(module.register_forward_pre_hook(lambda _, inputs: self._keep(spec, inputs[0])))
+        elif spec.kind in ("self-map", "cross-map"):
+            self._watch_map(spec, module, parent)
+        else:
+            hook = self._output_hook(spec, parent)
+            self._handles.append(module.register_forward_hook(hook))
+
+    def _watch_grid(self, parent: str) -> None:
+        def note(_: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor]) -> None:
+            height, width = (args[0] if args else kwargs["hidden_states"]).shape[-2:]
+            self._grids[parent] = (height, width)
+
+        module = self._unet.get_submodule(parent)
+        self._handles.append(module.register_forward_pre_hook(note, with_kwargs=True))
+
+    def _output_hook(self, spec: TapSpec, parent: str) -> Callable[[nn.Module, Any, Any], None]:
+        def hook(_: nn.Module, __: Any, output: Any) -> None:
+            value: Tensor = output[0] if isinstance(output, tuple) else output
+            if spec.kind == "text":
+                pass
+            elif value.ndim == 4:
+                value = value.permute(0, 2, 3, 1)
+            else:
+                value = value.reshape(len(value), *self._grids[parent], -1)
+            self._keep(spec, value)
+
+        return hook
+
+    def _watch_map(self, spec: TapSpec, attention: DiffusersModel, parent: str) -> None:
+        def keep_query(_: nn.Module, __: Any, query: Tensor) -> None:
+            self._queries[spec.id] = query
+
+        def compute(_: nn.Module, __: Any, key: Tensor) -> None:
+            query = self._queries.pop(spec.id)
+            heads = _selected_heads(self._request.head, spec)
+            spans = self._request.spans if spec.kind == "cross-map" else {}
+            maps = attention_map(attention, query, key, heads, list(spans.values()))
+            if self._request.head == "mean":
+                maps = maps.mean(2, keepdim=True)
+            maps = maps.reshape(len(maps), *self._grids[parent], *maps.shape[2:])
+            for column, word in enumerate(spans):
+                self._taken[f"{spec.id}.{word}"] = maps[..., column]
+            self._keep(spec, None if spans else maps)
+
+        self._handles.append(attention.to_q.register_forward_hook(keep_query))
+        self._handles.append(attention.to_k.register_forward_hook(compute))
+
+    def _keep(self, spec: TapSpec, value: Tensor | None) -> None:
+        if value is not None:
+            self._taken[spec.id] = value
+        self._waiting.discard(spec.id)
+        if self._stop and not self._waiting:
+            raise _StopForward
+
+
+def attention_map(
+    attention: DiffusersModel, query: Tensor, key: Tensor, heads: slice, spans: Sequence[Span] = ()
+) -> Tensor:
+    """Softmax over all keys, in float32: query (B, N, C), key (B, T, C) -> (B, N, heads, columns) float32.
+
+    Columns are the T keys, or one per span: the mean of its keys' probabilities. Positions are taken in blocks, so
+    memory stays bounded whatever the grid.
+    """
+    q = query.reshape(*query.shape[:2], attention.heads, -1).transpose(1, 2)
+    k = key.reshape(*key.shape[:2], attention.heads, -1).transpose(1, 2)
+    if attention.norm_q is not None:
+        q = attention.norm_q(q)
+    if attention.norm_k is not None:
+        k = attention.norm_k(k)
+    q, k = q[:, heads].float(), k[:, heads].float().transpose(2, 3)
+    rows = max(1, _MAP_BLOCK_BYTES // (4 * q.shape[0] * q.shape[1] * k.shape[3]))
+    blocks = []
+    for first in range(0, q.shape[2], rows):
+        probabilities = (q[:, :, first : first + rows] @ k * attention.scale).softmax(-1)
+        if spans:
+            columns = [probabilities[..., start:stop].mean(-1) for start, stop in spans]
+            probabilities = torch.stack(columns, -1)
+        blocks.append(probabilities)
+    return torch.cat(blocks, dim=2).transpose(1, 2)
+
+
+@contextmanager
+def fixed_context(unet: DiffusersModel, context: Tensor) -> Iterator[None]:
+    """Inside, cross-attention keys and values are those of ``context`` (1, T, D), computed once and not per image."""
+    attentions = [module for name, module in unet.named_modules() if name.endswith(".attn2")]
+    kept = [(attention, attention.to_k, attention.to_v) for attention in attentions]
+    with torch.inference_mode():
+        for attention, to_k, to_v in kept:
+            attention.to_k, attention.to_v = _Fixed(to_k(context)), _Fixed(to_v(context))
+    try:
+        yield
+    finally:
+        for attention, to_k, to_v in kept:
+            attention.to_k, attention.to_v = to_k, to_v
+
+
+class _Fixed(nn.Module):
+    """Stands for a projection whose input never changes."""
+
+    value: Tensor
+
+    def __init__(self, value: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("value", value, persistent=False)
+
+    def forward(self, context: Tensor) -> Tensor:
+        return self.value.expand(len(context), -1, -1)
+
+
+def pruned(unet: DiffusersModel, table: Mapping[str, TapSpec], taps: Sequence[str]) -> DiffusersModel:
+    """A UNet without what comes after the last of ``taps``: diffusers' own forward runs it, and returns nothing of use.
+
+    Shares its weights with ``unet``, which stays whole. This is the early stop for torch.compile, which an exception
+    would break; the taps are bit-equal.
+    """
+    check_taps(taps, table)
+    last = max((spec for spec in table.values() if spec.id in taps), key=list(table.values()).index)
+    clone = copy.copy(unet)
+    clone._modules = dict(unet._modules)
+    path = last.module.split(".")
+    if path[0] == "conv_out":
+        return clone
+    clone.conv_norm_out, clone.conv_out = None, nn.Identity()
+    if path[0] == "up_blocks":
+        index = int(path[1])
+        blocks = list(unet.up_blocks[: index + 1])
+        blocks[-1] = _pruned_block(blocks[-1], path[2:])
+        clone.up_blocks = nn.ModuleList(blocks)
+    else:
+        clone.up_blocks = nn.ModuleList()
+    return clone
+
+
+def _pruned_block(block: DiffusersModel, path: list[str]) -> DiffusersModel:
+    if path[0] == "upsamplers":
+        return block
+    clone = copy.copy(block)
+    clone._modules = dict(block._modules)
+    repeat = int(path[1])
+    clone.upsamplers = None
+    clone.resnets = nn.ModuleList(list(block.resnets)[: repeat + 1])
+    if hasattr(block, "attentions"):
+        attentions: list[nn.Module] = list(block.attentions)[: repeat + 1]
+        if path[0] == "resnets":
+            attentions[-1] = _Passed()
+        elif path[2:3] == ["transformer_blocks"]:
+            attentions[-1] = _pruned_transformer(attentions[-1], path[3:])
+        clone.attentions = nn.ModuleList(attentions)
+    return clone
+
+
+def _pruned_transformer(transformer: DiffusersModel, path: list[str]) -> DiffusersModel:
+    clone = copy.copy(transformer)
+    clone._modules = dict(transformer._modules)
+    index = int(path[0])
+    blocks = list(transformer.transformer_blocks)[: index + 1]
+    if path[1:2] == ["attn1"]:
+        block = copy.copy(blocks[-1])
+        block._modules = dict(block._modules)
+        block.attn1 = _Projections(block.attn1)
+        block.attn2, block.norm2, block.ff, block.norm3 = None, None, nn.Identity(), nn.Identity()
+        blocks[-1] = block
+    clone.transformer_blocks = nn.ModuleList(blocks)
+    return clone
+
+
+class _Passed(nn.Module):
+    """A transformer that is not needed."""
+
+    def forward(self, hidden_states: Tensor, **_: Any) -> tuple[Tensor]:
+        return (hidden_states,)
+
+
+class _Projections(nn.Module):
+    """Self-attention of which only q, k and v are wanted."""
+
+    def __init__(self, attention: DiffusersModel) -> None:
+        super().__init__()
+        self.to_q, self.to_k, self.to_v = attention.to_q, attention.to_k, attention.to_v
+        self.heads, self.scale = attention.heads, attention.scale
+        self.norm_q, self.norm_k = attention.norm_q, attention.norm_k
+
+    def forward(self, hidden_states: Tensor, **_: Any) -> Tensor:
+        self.to_q(hidden_states)
+        self.to_k(hidden_states)
+        self.to_v(hidden_states)
+        return hidden_states
+
+
+def _selected_heads(head: HeadRule, spec: TapSpec) -> slice:
+    if not isinstance(head, int):
+        return slice(None)
+    if not 0 <= head < spec.channels:
+        raise CheckpointError(f"tap {spec.id}: head {head} of {spec.channels}; heads count from 0")
+    return slice(head, head + 1)
+
+
+def _refuse_hidden_projections(unet: DiffusersModel, specs: Sequence[TapSpec]) -> None:
+    for spec in specs:
+        path, inside, part = spec.module.partition(".attn")
+        if not inside:
+            continue
+        attention = unet.get_submodule(f"{path}.attn{part[0]}")
+        if getattr(attention, "fused_projections", False):
+            raise CheckpointError(
+                f"tap {spec.id}: projections are fused, so q and k cannot be seen; call unet.unfuse_qkv_projections()"
+            )
+        processor = getattr(attention, "processor", None)
+        if processor is not None and type(processor).__name__ not in _PLAIN_PROCESSORS:
+            raise CheckpointError(
+                f"tap {spec.id}: attention processor {type(processor).__name__} may hide q and k; "
+                "call unet.set_default_attn_processor()"
+            )

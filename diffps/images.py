@@ -1,0 +1,74 @@
+"""Where images enter: any file that Pillow reads, as the RGB picture a viewer would show."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from diffps.errors import ImageError
+from diffps.geometry import Canvas
+from diffps.records import View
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+RESIZE_RULE = "stretch, bilinear, no antialias"
+
+
+def load_image(path: Path | str) -> NDArray[np.uint8]:
+    """The displayed image, (height, width, 3) uint8 RGB: EXIF orientation applied, transparency over white.
+
+    Grey, palette, 16-bit, CMYK and alpha become 8-bit RGB. Raises ImageError for what cannot be decoded whole.
+    """
+    from PIL import Image, ImageOps
+
+    try:
+        with Image.open(path) as file:
+            image = ImageOps.exif_transpose(file)
+            return np.array(_to_rgb(image))
+    except FileNotFoundError as error:
+        raise ImageError(f"{path}: no such image") from error
+    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+        size = Path(path).stat().st_size
+        reason = "the file is empty" if size == 0 else f"{type(error).__name__}: {error}"
+        raise ImageError(f"{path}: not a readable image of {size} bytes ({reason}); replace it or drop it") from error
+
+
+def decoder() -> str:
+    """The library that decodes images and its version: another one may decode a JPEG to other pixels."""
+    import PIL
+
+    return f"pillow {PIL.__version__}"
+
+
+def to_canvas_tensor(image: NDArray[np.uint8], canvas: Canvas, view: View = "identity") -> "Tensor":
+    """``image`` (height, width, 3) stretched to the canvas, (3, canvas height, canvas width) float32 in [-1, 1].
+
+    Bilinear without antialias. ``view`` hflip mirrors the canvas left-right after stretching.
+    """
+    import torch
+    from torch.nn import functional as F
+
+    pixels = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None].float() / 127.5 - 1
+    size = (canvas.height, canvas.width)
+    stretched = F.interpolate(pixels, size, mode="bilinear", align_corners=False, antialias=False)[0]
+    return stretched.flip(2) if view == "hflip" else stretched
+
+
+def _to_rgb(image: "PILImage") -> "PILImage":
+    from PIL import Image
+
+    if image.mode.startswith("I;16") or image.mode in ("I", "F"):
+        # Pillow's own conversion clips at 255; these use more. Modes I and F do not say how much more.
+        values = np.asarray(image, np.float64)
+        peak = 65535.0 if image.mode.startswith("I;16") or values.max(initial=0) > 255 else 255.0
+        return Image.fromarray((values / peak * 255).clip(0, 255).round().astype(np.uint8)).convert("RGB")
+    if image.has_transparency_data:
+        overlay = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", overlay.size, "white"), overlay).convert("RGB")
+    return image.convert("RGB")
+
+
+if TYPE_CHECKING:
+    from PIL.Image import Image as PILImage
