@@ -1,0 +1,153 @@
+"""Sheets and charts drawn by matplotlib: files for papers and slides, and inline SVG in the colours of its page."""
+
+import io
+import re
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+
+from diffps.figures.pictures import letterbox
+from diffps.figures.sheets import Chart, Line, Picture, Row, Sheet
+
+# Okabe and Ito's colours, told apart with every kind of colour vision; the dashes tell the lines apart without colour.
+SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+DASHES = ("-", "--", ":", "-.", (0, (6, 1, 1, 1)), (0, (1, 1)))
+INK, FAINT, RIGHT, WRONG = "#222222", "#8a8a8a", "#007a55", "#b3400a"
+CHART_INCHES = (5.2, 3.0)
+TILE_INCHES, TALL_INCHES = (1.9, 1.9), (1.0, 1.9)
+STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "diffps",
+    "font.family": "sans-serif",
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": FAINT,
+    "axes.labelcolor": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "text.color": INK,
+    "text.parse_math": False,
+}
+
+
+def draw(picture: Picture) -> Figure:
+    """The picture as a matplotlib figure on a transparent ground."""
+    with matplotlib.rc_context(STYLE):
+        return _chart(picture) if isinstance(picture, Chart) else _sheet(picture)
+
+
+def save(picture: Picture, folder: Path, name: str) -> tuple[Path, Path]:
+    """Writes ``name``.png and ``name``.svg into the folder, white behind both; returns their paths."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = folder / f"{name}.png", folder / f"{name}.svg"
+    figure = draw(picture)
+    with matplotlib.rc_context(STYLE):
+        for path in paths:
+            metadata = {"Date": None} if path.suffix == ".svg" else None
+            figure.savefig(path, dpi=160, facecolor="white", bbox_inches="tight", metadata=metadata)
+    return paths
+
+
+def inline_svg(chart: Chart, name: str) -> str:
+    """The chart as an ``<svg>`` element: scales with its container, takes colours from the page's custom properties
+    (``--ink``, ``--faint``, ``--series-1`` ...), ids prefixed with ``name`` so that several fit on one page."""
+    buffer = io.StringIO()
+    with matplotlib.rc_context({**STYLE, "svg.hashsalt": name}):
+        figure = _chart(chart, title=False)
+        FigureCanvasSVG(figure)
+        figure.savefig(buffer, format="svg", transparent=True, bbox_inches="tight", metadata={"Date": None})
+    svg = buffer.getvalue()
+    svg = re.sub(r"<metadata>.*?</metadata>|<defs>\s*<style.*?</defs>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
+    svg = re.sub(r' (?:width|height)="[\d.]+pt"', "", svg)
+    svg = re.sub(r' id="([^"]*)"', rf' id="{name}-\1"', svg)
+    svg = re.sub(r'(xlink:href="|url\()#', rf"\1#{name}-", svg).replace("xlink:href", "href")
+    svg = re.sub(r' (?:xmlns:xlink|version)="[^"]*"', "", svg)
+    colours = {INK: "ink", FAINT: "faint", **{colour: f"series-{i + 1}" for i, colour in enumerate(SERIES)}}
+    for colour, variable in colours.items():
+        svg = svg.replace(colour, f"var(--{variable})")
+    svg = re.sub(r"font: ([\d.]+)px[^;\"]*", r"font-size: \1px", svg)
+    return svg.replace("<svg", '<svg aria-hidden="true" focusable="false"', 1)
+
+
+def _chart(chart: Chart, *, title: bool = True) -> Figure:
+    groups = max((len(bar.values) for bar in chart.bars), default=0)
+    height = max(CHART_INCHES[1], 0.9 + 0.24 * groups * len(chart.bars)) if groups else CHART_INCHES[1]
+    figure = Figure(figsize=(CHART_INCHES[0], height), layout="constrained")
+    axes = figure.add_subplot()
+    if chart.bars:
+        _bars(axes, chart)
+    for index, line in enumerate(chart.lines):
+        _line(axes, line, index)
+    for position, label in chart.markers:
+        axes.axvline(position, color=INK, linewidth=1, linestyle=(0, (2, 2)))
+        place = axes.get_xaxis_transform()
+        axes.annotate(label, (position, 1), (4, -2), xycoords=place, textcoords="offset points", va="top")
+    if chart.log_y:
+        axes.set_yscale("log")
+    axes.set_xlabel(chart.x_label)
+    axes.set_ylabel(chart.y_label)
+    if len(chart.lines) + len(chart.bars) > 1:
+        axes.legend(frameon=False, loc="best", fontsize=9)
+    if title:
+        axes.set_title(chart.title, loc="left", fontsize=11)
+    return figure
+
+
+def _line(axes: Axes, line: Line, index: int) -> None:
+    colour = SERIES[index % len(SERIES)]
+    style = DASHES[index % len(DASHES)]
+    axes.plot(
+        line.x,
+        line.y,
+        color=colour,
+        linestyle=style,
+        linewidth=1.6,
+        label=line.label,
+        marker="o" if line.points else "",
+        markersize=4,
+    )
+    if line.area:
+        axes.fill_between(line.x, line.y, color=colour, alpha=0.22, linewidth=0)
+
+
+def _bars(axes: Axes, chart: Chart) -> None:
+    names = [name for name, _ in chart.bars[0].values]
+    thickness = 0.8 / len(chart.bars)
+    for index, bar in enumerate(chart.bars):
+        places = np.arange(len(names)) + (index - (len(chart.bars) - 1) / 2) * thickness
+        lengths = [value for _, value in bar.values]
+        axes.barh(places, lengths, thickness * 0.9, color=SERIES[index % len(SERIES)], label=bar.label)
+        for place, length in zip(places, lengths, strict=True):
+            axes.annotate(f"{length:.3g}", (length, place), (3, 0), textcoords="offset points", va="center", fontsize=8)
+    axes.set_yticks(np.arange(len(names)), names, fontsize=9)
+    axes.invert_yaxis()
+
+
+def _sheet(sheet: Sheet) -> Figure:
+    columns = max((len(row.tiles) for row in sheet.rows), default=1)
+    width, height = TALL_INCHES if sheet.tall else TILE_INCHES
+    figure = Figure(
+        figsize=(max(4.0, width * columns), (height + 0.55) * max(1, len(sheet.rows)) + 0.4), layout="constrained"
+    )
+    figure.suptitle(sheet.title, x=0.01, ha="left", fontsize=12)
+    bands = np.atleast_1d(np.asarray(figure.subfigures(max(1, len(sheet.rows)), 1)))
+    for band, row in zip(bands, sheet.rows, strict=False):
+        band.suptitle(row.label, x=0.01, ha="left", fontsize=9, color=INK)
+        _tiles(band.subplots(1, columns, squeeze=False)[0], row, tall=sheet.tall)
+    return figure
+
+
+def _tiles(places: "np.ndarray[tuple[int], np.dtype[np.object_]]", row: Row, *, tall: bool) -> None:
+    for axes in places:
+        axes.set_axis_off()
+    for axes, tile in zip(places, row.tiles, strict=False):
+        axes.imshow(letterbox(tile.image, 128, 256) if tall else tile.image, interpolation="nearest")
+        sign = {"right": "\u2713 ", "wrong": "\u2717 ", "none": ""}[tile.mark]
+        colour = {"right": RIGHT, "wrong": WRONG, "none": INK}[tile.mark]
+        axes.set_title(sign + tile.caption, fontsize=8, y=-0.02, va="top", color=colour)

@@ -1,0 +1,101 @@
+"""Pictures of what a search answered: rankings, and the three ways to be wrong."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from diffps.figures.pictures import crop
+from diffps.figures.sheets import Image, Mark, Row, Sheet, Tile
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Find:
+    """A box in a scene, as a picture and in words: ``value`` is a similarity or a score."""
+
+    scene_id: str
+    image: Image
+    box: NDArray[np.floating]
+    value: float | None = None
+    mark: Mark = "none"
+
+    def tile(self, caption: str, alt: str) -> Tile:
+        """The crop."""
+        return Tile(image=crop(self.image, self.box), caption=caption, alt=alt, mark=self.mark)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Search:
+    """A query, its first results in order, and its average precision in [0, 1]."""
+
+    query_id: str
+    query: Find
+    results: tuple[Find, ...]
+    precision: float
+
+
+def ranking_sheet(searches: Sequence[Search]) -> Sheet:
+    """A row per query: the person looked for, then the first results."""
+    rows = []
+    for search in searches:
+        tiles = [search.query.tile("query", f"Query {search.query_id} in {search.query.scene_id}")]
+        for rank, found in enumerate(search.results, start=1):
+            word = {"right": "right", "wrong": "wrong", "none": "unjudged"}[found.mark]
+            value = "" if found.value is None else f"{found.value:.2f}"
+            tiles.append(found.tile(value, f"Rank {rank}, {word}, similarity {value}, in {found.scene_id}"))
+        rows.append(Row(label=f"Query {search.query_id}", remark=f"AP {search.precision:.2f}", tiles=tuple(tiles)))
+    note = "Queries are taken at even steps from the worst to the best average precision, not picked by hand."
+    return Sheet(title="Rankings", rows=tuple(rows), note=note, tall=True)
+
+
+def failures_sheet(missed: Sequence[Find], false: Sequence[Find], confused: Sequence[tuple[Find, Find, Find]]) -> Sheet:
+    """``missed`` annotated persons, ``false`` alarms, and ``confused`` (query, wrong first result, right answer)."""
+    rows = []
+    if missed:
+        tiles = tuple(
+            find.tile(_size(find), f"Missed person in {find.scene_id}, {_size(find)} pixels") for find in missed
+        )
+        rows.append(Row(label="Missed persons", remark="annotated, not detected; the largest", tiles=tiles))
+    if false:
+        tiles = tuple(find.tile(f"{find.value or 0:.2f}", f"False alarm in {find.scene_id}") for find in false)
+        rows.append(Row(label="False alarms", remark="detected, nobody annotated; the most confident", tiles=tiles))
+    for query, wrong, right in confused:
+        tiles = (
+            query.tile("query", f"Query in {query.scene_id}"),
+            wrong.tile(f"taken for it, {wrong.value or 0:.2f}", f"Another person in {wrong.scene_id}"),
+            right.tile(
+                "the right one" + (f", {right.value:.2f}" if right.value is not None else ""),
+                f"The same person in {right.scene_id}",
+            ),
+        )
+        rows.append(Row(label="Confused", remark=f"{query.scene_id}", tiles=tiles))
+    return Sheet(title="Failures", rows=tuple(rows), note="The most telling cases of each kind.", tall=True)
+
+
+def missed_persons(boxes: NDArray[np.floating], found: NDArray[np.floating], overlap: float = 0.5) -> NDArray[np.int64]:
+    """Rows of ``boxes`` (n, 4) that no box of ``found`` (m, 4) covers with an IoU of at least ``overlap``."""
+    if not len(found):
+        return np.arange(len(boxes))
+    return np.flatnonzero(box_overlaps(boxes, found).max(axis=1, initial=0) < overlap)
+
+
+def box_overlaps(first: NDArray[np.floating], second: NDArray[np.floating]) -> NDArray[np.float64]:
+    """IoU (n, m) of boxes (n, 4) and (m, 4)."""
+    a, b = np.asarray(first, np.float64)[:, None], np.asarray(second, np.float64)[None]
+    shared = np.clip(np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2]), 0, None).prod(axis=-1)
+    areas = (a[..., 2:] - a[..., :2]).prod(axis=-1) + (b[..., 2:] - b[..., :2]).prod(axis=-1)
+    return np.asarray(shared / np.maximum(areas - shared, 1e-9))
+
+
+def spread(values: NDArray[np.floating], count: int) -> NDArray[np.int64]:
+    """``count`` positions at even steps through the order of ``values``, from the lowest to the highest."""
+    order = np.argsort(values, kind="stable")
+    if len(order) <= count:
+        return order
+    return np.asarray(order[np.linspace(0, len(order) - 1, count).round().astype(int)])
+
+
+def _size(find: Find) -> str:
+    width, height = (find.box[2:] - find.box[:2]).round().astype(int)
+    return f"{width} x {height}"

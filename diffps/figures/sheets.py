@@ -1,0 +1,78 @@
+"""What a figure is before anybody draws it: a sheet of labelled images, or a chart. The page lays both out itself;
+``diffps.figures.render`` draws them into one PNG or SVG."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Image = NDArray[np.uint8]
+Mark = Literal["right", "wrong", "none"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Tile:
+    """One image (h, w, 3) uint8, what stands under it, and what somebody who cannot see it should be told."""
+
+    image: Image
+    caption: str = ""
+    alt: str = ""
+    mark: Mark = "none"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Row:
+    """Tiles that belong together, with a heading and, where it helps, a remark."""
+
+    label: str
+    tiles: tuple[Tile, ...]
+    remark: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sheet:
+    """Rows of images under one title; ``note`` says how to read them. ``tall`` tiles are crops of persons."""
+
+    title: str
+    rows: tuple[Row, ...]
+    note: str = ""
+    tall: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Line:
+    """A curve y over x, of equal length; ``area`` fills it down to zero, ``points`` marks every value."""
+
+    label: str
+    x: Sequence[float]
+    y: Sequence[float]
+    area: bool = False
+    points: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Bar:
+    """One horizontal bar per value; ``values`` pairs a name with its length."""
+
+    label: str
+    values: Sequence[tuple[str, float]]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Chart:
+    """Lines over one pair of axes, or groups of bars. ``markers`` are vertical lines: position and label."""
+
+    title: str
+    x_label: str
+    y_label: str = ""
+    lines: tuple[Line, ...] = ()
+    bars: tuple[Bar, ...] = ()
+    markers: tuple[tuple[float, str], ...] = ()
+    log_y: bool = False
+    note: str = ""
+    summary: str = ""
+
+
+Picture = Sheet | Chart
