@@ -2,8 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from difflib import get_close_matches
 from typing import Any
 
+from diffps.errors import ConfigError
+from stages import encode, extract, index, train
 from stages.job import RuntimeConfig
 from stages.typed import build, set_key
 
@@ -12,7 +15,29 @@ from stages.typed import build, set_key
 class Params:
     """The sections of params.yaml. Raises ConfigError where two of them contradict each other."""
 
+    index: index.Config
+    encode: encode.Config
+    extract: extract.Config
+    train: train.Config
     runtime: RuntimeConfig
+
+    def __post_init__(self) -> None:
+        provided = self.extract.names
+        for name in self.train.taps.names:
+            if name not in provided:
+                near = get_close_matches(name, provided, 1, 0.0)
+                raise ConfigError(
+                    f"train.taps: {name} is not among what extract provides; "
+                    f"nearest: {near[0]}; add it to extract.taps (a map: and its word to extract.words)"
+                )
+        if self.train.source == "live":
+            return
+        if self.train.timestep not in self.extract.timesteps:
+            raise ConfigError(
+                f"train.timestep {self.train.timestep} is not in extract.timesteps {list(self.extract.timesteps)}"
+            )
+        if self.train.flip == "cached" and "hflip" not in self.encode.views:
+            raise ConfigError("train.flip cached needs the view hflip in encode.views; or take flip feature or none")
 
 
 def override(params: Params, changes: Mapping[str, Any], where: str) -> Params:

@@ -1,0 +1,120 @@
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import stages.index
+from cache.errors import CacheError
+from diffps.errors import DatasetError
+from pipeline.cli import main
+from stages.job import Job, StoppedError
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    """`diffps ARGUMENTS` in an empty folder with the demo's parameters; gives the exit code."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text())
+
+    def call(*arguments: str) -> int:
+        monkeypatch.setattr(sys, "argv", ["diffps", *arguments])
+        with pytest.raises(SystemExit) as done:
+            main()
+        return int(done.value.code or 0)
+
+    return call
+
+
+def index_does(monkeypatch: pytest.MonkeyPatch, action: Callable[[Job], None]) -> None:
+    monkeypatch.setattr(stages.index, "run", lambda params, job: action(job))
+
+
+def fail(error: BaseException) -> Callable[[Job], None]:
+    def action(job: Job) -> None:
+        raise error
+
+    return action
+
+
+def logged(folder: Path) -> list[str]:
+    lines = (folder / "results" / "index" / "log.jsonl").read_text().splitlines()
+    return [json.loads(line)["event"] for line in lines]
+
+
+@pytest.mark.parametrize("error", [DatasetError("no frames\nin data"), CacheError("no frames in data")])
+def test_what_the_user_can_mend_is_one_line_and_code_2(
+    run: Callable[..., int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: Exception
+) -> None:
+    index_does(monkeypatch, fail(error))
+    assert run("index") == 2
+    assert capsys.readouterr().err == "diffps: no frames in data\n"
+
+
+def test_a_defect_of_ours_shows_its_traceback(run: Callable[..., int], monkeypatch: pytest.MonkeyPatch) -> None:
+    index_does(monkeypatch, fail(ZeroDivisionError()))
+    with pytest.raises(ZeroDivisionError):
+        run("index")
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_stage_that_stops_on_request_exits_with_the_signals_code(
+    run: Callable[..., int],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    number: int,
+    code: int,
+) -> None:
+    def stop(job: Job) -> None:
+        assert not job.stopping
+        os.kill(os.getpid(), number)
+        assert job.stopping
+        raise StoppedError
+
+    index_does(monkeypatch, stop)
+    assert run("index") == code
+    assert "the same command continues" in capsys.readouterr().err
+    assert logged(tmp_path) == ["run", "message"]
+
+
+def test_ctrl_c_before_the_work_begins_is_130(run: Callable[..., int], monkeypatch: pytest.MonkeyPatch) -> None:
+    index_does(monkeypatch, fail(KeyboardInterrupt()))
+    assert run("index") == 130
+
+
+def test_a_finished_stage_says_so_in_its_log(
+    run: Callable[..., int], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    index_does(monkeypatch, lambda job: job.say("read"))
+    assert run("index") == 0
+    assert logged(tmp_path) == ["run", "message", "finished"]
+
+
+def test_a_dry_run_writes_nothing(run: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("index", "--dry-run") == 0
+    assert "streets" in capsys.readouterr().out
+    assert [path.name for path in tmp_path.iterdir()] == ["params.yaml"]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("index", "--params", "absent.yaml"),
+        ("index", "--set", "index.rooot=x"),
+        ("train", "--set", "train.timestep=7"),
+        ("figure", "no-such-figure"),
+        ("index", "--no-such-option"),
+        ("no-such-command",),
+    ],
+)
+def test_wrong_arguments_are_code_2(
+    run: Callable[..., int], arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(*arguments) == 2
+    assert "Traceback" not in capsys.readouterr().err
