@@ -1,0 +1,96 @@
+"""Part encoder: two maps of a RoI -> one embedding of unit length."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.ops import stochastic_depth
+
+from diffps.heads.config import EmbeddingConfig
+
+
+def split_evenly(total: int, parts: int) -> list[int]:
+    """``total`` in ``parts`` whole numbers; the remainder goes to the first ones."""
+    return [total // parts + (index < total % parts) for index in range(parts)]
+
+
+class CBAM(nn.Module):
+    """Channel, then spatial attention on (R, C, H, W)."""
+
+    def __init__(self, channels: int, reduction: int, kernel: int) -> None:
+        super().__init__()
+        hidden = max(1, channels // reduction)
+        self.channel = nn.Sequential(nn.Linear(channels, hidden), nn.ReLU(inplace=True), nn.Linear(hidden, channels))
+        self.spatial = nn.Conv2d(2, 1, kernel, padding=kernel // 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        attention = torch.sigmoid(self.channel(x.mean((2, 3))) + self.channel(x.amax((2, 3))))
+        x = x * attention[:, :, None, None].to(x.dtype)
+        pooled = torch.cat([x.amax(1, keepdim=True), x.mean(1, keepdim=True)], dim=1)
+        return x * torch.sigmoid(self.spatial(pooled)).to(x.dtype)
+
+
+class Strip(nn.Module):
+    """One horizontal strip (R, C, h, W) -> (R, size): CBAM, global max pool, linear, BN, drop path."""
+
+    def __init__(self, channels: int, size: int, config: EmbeddingConfig) -> None:
+        super().__init__()
+        self.attention = CBAM(channels, config.reduction, config.kernel)
+        self.linear = nn.Linear(channels, size, bias=False)
+        self.norm = nn.BatchNorm1d(size)
+        self.drop_path = config.drop_path
+
+    def forward(self, strip: Tensor) -> Tensor:
+        x = self.norm(self.linear(self.attention(strip).amax((2, 3))))
+        dropped: Tensor = stochastic_depth(x, self.drop_path, "row", self.training)
+        return dropped
+
+
+class MGE(nn.Module):
+    """Multi-granularity embedding (R, C, H, W) -> (R, size): branch b cuts the map into b horizontal strips."""
+
+    def __init__(self, channels: int, size: int, config: EmbeddingConfig) -> None:
+        super().__init__()
+        branches = enumerate(split_evenly(size, config.branches), start=1)
+        self.branches = nn.ModuleList(
+            nn.ModuleList(Strip(channels, part, config) for part in split_evenly(branch_size, strips))
+            for strips, branch_size in branches
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        parts = []
+        for branch in self.branches:
+            assert isinstance(branch, nn.ModuleList)
+            strips = torch.split(x, split_evenly(x.shape[2], len(branch)), dim=2)  # type: ignore[no-untyped-call]
+            parts += [strip(rows) for strip, rows in zip(branch, strips, strict=True)]
+        return torch.cat(parts, dim=1)
+
+
+class GFE(nn.Module):
+    """Global feature embedding (R, C, H, W) -> (R, size): global max pool, linear, BN."""
+
+    def __init__(self, channels: int, size: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(channels, size)
+        self.norm = nn.BatchNorm1d(size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        embedded: Tensor = self.norm(self.linear(x.amax((2, 3))))
+        return embedded
+
+
+class PartEncoder(nn.Module):
+    """The maps before and after the backbone head -> (R, size) rows of unit length, in float32."""
+
+    def __init__(self, widths: Sequence[int], config: EmbeddingConfig) -> None:
+        super().__init__()
+        sizes = split_evenly(config.size, len(widths))
+        self.encoders = nn.ModuleList(
+            MGE(width, size, config) if config.kind == "mge" else GFE(width, size)
+            for width, size in zip(widths, sizes, strict=True)
+        )
+
+    def forward(self, maps: Sequence[Tensor]) -> Tensor:
+        parts = [encoder(x) for encoder, x in zip(self.encoders, maps, strict=True)]
+        return F.normalize(torch.cat(parts, dim=1).float(), dim=1)

@@ -1,0 +1,53 @@
+"""The re-ID head: RoIs of F_refined, semantic aggregation, backbone head, part encoder."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from diffps.heads.config import ReIDConfig
+from diffps.heads.oim import BACKGROUND
+from diffps.heads.sampling import Target, cut_rois, sample_rois
+
+
+class ReIDHead(nn.Module):
+    """Boxes (n, 4) in the canvas frame -> embeddings of unit length. ``sfan`` None leaves the RoIs as they are."""
+
+    def __init__(
+        self, config: ReIDConfig, sfan: nn.Module | None, body: nn.Module, encoder: nn.Module, canvas: tuple[int, int]
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.canvas = canvas
+        self.sfan = sfan
+        self.body = body
+        self.encoder = encoder
+
+    def sample(self, candidates: Sequence[Tensor], targets: Sequence[Target]) -> tuple[list[Tensor], Tensor]:
+        """RoIs (m, 4) of each image to learn from, and the labels of all: identity, UNLABELLED or BACKGROUND."""
+        config = self.config
+        boxes, labels = [], []
+        for image_boxes, target in zip(candidates, targets, strict=True):
+            sample = sample_rois(
+                image_boxes,
+                target,
+                samples=config.samples,
+                positive_iou=config.positive_iou,
+                negative_iou=config.negative_iou,
+                positive_fraction=config.positive_fraction,
+            )
+            boxes.append(sample.boxes)
+            if len(sample.boxes):
+                matched = target.identities[sample.person.clamp_min(0)]
+                labels.append(torch.where(sample.person >= 0, matched, BACKGROUND))
+            else:
+                labels.append(sample.person)
+        return boxes, torch.cat(labels)
+
+    def forward(self, features: Tensor, boxes: Sequence[Tensor]) -> Tensor:
+        """Embeddings (sum n, D) float32 of each image's boxes on ``features`` (B, C, h, w)."""
+        rois = cut_rois(features, boxes, self.config.grid, self.canvas, self.config.sampling_ratio)
+        if self.sfan is not None:
+            rois = self.sfan(rois)
+        embedded: Tensor = self.encoder([rois, self.body(rois)])
+        return embedded

@@ -1,0 +1,71 @@
+"""Which RoIs a head learns from, and cutting RoIs out of a map. Boxes are (x1, y1, x2, y2) in the canvas frame."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torchvision.ops import box_iou, roi_align
+
+
+class Target(NamedTuple):
+    """The persons of one image: ``boxes`` (n, 4) float32 in the canvas frame, ``identities`` (n,) int64, -1
+    unlabelled."""
+
+    boxes: Tensor
+    identities: Tensor
+
+
+class Samples(NamedTuple):
+    """Sampled RoIs of one image: ``boxes`` (m, 4); ``person`` (m,) int64 is the index of the matched person, or -1."""
+
+    boxes: Tensor
+    person: Tensor
+
+
+def sample_rois(
+    boxes: Tensor,
+    target: Target,
+    *,
+    samples: int,
+    positive_iou: float,
+    negative_iou: float,
+    positive_fraction: float,
+) -> Samples:
+    """Random RoIs of one image from candidates (n, 4) and the persons themselves.
+
+    The positive fraction is kept by shrinking both sides: where one has too few candidates, fewer of the other are
+    taken, so an image without persons gives none. Draws from torch's global generator.
+    """
+    boxes = torch.cat([boxes, target.boxes.to(boxes)])
+    if not len(target.boxes):
+        return Samples(boxes[:0], torch.zeros(0, dtype=torch.int64, device=boxes.device))
+    iou, person = box_iou(target.boxes.to(boxes), boxes).max(dim=0)
+    positive, negative = torch.where(iou >= positive_iou)[0], torch.where(iou < negative_iou)[0]
+    most_positive = max(1, int(samples * positive_fraction))
+    most_negative = samples - most_positive
+    # Integers, so that a full side is exactly full: the smaller of the two shares, as a fraction share / scale.
+    share, scale = min(
+        (1, 1), (len(positive), most_positive), (len(negative), most_negative), key=lambda part: part[0] / part[1]
+    )
+    positive = _pick(positive, most_positive * share // scale)
+    negative = _pick(negative, most_negative * share // scale)
+    nobody = torch.full_like(negative, -1)
+    return Samples(boxes[torch.cat([positive, negative])], torch.cat([person[positive], nobody]))
+
+
+def _pick(indices: Tensor, count: int) -> Tensor:
+    return indices[torch.randperm(len(indices), device=indices.device)[:count]]
+
+
+def cut_rois(
+    features: Tensor, boxes: Sequence[Tensor], grid: tuple[int, int], canvas: tuple[int, int], sampling_ratio: int
+) -> Tensor:
+    """RoIAlign of ``features`` (B, C, h, w), which cover the whole canvas, at each image's boxes (n_i, 4).
+
+    Returns (sum n_i, C, *grid) in channels_last memory.
+    """
+    scale = features.shape[2] / canvas[0]
+    rois = [image_boxes.to(features.dtype) for image_boxes in boxes]
+    cut: Tensor = roi_align(features, rois, grid, spatial_scale=scale, sampling_ratio=sampling_ratio, aligned=False)
+    return cut.contiguous(memory_format=torch.channels_last)

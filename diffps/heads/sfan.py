@@ -1,0 +1,38 @@
+"""Semantic feature aggregation (Eq. 6): body-part words weight each location of a RoI by one scalar."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from diffps.heads.config import SFANConfig
+
+
+class SFAN(nn.Module):
+    """F_sem = F + alpha (sum_c w_c S_c * F - F) for word embeddings T (words, text width).
+
+    sum_c w_c S_c is one scalar per location, so F_sem = F (1 + alpha (that - 1)): nothing is stacked per word. Where
+    the text width is not C, a bias-free linear maps T to C; where it is, there is none.
+    """
+
+    words: Tensor
+
+    def __init__(self, config: SFANConfig, words: Tensor, channels: int) -> None:
+        super().__init__()
+        self.register_buffer("words", words.detach().float().clone())
+        self.project = nn.Linear(words.shape[1], channels, bias=False) if words.shape[1] != channels else nn.Identity()
+        self.part_weights = nn.Parameter(torch.ones(len(words)))
+        self.alpha = nn.Parameter(torch.tensor(config.alpha))
+
+    def semantic_map(self, features: Tensor) -> Tensor:
+        """sum_c w_c S_c of ``features`` (R, C, H, W): (R, 1, H, W), with S the softmax over words of cosines."""
+        with torch.autocast(features.device.type, enabled=False):
+            text = F.normalize(self.project(self.words), dim=1)
+            weights = self.part_weights.softmax(0)
+        dots = F.conv2d(features, text[:, :, None, None].to(features.dtype)).float()
+        norms = torch.linalg.vector_norm(features, dim=1, keepdim=True, dtype=torch.float32)
+        similarity = (dots / norms.clamp_min(1e-12)).softmax(1)
+        return torch.einsum("rwyx,w->ryx", similarity, weights)[:, None]
+
+    def forward(self, features: Tensor) -> Tensor:
+        gate = 1 + self.alpha * (self.semantic_map(features) - 1)
+        return features * gate.to(features.dtype)

@@ -1,0 +1,276 @@
+"""The whole person searcher: features of a frozen diffusion model in, losses or found persons out."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from diffps.errors import CheckpointError, ConfigError
+from diffps.features import Feature, FeatureShape
+from diffps.geometry import Canvas
+from diffps.heads.backbone_head import BackboneHead, build_head, load_head_weights
+from diffps.heads.config import Initialisation, ModelConfig, TapsConfig, model_from_json, taps_from_json, to_json
+from diffps.heads.detection import BoxHead, ProposalNetwork
+from diffps.heads.dgrpn import DGRPN, normalise
+from diffps.heads.embedding import PartEncoder
+from diffps.heads.lpm import Aggregation
+from diffps.heads.msfrn import MSFRN
+from diffps.heads.oim import OIM
+from diffps.heads.reid import ReIDHead
+from diffps.heads.sampling import Target
+from diffps.heads.sfan import SFAN
+from diffps.records import Detections
+
+__all__ = ["LOSSES", "PersonSearcher", "Target", "apply_init", "build_searcher"]
+
+LOSSES = ("rpn_cls", "rpn_reg", "prop_cls", "prop_reg", "reid")
+WEIGHTS_FILE, CONFIG_FILE = "model.safetensors", "config.json"
+
+
+class PersonSearcher(nn.Module):
+    """DiffPS' trainable part; :func:`build_searcher` assembles one. Boxes are in the canvas frame everywhere.
+
+    ``aggregation`` None: detection shares the re-ID branch's map. ``dgrpn`` None: F_det = F.
+    """
+
+    def __init__(
+        self,
+        *,
+        config: ModelConfig,
+        taps: TapsConfig,
+        shapes: Mapping[str, FeatureShape],
+        canvas: Canvas,
+        aggregation: nn.Module | None,
+        dgrpn: DGRPN | None,
+        proposals: ProposalNetwork,
+        box_head: BoxHead,
+        msfrn: MSFRN,
+        reid_head: ReIDHead,
+        oim: OIM,
+    ) -> None:
+        super().__init__()
+        self.config, self.taps, self.canvas = config, taps, canvas
+        self.shapes = {name: shapes[name] for name in taps.names}
+        self.aggregation = aggregation
+        self.dgrpn = dgrpn
+        self.proposals = proposals
+        self.box_head = box_head
+        self.msfrn = msfrn
+        self.reid_head = reid_head
+        self.oim = oim
+
+    def forward(self, features: Mapping[str, Feature], targets: Sequence[Target]) -> dict[str, Tensor]:
+        """The five losses of a batch, unweighted float32 scalars: rpn_cls, rpn_reg, prop_cls, prop_reg, reid."""
+        refined = self.msfrn(features)
+        detection = self.detection_map(features, refined)
+        proposals, rpn_losses = self.proposals(detection, targets)
+        decoded, box_losses = self.box_head.learn(detection, proposals, targets)
+        candidates = [torch.cat(pair) for pair in zip(decoded, proposals, strict=True)]
+        boxes, labels = self.reid_head.sample(candidates, targets)
+        # Fewer than two RoIs have no batch statistics; the sum over nothing is a zero with zero gradient.
+        reid = self.oim(self.reid_head(refined, boxes), labels) if len(labels) > 1 else refined[:0].sum().float()
+        return {**rpn_losses, **box_losses, "reid": reid}
+
+    def update_memory(self) -> None:
+        """Let the last forward's persons into the OIM table and queue; call after its backward."""
+        self.oim.update()
+
+    def detection_map(self, features: Mapping[str, Feature], refined: Tensor) -> Tensor:
+        """F_det (B, C, h, w): what region proposals and boxes are read from."""
+        x = refined if self.aggregation is None else self.aggregation(features[self.taps.detection])
+        return x if self.dgrpn is None else self.dgrpn(x, self.guidance(features))
+
+    def guidance(self, features: Mapping[str, Feature]) -> Tensor:
+        """The raw cross-attention map of the word, (B, h, w)."""
+        return features[self.taps.guidance].dense()[:, 0]
+
+    @torch.no_grad()
+    def detect(self, features: Mapping[str, Feature], *, score_threshold: float | None = None) -> list[Detections]:
+        """The persons of each image with their embeddings. ``score_threshold`` None: the configured one."""
+        assert not self.training, "detect() needs eval()"
+        refined = self.msfrn(features)
+        detection = self.detection_map(features, refined)
+        proposals, _ = self.proposals(detection)
+        least = self.config.box.score_threshold if score_threshold is None else score_threshold
+        found = self.box_head.detect(detection, proposals, least)
+        embeddings = self._embed(refined, [persons.boxes for persons in found])
+        return [
+            Detections(
+                persons.boxes.float().cpu().numpy(), persons.scores.float().cpu().numpy(), embedding.cpu().numpy()
+            )
+            for persons, embedding in zip(found, embeddings, strict=True)
+        ]
+
+    @torch.no_grad()
+    def embed(self, features: Mapping[str, Feature], boxes: Sequence[Tensor]) -> list[Tensor]:
+        """Embeddings (n, D) float32 of each image's given boxes (n, 4): queries, or ground truth as detections."""
+        assert not self.training, "embed() needs eval()"
+        return self._embed(self.msfrn(features), boxes)
+
+    def _embed(self, refined: Tensor, boxes: Sequence[Tensor]) -> list[Tensor]:
+        counts = [len(image_boxes) for image_boxes in boxes]
+        if sum(counts) == 0:
+            return [torch.zeros(0, self.config.embedding.size, device=refined.device) for _ in boxes]
+        return list(self.reid_head(refined, boxes).split(counts))
+
+    @torch.no_grad()
+    def intermediates(self, features: Mapping[str, Feature]) -> dict[str, Tensor]:
+        """What pictures of the inside show, in the maps' own grids; a part that is off is left out.
+
+        ``detection`` and ``refined`` (B, C, h, w), ``before`` (F_refined without the FRMs), ``semantic`` (B, h, w) the
+        summed map of Eq. 6 over the whole of F_refined, ``guidance`` and ``gaussians`` (B, h, w) in [0, 1], ``peaks``
+        (B, K, 2) rows and columns, -1 where there is no peak.
+        """
+        refined = self.msfrn(features)
+        maps = {"refined": refined, "detection": self.detection_map(features, refined)}
+        if self.config.msfrn is not None:
+            maps["before"] = self.msfrn(features, refine=False)
+        if isinstance(self.reid_head.sfan, SFAN):
+            maps["semantic"] = self.reid_head.sfan.semantic_map(refined)[:, 0]
+        if self.dgrpn is not None:
+            guidance = self.guidance(features)
+            _, peaks = self.dgrpn.peaks(guidance)
+            places = torch.stack([peaks.row, peaks.column], dim=-1)
+            maps["guidance"] = normalise(guidance)
+            maps["gaussians"] = self.dgrpn.gaussians(guidance)
+            maps["peaks"] = places.masked_fill(~peaks.real[..., None], -1)
+        return maps
+
+    def save_pretrained(self, folder: Path, extra: Mapping[str, Any] | None = None) -> None:
+        """Write model.safetensors and config.json into ``folder``; ``extra`` (JSON values) goes under key
+        ``training``."""
+        folder.mkdir(parents=True, exist_ok=True)
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
+        save_file(tensors, folder / WEIGHTS_FILE)
+        sfan = self.reid_head.sfan
+        config = {
+            "model": to_json(self.config),
+            "taps": to_json(self.taps),
+            "shapes": {name: list(shape) for name, shape in self.shapes.items()},
+            "canvas": [self.canvas.height, self.canvas.width],
+            "identities": len(self.oim.table),
+            "words": list(sfan.words.shape) if isinstance(sfan, SFAN) else None,
+            "training": dict(extra or {}),
+        }
+        (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
+    @classmethod
+    def from_pretrained(cls, folder: Path | str) -> "PersonSearcher":
+        """The head :meth:`save_pretrained` wrote, on the CPU, in eval mode. Raises CheckpointError for anything
+        else."""
+        folder = Path(folder)
+        try:
+            config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+            tensors = load_file(folder / WEIGHTS_FILE)
+            searcher = build_searcher(
+                model_from_json(config["model"]),
+                taps_from_json(config["taps"]),
+                {name: FeatureShape(*shape) for name, shape in config["shapes"].items()},
+                Canvas(*config["canvas"]),
+                torch.zeros(config["words"]) if config["words"] else None,
+                config["identities"],
+            )
+            searcher.load_state_dict(tensors)
+        except FileNotFoundError as error:
+            raise CheckpointError(
+                f"{folder}: {error.filename or error} is missing; expected a trained head, as `diffps train` writes it"
+            ) from error
+        except (KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
+            reason = str(error).splitlines()[-1].strip()
+            raise CheckpointError(f"{folder}: not a trained head of this version: {reason}") from error
+        return searcher.eval()
+
+
+def build_searcher(
+    config: ModelConfig,
+    taps: TapsConfig,
+    shapes: Mapping[str, FeatureShape],
+    canvas: Canvas,
+    words: Tensor | None,
+    identities: int,
+) -> PersonSearcher:
+    """A searcher with torchvision's default random weights; :func:`apply_init` gives it the method's.
+
+    ``shapes`` gives grid and channels of every tap read; ``words`` (W, T) are the text embeddings SFAN compares with,
+    None where it is off; ``identities`` is the number of labelled training identities. Raises ConfigError where they
+    do not fit.
+    """
+    _check_taps(config, taps, shapes)
+    if config.sfan is not None and words is None:
+        raise ConfigError("model.sfan: needs the words' text embeddings; run `diffps encode`, or set model.sfan: null")
+    size = (canvas.height, canvas.width)
+    width, out = config.channels, config.head_channels
+
+    def head() -> BackboneHead:
+        return build_head(config.head, width, out, config.head_blocks)
+
+    widths = {name: shapes[level[0]].channels for name in _LEVELS if (level := getattr(taps, name))}
+    searcher = PersonSearcher(
+        config=config,
+        taps=taps,
+        shapes=shapes,
+        canvas=canvas,
+        aggregation=None if config.shared_features else Aggregation(shapes[taps.detection].channels, width),
+        dgrpn=DGRPN(config.dgrpn) if config.dgrpn else None,
+        proposals=ProposalNetwork(config.rpn, width, size),
+        box_head=BoxHead(config.box, head(), out, size),
+        msfrn=MSFRN(taps, widths, width, config.msfrn),
+        reid_head=ReIDHead(
+            config.reid,
+            SFAN(config.sfan, words, width) if config.sfan and words is not None else None,
+            head(),
+            PartEncoder((width, out), config.embedding),
+            size,
+        ),
+        oim=OIM(config.oim, identities, config.embedding.size),
+    )
+    return searcher.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+
+
+def apply_init(searcher: PersonSearcher, mode: Initialisation) -> None:
+    """The method's initialisation, drawn from torch's global generator.
+
+    Backbone heads: ``config.head_weights``. ``xavier`` (CUHK-SYSU): every other convolution and linear Xavier
+    uniform, biases 0; the RPN keeps torchvision's own, N(0, 0.01). ``normal`` (PRW): in part encoder and box
+    predictor every weight, those of BatchNorm too, from N(0, 0.01) and every bias 0; the rest as ``xavier``.
+    """
+    bodies = [searcher.box_head.body, searcher.reid_head.body]
+    kept = {module for part in [*bodies, searcher.proposals] for module in part.modules()}
+    for module in searcher.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear) and module not in kept:
+            nn.init.xavier_uniform_(module.weight)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+    if mode == "normal":
+        for part in (searcher.reid_head.encoder, searcher.box_head.classifier, searcher.box_head.regressor):
+            for name, parameter in part.named_parameters():
+                if name.rpartition(".")[2] == "bias":
+                    nn.init.zeros_(parameter)
+                else:
+                    nn.init.normal_(parameter, std=0.01)
+    for body in bodies:
+        assert isinstance(body, BackboneHead)
+        load_head_weights(body, searcher.config)
+
+
+_LEVELS = ("level1", "level2", "level3")
+
+
+def _check_taps(config: ModelConfig, taps: TapsConfig, shapes: Mapping[str, FeatureShape]) -> None:
+    for name in taps.names:
+        if name not in shapes:
+            raise ConfigError(f"taps: {name} is not among the features at hand: {', '.join(sorted(shapes))}")
+    if shapes[taps.guidance].channels != 1:
+        raise ConfigError(
+            f"taps.guidance {taps.guidance}: has {shapes[taps.guidance].channels} channels; an attention map has one"
+        )
+    for level in _LEVELS:
+        found = {shapes[name] for name in getattr(taps, level)}
+        if len(found) > 1:
+            listed = ", ".join(f"{name} {tuple(shapes[name])}" for name in getattr(taps, level))
+            raise ConfigError(f"taps.{level}: taps of one level share grid and channels; found {listed}")
