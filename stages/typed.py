@@ -6,7 +6,7 @@ from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
 from typing import Any, TypeVar, get_args, get_type_hints
 
-from diffps.errors import ConfigError
+from diffps.errors import ConfigError, DiffPSError
 
 T = TypeVar("T")
 
@@ -24,7 +24,7 @@ def build(cls: type[T], raw: Mapping[str, Any], where: str, prefix: str = "") ->
     try:
         # JSON's strict mode is YAML's: lists become tuples, 1 is a float too, but "1" is no number and true no integer.
         return TypeAdapter(cls).validate_json(json.dumps(raw), strict=True)
-    except TypeError as error:
+    except (TypeError, DiffPSError) as error:  # a date, which JSON lacks; an error that is no ValueError
         raise ConfigError(f"{where}: {error}") from error
     except ValidationError as error:
         problems = error.errors()
