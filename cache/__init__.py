@@ -1,1 +1,27 @@
 """A chunked Zarr store for features that are computed once and read many times."""
+
+from cache.encodings import Basis, Encoded, Encoding, fit_basis, parse_encoding, state_error
+from cache.errors import CacheError, SkippedImage
+from cache.fingerprint import explain_difference, fingerprint
+from cache.layout import ArraySpec, GroupKey, tap_name
+from cache.store import FeatureStore
+from cache.writer import ShardSink, ShardTask
+
+__all__ = [
+    "ArraySpec",
+    "Basis",
+    "CacheError",
+    "Encoded",
+    "Encoding",
+    "FeatureStore",
+    "GroupKey",
+    "ShardSink",
+    "ShardTask",
+    "SkippedImage",
+    "explain_difference",
+    "fingerprint",
+    "fit_basis",
+    "parse_encoding",
+    "state_error",
+    "tap_name",
+]

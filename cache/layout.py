@@ -1,0 +1,229 @@
+"""Names and places: which array lies where, and the Zarr v3 metadata that makes it readable for everybody.
+
+Axes: N images (rows), H x W grid, C channels of the feature, K channels stored (K = C but for ``project:k``).
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cache.encodings import Encoding, Project
+from cache.errors import CacheError
+from cache.files import read_json, write_json
+from cache.fingerprint import JSON, Recipe, fingerprint
+
+ZARR = "features.zarr"
+ATTRIBUTE = "diffps"  # the key of our own entries among Zarr attributes
+SCALES, BASIS = ".scales", ".basis"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.@:+-]*")
+
+
+@dataclass(frozen=True, slots=True)
+class GroupKey:
+    """Arrays that are written together and share their receipts. ``timestep`` is None for latents."""
+
+    split: str
+    view: str
+    recipe_id: str
+    timestep: int | None = None
+
+    def __post_init__(self) -> None:
+        for part in (self.split, self.view, self.recipe_id):
+            if not _NAME.fullmatch(part):
+                raise CacheError(f"store: {part!r} cannot be a folder name; use letters, digits and . _ @ : + -")
+
+    @property
+    def path(self) -> str:
+        """``split/view/recipe_id[/t<timestep>]``."""
+        return self.scope if self.timestep is None else f"{self.scope}/t{self.timestep}"
+
+    @property
+    def scope(self) -> str:
+        """``split/view/recipe_id``: what one lock covers."""
+        return f"{self.split}/{self.view}/{self.recipe_id}"
+
+
+@dataclass(frozen=True, slots=True)
+class ArraySpec:
+    """One array of the store: ``shape`` (H, W, C) of one image, ``recipe`` of everything that decides its values.
+
+    ``name`` is ``moments``, ``<tap>@<encoding>`` (see :func:`tap_name`) or ``<cross-map tap>.<word>``.
+    """
+
+    group: GroupKey
+    name: str
+    shape: tuple[int, int, int]
+    encoding: Encoding
+    recipe: Recipe
+
+    def __post_init__(self) -> None:
+        if not _NAME.fullmatch(self.name) or self.name.endswith((SCALES, BASIS)):
+            raise CacheError(f"store: {self.name!r} cannot be an array's name; use letters, digits and . _ @ : + -")
+        if len(self.shape) != 3 or min(self.shape) < 1:
+            raise CacheError(f"store: {self.name} has shape {self.shape}; expected (height, width, channels), all >= 1")
+
+    @property
+    def path(self) -> str:
+        """Place below ``features.zarr``."""
+        return f"{self.group.path}/{self.name}"
+
+    @property
+    def full_recipe(self) -> dict[str, JSON]:
+        """Recipe with name, shape and encoding: all that its id is taken from."""
+        return {
+            "recipe": self.recipe,
+            "name": self.name,
+            "shape": list(self.shape),
+            "encoding": self.encoding.recipe(),
+        }
+
+    @property
+    def id(self) -> str:
+        """Fingerprint of :attr:`full_recipe`."""
+        return fingerprint(self.full_recipe)
+
+    @property
+    def stored_shape(self) -> tuple[int, int, int]:
+        """(H, W, K) of one image on disk."""
+        return *self.shape[:2], self.encoding.stored_channels(self.shape[2])
+
+    @property
+    def scales_shape(self) -> tuple[int, int] | None:
+        """(blocks, K) of one image's scales, None where the encoding has none."""
+        height, width, stored = self.stored_shape
+        return (self.encoding.blocks(height * width), stored) if self.encoding.scaled else None
+
+    def parts(self) -> dict[str, tuple[tuple[int, ...], str]]:
+        """Zarr arrays this feature consists of: name suffix -> (shape of one image, data type)."""
+        parts: dict[str, tuple[tuple[int, ...], str]] = {"": (self.stored_shape, self.encoding.dtype)}
+        if self.scales_shape is not None:
+            parts[SCALES] = (self.scales_shape, "float16")
+        return parts
+
+
+def tap_name(tap: str, encoding: Encoding) -> str:
+    """Array name of a tap under an encoding."""
+    return f"{tap}@{encoding.name}"
+
+
+def array_metadata(spec: ArraySpec, suffix: str, rows: int, shard: int) -> dict[str, Any]:
+    """Content of ``zarr.json`` for one part of ``spec``: ``rows`` images, ``shard`` images a file."""
+    shape, dtype = spec.parts()[suffix]
+    axes = ("height", "width", "channel") if suffix == "" else ("block", "channel")
+    order: dict[str, Any] = {"name": "bytes"}
+    if dtype != "int8":
+        order["configuration"] = {"endian": "little"}
+    codecs = [order, *([spec.encoding.codec] if spec.encoding.codec and suffix == "" else []), {"name": "crc32c"}]
+    little = {"name": "bytes", "configuration": {"endian": "little"}}
+    sharding = {
+        "chunk_shape": [1, *shape],
+        "codecs": codecs,
+        "index_codecs": [little, {"name": "crc32c"}],
+        "index_location": "end",
+    }
+    attributes: dict[str, Any] = {"id": spec.id, "encoding": spec.encoding.name, "shape": list(spec.shape)}
+    if suffix == "":
+        attributes["full_recipe"] = spec.full_recipe
+    return {
+        "zarr_format": 3,
+        "node_type": "array",
+        "shape": [rows, *shape],
+        "data_type": dtype,
+        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [shard, *shape]}},
+        "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
+        # Readers that know nothing of receipts show an absent image as NaN, at least through its scales.
+        "fill_value": 0 if dtype == "int8" else "NaN",
+        "codecs": [{"name": "sharding_indexed", "configuration": sharding}],
+        "attributes": {ATTRIBUTE: attributes},
+        "dimension_names": ["image", *axes],
+        "storage_transformers": [],
+    }
+
+
+def shard_file(array: Path, shard: int, dimensions: int) -> Path:
+    """File of one shard of an array with ``dimensions`` axes behind the image axis."""
+    return array / "c" / str(shard) / "/".join("0" * dimensions)
+
+
+def spec_from_metadata(group: GroupKey, metadata: Mapping[str, Any], where: Path) -> ArraySpec:
+    """The spec an array was written from. A ``project:k`` basis is read from the array beside it."""
+    from cache.encodings import parse_encoding
+
+    entry = metadata["attributes"][ATTRIBUTE]
+    encoding = parse_encoding(entry["encoding"])
+    if isinstance(encoding, Project):
+        encoding = Project(encoding.k, read_basis(where))
+    full = entry["full_recipe"]
+    return ArraySpec(group, full["name"], tuple(full["shape"]), encoding, full["recipe"])
+
+
+def ensure_groups(root: Path, group: GroupKey, shard: int) -> int:
+    """Write the Zarr groups above ``group``'s arrays; the shard size of its scope, which its first writer decides."""
+    folder = root / ZARR
+    chain = [folder]
+    for part in group.path.split("/"):
+        chain.append(chain[-1] / part)
+    scope = folder / group.scope
+    for path in chain:
+        if not (path / "zarr.json").exists():
+            attributes = {ATTRIBUTE: {"shard": shard}} if path == scope else {}
+            write_json(path / "zarr.json", {"zarr_format": 3, "node_type": "group", "attributes": attributes})
+    return int(read_json(scope / "zarr.json")["attributes"][ATTRIBUTE]["shard"])
+
+
+def _basis_folder(array: Path) -> Path:
+    return array.with_name(array.name + BASIS)
+
+
+def write_basis(array: Path, encoding: Project) -> None:
+    """Store the basis of ``project:k`` beside its array, as a Zarr array (1 + K, C) float32: mean, then vectors."""
+    import numpy as np
+
+    from cache.checksum import crc32c
+    from cache.files import write_atomic
+
+    assert encoding.basis is not None
+    table = np.ascontiguousarray(np.concatenate([encoding.basis.mean[None], encoding.basis.vectors]), "<f4")
+    folder = _basis_folder(array)
+    write_atomic(folder / "c/0/0", table.tobytes() + crc32c(table).to_bytes(4, "little"))
+    write_json(
+        folder / "zarr.json",
+        {
+            "zarr_format": 3,
+            "node_type": "array",
+            "shape": list(table.shape),
+            "data_type": "float32",
+            "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": list(table.shape)}},
+            "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
+            "fill_value": "NaN",
+            "codecs": [{"name": "bytes", "configuration": {"endian": "little"}}, {"name": "crc32c"}],
+            "attributes": {ATTRIBUTE: {"digest": encoding.basis.digest}},
+            "dimension_names": ["mean_then_vectors", "channel"],
+            "storage_transformers": [],
+        },
+    )
+
+
+def read_basis(array: Path) -> "Any":
+    """Basis that lies beside the array at ``array``. Raises DamagedError when missing or not matching its checksum."""
+    import numpy as np
+
+    from cache.checksum import crc32c
+    from cache.encodings import Basis
+    from cache.errors import DamagedError
+
+    folder = _basis_folder(array)
+    try:
+        data = (folder / "c/0/0").read_bytes()
+        shape = read_json(folder / "zarr.json")["shape"]
+    except FileNotFoundError as error:
+        raise DamagedError(
+            f"{folder}: the basis of {array.name} is missing; delete the array, extract again"
+        ) from error
+    table = np.frombuffer(data[:-4], "<f4")
+    if table.size != shape[0] * shape[1] or crc32c(data[:-4]) != int.from_bytes(data[-4:], "little"):
+        raise DamagedError(f"{folder}: the basis does not match its checksum; delete the array, extract again")
+    table = table.reshape(shape)
+    return Basis(mean=table[0].copy(), vectors=table[1:].copy())

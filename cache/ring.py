@@ -1,0 +1,126 @@
+"""Batches read ahead by threads into a ring of reused buffers.
+
+Threads, not processes: at tens of megabytes a sample, copying between processes costs more than reading.
+"""
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from cache.errors import CacheError
+
+if TYPE_CHECKING:
+    from cache.reader import FeatureReader, Image, Output
+
+
+@dataclass(slots=True)
+class Slot:
+    """One batch: ``values`` name -> (B, H, W, K); ``scales`` name -> (B, blocks, K) float16 where stored int8 came out.
+
+    Both are views of buffers that the ring fills again once the next batch is asked for. ``position`` counts batches
+    from 0: the cursor to keep in a checkpoint.
+    """
+
+    position: int
+    images: "Sequence[Image]"
+    values: dict[str, NDArray[Any]] = field(default_factory=dict)
+    scales: dict[str, NDArray[np.float16]] = field(default_factory=dict)
+
+
+class Ring:
+    """Iterate once. ``output`` "stored" leaves int8 and float16 as they are; "float32" dequantises on the way.
+
+    ``depth`` batches are held in memory at once, in page-locked memory with ``pin`` (needs torch and a GPU). The order
+    is the caller's; results do not depend on ``threads``. Errors of a batch are raised when it is its turn.
+    """
+
+    def __init__(
+        self,
+        reader: "FeatureReader",
+        batches: "Iterable[Sequence[Image]]",
+        names: Sequence[str],
+        *,
+        threads: int = 2,
+        depth: int = 3,
+        output: "Output" = "float32",
+        pin: bool = False,
+    ) -> None:
+        if threads < 1 or depth < 1:
+            raise CacheError(f"ring: threads {threads} and depth {depth} must be at least 1")
+        if output not in ("stored", "float32"):
+            raise CacheError(f"ring: output {output!r}: expected 'stored' or 'float32'")
+        self._reader, self._names, self._output, self._pin = reader, list(names), output, pin
+        self._threads, self._depth = threads, depth
+        self._batches = enumerate(batches)
+        self._specs = {name: reader.spec(name) for name in self._names}
+
+    def __iter__(self) -> Iterator[Slot]:
+        executor = ThreadPoolExecutor(self._threads, thread_name_prefix="feature-reader")
+        free: deque[_Buffers] = deque(_Buffers(self._pin) for _ in range(self._depth))
+        under_way: deque[tuple[Slot, _Buffers, list[Future[None]]]] = deque()
+        try:
+            while True:
+                while free and (batch := next(self._batches, None)) is not None:
+                    buffers = free.popleft()
+                    under_way.append(self._start(executor, buffers, *batch))
+                if not under_way:
+                    return
+                slot, buffers, parts = under_way.popleft()
+                for part in parts:
+                    part.result()
+                yield slot
+                free.append(buffers)
+        finally:
+            executor.shutdown(wait=True, cancel_futures=True)
+
+    def _start(
+        self, executor: ThreadPoolExecutor, buffers: "_Buffers", position: int, images: "Sequence[Image]"
+    ) -> "tuple[Slot, _Buffers, list[Future[None]]]":
+        slot = Slot(position, images)
+        parts = []
+        for name, spec in self._specs.items():
+            stored = self._output == "stored"
+            dtype = spec.encoding.dtype if stored else "float32"
+            slot.values[name] = buffers.take(name, len(images), spec.stored_shape, dtype)
+            if stored and spec.scales_shape is not None:
+                slot.scales[name] = buffers.take(f"{name}.scales", len(images), spec.scales_shape, "float16")
+        # Image by image, so that reads of one image stay together.
+        for i, image in enumerate(images):
+            for name in self._names:
+                parts.append(executor.submit(self._read, slot, i, image, name))
+        return slot, buffers, parts
+
+    def _read(self, slot: Slot, i: int, image: "Image", name: str) -> None:
+        if self._output == "stored":
+            scales = slot.scales.get(name)
+            self._reader.read_stored(image, name, slot.values[name][i], None if scales is None else scales[i])
+        else:
+            self._reader.read_coefficients(image, name, slot.values[name][i])
+
+
+class _Buffers:
+    """Memory of one slot, grown to the largest batch seen."""
+
+    def __init__(self, pin: bool) -> None:
+        self._pin = pin
+        self._arrays: dict[str, NDArray[Any]] = {}
+
+    def take(self, name: str, batch: int, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
+        array = self._arrays.get(name)
+        if array is None or len(array) < batch:
+            array = self._arrays[name] = self._allocate((batch, *shape), np.dtype(dtype))
+        return array[:batch]
+
+    def _allocate(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+        if not self._pin:
+            return np.empty(shape, dtype)
+        import torch
+
+        nbytes = int(np.prod(shape)) * dtype.itemsize
+        pinned: NDArray[Any] = torch.empty(nbytes, dtype=torch.uint8, pin_memory=True).numpy()
+        return pinned.view(dtype).reshape(shape)

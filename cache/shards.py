@@ -1,0 +1,107 @@
+"""One shard file of Zarr's ``sharding_indexed``: chunks one behind the other, then the index with its checksum."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cache.checksum import crc32c
+from cache.errors import DamagedError
+from cache.files import naming_full_disk, publish
+from cache.receipts import PartReceipt
+
+ABSENT = 2**64 - 1
+CHECKSUM_BYTES = 4
+
+
+def index_bytes(images: int) -> int:
+    """Size of the index of a shard of ``images`` chunks."""
+    return 16 * images + CHECKSUM_BYTES
+
+
+class ShardFile:
+    """A shard being written under a temporary name, chunk by chunk, in constant memory."""
+
+    def __init__(self, temporary: Path, target: Path, images: int, codec: dict[str, Any] | None) -> None:
+        self._temporary, self._target, self._codec = temporary, target, codec
+        self._index = np.full((images, 2), ABSENT, "<u8")
+        self._checksums: list[int | None] = []
+        self._size = 0
+        temporary.parent.mkdir(parents=True, exist_ok=True)
+        with naming_full_disk(target):
+            self._descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+
+    def append(self, slot: int, values: NDArray[Any]) -> None:
+        """Write one image's chunk; ``slot`` is its place in the shard."""
+        data = np.ascontiguousarray(values)
+        if self._codec is not None:
+            data = np.frombuffer(compress(data, self._codec), np.uint8)
+        checksum = crc32c(data)
+        self._index[slot] = self._size, data.nbytes + CHECKSUM_BYTES
+        self._write(data.reshape(-1).view(np.uint8).data)
+        self._write(memoryview(checksum.to_bytes(CHECKSUM_BYTES, "little")))
+        self._checksums.append(checksum)
+
+    def skip(self) -> None:
+        """The image has no chunk."""
+        self._checksums.append(None)
+
+    def finish(self) -> PartReceipt:
+        """Write the index and make the content durable; the file still has its temporary name."""
+        self._write(memoryview(self._index.tobytes() + crc32c(self._index).to_bytes(CHECKSUM_BYTES, "little")))
+        with naming_full_disk(self._target):
+            os.fsync(self._descriptor)
+        self._close()
+        return PartReceipt(self._size, tuple(self._checksums))
+
+    def publish(self) -> None:
+        """Give it its name."""
+        publish(self._temporary, self._target)
+
+    def discard(self) -> None:
+        """Remove what is left under the temporary name."""
+        self._close()
+        self._temporary.unlink(missing_ok=True)
+
+    def _close(self) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def _write(self, data: memoryview) -> None:
+        with naming_full_disk(self._target):
+            while data:
+                written = os.write(self._descriptor, data)
+                data, self._size = data[written:], self._size + written
+
+
+def read_index(descriptor: int, path: Path, images: int, *, at_end: bool = True) -> NDArray[np.uint64]:
+    """(images, 2) offset and size of each chunk, ABSENT where there is none. Raises DamagedError."""
+    size = os.fstat(descriptor).st_size
+    length = index_bytes(images)
+    raw = os.pread(descriptor, length, max(0, size - length) if at_end else 0)
+    if len(raw) < length or crc32c(raw[:-CHECKSUM_BYTES]) != int.from_bytes(raw[-CHECKSUM_BYTES:], "little"):
+        raise DamagedError(f"{path}: the shard's index does not match its checksum ({size} bytes)")
+    return np.frombuffer(raw, "<u8", 2 * images).reshape(images, 2)
+
+
+def compress(data: NDArray[Any], codec: dict[str, Any]) -> bytes:
+    """One chunk through Zarr's ``blosc`` codec."""
+    from numcodecs import blosc
+
+    options = codec["configuration"]
+    shuffle = {"noshuffle": blosc.NOSHUFFLE, "shuffle": blosc.SHUFFLE, "bitshuffle": blosc.BITSHUFFLE}
+    compressed: bytes = blosc.compress(
+        data, options["cname"].encode(), options["clevel"], shuffle[options["shuffle"]], options["blocksize"],
+        typesize=options["typesize"],
+    )  # fmt: skip
+    return compressed
+
+
+def decompress(data: NDArray[np.uint8], out: NDArray[Any]) -> None:
+    """Inverse of :func:`compress`, into ``out``."""
+    from numcodecs import blosc
+
+    blosc.decompress(data, out)

@@ -1,0 +1,71 @@
+"""The feature store: one folder, and the ways in and out of it."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from cache.layout import ZARR, ArraySpec
+from cache.manifests import check_manifest, open_array, write_manifest
+from cache.reader import FeatureReader
+from cache.rows import RowTable
+from cache.writer import ShardSink, ShardTask, StoreWriter
+
+
+class FeatureStore:
+    """A store at ``root``, which need not exist before something is written."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def rows(self, split: str) -> RowTable:
+        """Which row each image of ``split`` has."""
+        return RowTable.of(self.root, split)
+
+    def writer(
+        self, specs: Sequence[ArraySpec], images: Sequence[tuple[str, str]], *, shard: int = 16, takeover: bool = False
+    ) -> StoreWriter:
+        """Writer of ``specs``, which share a group, for ``images`` (scene id, digest) in any order; a context manager.
+
+        ``shard`` images a file; what the scope was first written with stays. Entering takes the lock (LockedError),
+        assigns rows and writes metadata (RecipeError when another recipe lies there).
+        """
+        return StoreWriter(self.root, specs, images, shard, takeover)
+
+    def shard_sink(self, task: ShardTask) -> ShardSink:
+        """Sink for a worker process; the process that made the task holds the lock meanwhile."""
+        return ShardSink(self.root, task)
+
+    def reader(
+        self, arrays: Sequence[ArraySpec | str] | Mapping[str, Sequence[ArraySpec | str]], *, verify: bool = True
+    ) -> FeatureReader:
+        """Reader over specs or array paths of one view, or over several as view -> arrays.
+
+        Raises NotCachedError when an array is missing, RecipeError when it is another's.
+        """
+        views = arrays if isinstance(arrays, Mapping) else {"": arrays}
+        specs = {view: [self.array(a) if isinstance(a, str) else a for a in entries] for view, entries in views.items()}
+        return FeatureReader(self.root, specs, verify)
+
+    def array(self, path: str) -> ArraySpec:
+        """Spec of the array at ``path`` (``split/view/recipe/[t<timestep>/]name``). Raises NotCachedError."""
+        return open_array(self.root, path)
+
+    def arrays(self) -> list[ArraySpec]:
+        """Every array of the store, by path."""
+        zarr = self.root / ZARR
+        found = []
+        for metadata in sorted([*zarr.glob("*/*/*/*/zarr.json"), *zarr.glob("*/*/*/t*/*/zarr.json")]):
+            path = metadata.parent.relative_to(zarr).as_posix()
+            if metadata.parent.name.endswith((".scales", ".basis")) or not (metadata.parent / "c").is_dir():
+                continue
+            found.append(self.array(path))
+        return found
+
+    def write_manifest(
+        self, path: Path, specs: Sequence[ArraySpec], images: Mapping[str, Sequence[tuple[str, str]]]
+    ) -> None:
+        """Manifest of arrays of any groups over ``images`` (split -> (scene id, digest)). Raises IncompleteError."""
+        write_manifest(self.root, path, specs, images)
+
+    def check(self, manifest: Path) -> list[ArraySpec]:
+        """Specs of a manifest's arrays once the store is found to match it. Raises NotCachedError, DamagedError."""
+        return check_manifest(self.root, manifest)

@@ -1,0 +1,266 @@
+"""Writing whole shards: append to temporary files, sync, rename, and only then a receipt."""
+
+import contextlib
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from numpy.typing import NDArray
+
+from cache.encodings import Encoded, Project
+from cache.errors import CacheError, EncodingError, IncompleteError, NonFiniteError, RecipeError
+from cache.files import read_json, write_json
+from cache.fingerprint import explain_difference
+from cache.layout import (
+    ATTRIBUTE,
+    SCALES,
+    ZARR,
+    ArraySpec,
+    GroupKey,
+    array_metadata,
+    ensure_groups,
+    shard_file,
+    write_basis,
+)
+from cache.lock import StoreLock
+from cache.manifests import write_manifest
+from cache.receipts import PartReceipt, Receipt, ReceiptBook
+from cache.rows import RowTable
+from cache.shards import ShardFile
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ShardTask:
+    """One shard to compute: its images in row order and the arrays of it that are missing. Can be pickled."""
+
+    shard: int
+    shard_size: int
+    rows: tuple[int, ...]
+    scene_ids: tuple[str, ...]
+    digests: tuple[str, ...]
+    specs: tuple[ArraySpec, ...]
+
+
+class ShardSink:
+    """Takes the features of one shard, image by image in the task's order; durable when its ``with`` ends well.
+
+    An exception inside leaves nothing behind. ``info`` goes into the receipt: device, batch, versions.
+    """
+
+    def __init__(self, root: Path, task: ShardTask, before_publishing: Callable[[], None] = lambda: None) -> None:
+        self.info: dict[str, Any] = {}
+        self._root, self._task, self._before_publishing = root, task, before_publishing
+        self._files: dict[tuple[str, str], ShardFile] = {}
+        self._skipped: dict[int, str] = {}
+        self._done = 0
+
+    def __enter__(self) -> "ShardSink":
+        self._started = time.monotonic()
+        with contextlib.ExitStack() as undo:
+            undo.callback(self._discard)
+            for spec in self._task.specs:
+                for suffix, (shape, _) in spec.parts().items():
+                    self._files[spec.name, suffix] = ShardFile(
+                        _temporary_folder(self._root, spec.group) / f"{self._task.shard}-{spec.name}{suffix}",
+                        shard_file(self._root / ZARR / (spec.path + suffix), self._task.shard, len(shape)),
+                        self._task.shard_size,
+                        spec.encoding.codec if suffix == "" else None,
+                    )
+            undo.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if kind is None:
+                self._publish()
+        finally:
+            self._discard()
+
+    def append(self, features: Mapping[str, NDArray[Any]]) -> None:
+        """Features of the next image: array name -> (H, W, C) float. Raises NonFiniteError, CacheError on a shape."""
+        scene, slot = self._next()
+        for spec in self._task.specs:
+            x = features[spec.name]
+            if x.shape != spec.shape:
+                raise CacheError(f"scene {scene!r}: {spec.path} came with shape {x.shape}, expected {spec.shape}")
+            try:
+                encoded = spec.encoding.encode(x[None])
+            except NonFiniteError as error:
+                raise NonFiniteError(
+                    f"scene {scene!r}: {spec.path} has {error}; nothing of its shard is kept"
+                ) from error
+            self._store(spec, slot, encoded)
+        self._done += 1
+
+    def append_encoded(self, features: Mapping[str, Encoded]) -> None:
+        """The same with features encoded elsewhere: values (1, H, W, K), scales (1, blocks, K)."""
+        _, slot = self._next()
+        for spec in self._task.specs:
+            self._store(spec, slot, features[spec.name])
+        self._done += 1
+
+    def skip(self, reason: str) -> None:
+        """The next image cannot be read; readers are told ``reason``."""
+        self._next()
+        self._skipped[self._task.rows[self._done]] = reason
+        for file in self._files.values():
+            file.skip()
+        self._done += 1
+
+    def _next(self) -> tuple[str, int]:
+        if self._done == len(self._task.rows):
+            raise IncompleteError(f"shard {self._task.shard}: has {self._done} images and was given one more")
+        return self._task.scene_ids[self._done], self._task.rows[self._done] % self._task.shard_size
+
+    def _store(self, spec: ArraySpec, slot: int, encoded: Encoded) -> None:
+        self._files[spec.name, ""].append(slot, encoded.values[0])
+        if spec.encoding.scaled:
+            if encoded.scales is None:
+                raise EncodingError(f"{spec.path}: {spec.encoding.name} values came without scales")
+            self._files[spec.name, SCALES].append(slot, encoded.scales[0])
+
+    def _publish(self) -> None:
+        task = self._task
+        if self._done < len(task.rows):
+            raise IncompleteError(f"shard {task.shard}: {self._done} of {len(task.rows)} images were given")
+        parts: dict[str, dict[str, PartReceipt]] = {}
+        for (name, suffix), file in self._files.items():
+            parts.setdefault(name, {})[suffix] = file.finish()
+        self._before_publishing()
+        book = ReceiptBook.of(self._root, task.specs[0].group)
+        book.withdraw(task.shard, parts)
+        for file in self._files.values():
+            file.publish()
+        book.add(
+            Receipt(
+                shard=task.shard,
+                rows=task.rows,
+                digests=task.digests,
+                skipped=self._skipped,
+                arrays={spec.name: (spec.id, parts[spec.name]) for spec in task.specs},
+                info={"seconds": round(time.monotonic() - self._started, 3), **self.info},
+            )
+        )
+
+    def _discard(self) -> None:
+        for file in self._files.values():
+            file.discard()
+
+
+class StoreWriter:
+    """The one writer of a group's scope. Enter it to take the lock; see :meth:`cache.FeatureStore.writer`."""
+
+    def __init__(
+        self, root: Path, specs: Sequence[ArraySpec], images: Sequence[tuple[str, str]], shard: int, takeover: bool
+    ) -> None:
+        groups = {spec.group for spec in specs}
+        names = [spec.name for spec in specs]
+        if len(groups) != 1 or len(set(names)) != len(names):
+            raise CacheError(f"store: arrays written together need one group and different names, got {sorted(names)}")
+        if shard < 1:
+            raise CacheError(f"store: shard {shard} must be at least 1 image")
+        self.root, self.specs, self.shard_size = root, tuple(specs), shard
+        (self.group,) = groups
+        self._images = list(images)
+        self._lock = StoreLock(root / "locks" / f"{self.group.scope.replace('/', '~')}.json", takeover=takeover)
+
+    def __enter__(self) -> "StoreWriter":
+        with contextlib.ExitStack() as undo:
+            undo.enter_context(self._lock)
+            # Whatever an interrupted owner left under temporary names is nobody's.
+            shutil.rmtree(_temporary_folder(self.root, self.group).parent, ignore_errors=True)
+            self.shard_size = ensure_groups(self.root, self.group, self.shard_size)
+            table = RowTable.of(self.root, self.group.split)
+            self._rows: dict[int, tuple[str, str]] = {}
+            for row, image in zip(table.assign(self._images), self._images, strict=True):
+                self._rows.setdefault(row, image)
+            for spec in self.specs:
+                self._ensure_array(spec)
+            undo.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        shutil.rmtree(_temporary_folder(self.root, self.group).parent, ignore_errors=True)
+        self._lock.__exit__(kind, error, trace)
+
+    def pending(self) -> list[ShardTask]:
+        """Shards that lack at least one array for the images asked for, in order; what is there is not in them."""
+        book = ReceiptBook.of(self.root, self.group)
+        shards: dict[int, list[int]] = {}
+        for row in sorted(self._rows):
+            shards.setdefault(row // self.shard_size, []).append(row)
+        tasks = []
+        for shard, rows in shards.items():
+            missing = tuple(spec for spec in self.specs if not self._is_done(book, spec, shard, rows))
+            if missing:
+                tasks.append(
+                    ShardTask(
+                        shard=shard,
+                        shard_size=self.shard_size,
+                        rows=tuple(rows),
+                        scene_ids=tuple(self._rows[row][0] for row in rows),
+                        digests=tuple(self._rows[row][1] for row in rows),
+                        specs=missing,
+                    )
+                )
+        return tasks
+
+    def shard(self, task: ShardTask) -> ShardSink:
+        """Sink for one of :meth:`pending`'s tasks; refuses to publish when the lock was lost."""
+        return ShardSink(self.root, task, self._lock.check)
+
+    def write_manifest(self, path: Path, specs: Sequence[ArraySpec] | None = None) -> None:
+        """Manifest over this writer's images. Raises IncompleteError while any of them is missing."""
+        write_manifest(self.root, path, self.specs if specs is None else specs, {self.group.split: self._images})
+
+    def _is_done(self, book: ReceiptBook, spec: ArraySpec, shard: int, rows: Sequence[int]) -> bool:
+        receipt = book.find(shard, spec.name)
+        if receipt is None or receipt.arrays[spec.name][0] != spec.id:
+            return False
+        written = dict(zip(receipt.rows, receipt.digests, strict=True))
+        if any(written.get(row) != self._rows[row][1] for row in rows):
+            return False
+        for suffix, (shape, _) in spec.parts().items():
+            file = shard_file(self.root / ZARR / (spec.path + suffix), shard, len(shape))
+            try:
+                if file.stat().st_size != receipt.arrays[spec.name][1][suffix].nbytes:
+                    return False
+            except FileNotFoundError:
+                return False
+        return True
+
+    def _ensure_array(self, spec: ArraySpec) -> None:
+        """Write the array's metadata, or let it grow; refuse when it is another recipe's."""
+        folder = self.root / ZARR / spec.path
+        rows = max(self._rows, default=-1) + 1
+        if (folder / "zarr.json").exists():
+            found = read_json(folder / "zarr.json")
+            entry = found["attributes"][ATTRIBUTE]
+            if entry["id"] != spec.id:
+                fields = "; ".join(explain_difference(spec.full_recipe, entry["full_recipe"]))
+                raise RecipeError(f"{folder}: holds another recipe ({fields}); remove it with `diffps cache gc`")
+            rows = max(rows, found["shape"][0])
+        elif isinstance(spec.encoding, Project):
+            if spec.encoding.basis is None:
+                raise EncodingError(f"{spec.path}: {spec.encoding.name} has no basis yet; fit one with cache.fit_basis")
+            write_basis(folder, spec.encoding)
+        # The values' metadata names the recipe, so it comes last.
+        for suffix in reversed(list(spec.parts())):
+            path = self.root / ZARR / (spec.path + suffix) / "zarr.json"
+            metadata = array_metadata(spec, suffix, rows, self.shard_size)
+            if not path.exists() or read_json(path) != metadata:
+                write_json(path, metadata)
+
+
+def _temporary_folder(root: Path, group: GroupKey) -> Path:
+    """Where unfinished shards of ``group`` lie: outside the Zarr group, on the same disk."""
+    step = "latents" if group.timestep is None else f"t{group.timestep}"
+    return root / "tmp" / group.scope.replace("/", "~") / step
