@@ -37,8 +37,9 @@ class TrainingConfig:
     """How one head learns. Defaults are the paper's released configuration.
 
     ``seed`` is the head's own (initialisation, RoI sampling, drop path). The learning rate rises linearly from
-    ``warmup_start`` times ``lr`` to ``lr`` over ``warmup_epochs`` and is multiplied by ``decay`` at each of ``milestones``
-    (epochs, from 0). Gradients are clipped at norm ``clip``; ``accumulate`` batches make one step of the optimiser.
+    ``warmup_start`` times ``lr`` to ``lr`` over ``warmup_epochs`` and is multiplied by ``decay`` at each of
+    ``milestones`` (epochs, from 0). Gradients are clipped at norm ``clip``; ``accumulate`` batches make one step of the
+    optimiser.
     """
 
     seed: int = 1
@@ -90,8 +91,8 @@ class Sample(NamedTuple):
 class SampleOrder:
     """The order of the training scenes, drawn anew each epoch from (``data_seed``, epoch) alone.
 
-    Where ``flip`` is on, each sample is mirrored with probability 0.5. The last incomplete batch of an epoch is dropped.
-    Raises ConfigError where the scenes do not fill one batch.
+    Where ``flip`` is on, each sample is mirrored with probability 0.5. The last incomplete batch of an epoch is
+    dropped. Raises ConfigError where the scenes do not fill one batch.
     """
 
     scene_ids: tuple[str, ...]

@@ -1,0 +1,87 @@
+"""The card of a trained head: what it was made from, what it is for and what it cannot do."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+TERMS = {
+    "streets": "Scenes drawn by this project; no real persons are shown. Free to use.",
+    "prw": "PRW (Person Re-identification in the Wild): for research, as its authors state with the download. It "
+    "shows real persons who did not ask to be found: do not try to name them.",
+    "cuhk-sysu": "CUHK-SYSU: for research only, given on request and not to be passed on. It shows real persons who "
+    "did not ask to be found: do not try to name them.",
+}
+OWN_TERMS = "Images of the user's own. Whether their persons may be shown and searched is for the user to settle."
+
+SCORES_HEADING = "## Scores"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CardFacts:
+    """What a card states. ``settings`` is the section ``train``; ``scores`` may be empty; ``features`` names the
+    recipe the features were made by."""
+
+    dataset: str
+    backbone: str
+    features: Mapping[str, object]
+    settings: Mapping[str, object]
+    scenes: int
+    identities: int
+    parameters: int
+    scores: Mapping[str, float]
+
+
+def write_card(facts: CardFacts) -> str:
+    """The card as Markdown, for README.md in the head's folder."""
+    terms = TERMS.get(facts.dataset, OWN_TERMS)
+    return f"""# A DiffPS head
+
+Finds persons in uncropped scenes and describes how they look, from features of a frozen diffusion backbone.
+Load it with `PersonSearcher.from_pretrained(<this folder>)`.
+
+- Backbone: {facts.backbone}
+- Features: {_list(facts.features)}
+- Trained on: {facts.dataset}, {facts.scenes} scenes, {facts.identities} labelled identities
+- Parameters: {facts.parameters:,}
+
+{_scores(facts.scores)}
+## Data and its terms
+
+{terms} The head inherits these terms.
+
+## Intended use
+
+Research on person search: comparing methods, settings and features on data like that it was trained on.
+
+## Limits
+
+- It compares appearance, not identity: clothing and build as seen by a camera. Two persons dressed alike match, one
+  person in other clothes does not. A match is no evidence of who somebody is.
+- It works only on features of the backbone and recipe named above; others are refused or give noise.
+- Scores hold for the dataset named; other cameras, places and people lower them, not equally for everybody.
+- Not for surveillance, for finding private persons, or for decisions about anybody.
+
+## Settings
+
+```json
+{json.dumps(facts.settings, indent=2, default=list)}
+```
+"""
+
+
+def with_scores(card: str, scores: Mapping[str, float]) -> str:
+    """``card`` with its scores replaced."""
+    before, _, after = card.partition(SCORES_HEADING)
+    return before + _scores(scores) + "## " + after.split("\n## ", 1)[1]
+
+
+def _scores(scores: Mapping[str, float]) -> str:
+    rows = [f"| {name} | {value:.4f} |" for name, value in scores.items()]
+    table = (
+        "\n".join(["| score | value |", "|---|---|", *rows]) if rows else "Not evaluated when this card was written."
+    )
+    return f"{SCORES_HEADING}\n\n{table}\n\n"
+
+
+def _list(facts: Mapping[str, object]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in facts.items())

@@ -1,0 +1,49 @@
+"""How well a head tells apart identities it was not trained on: mAP among ground-truth boxes of held-out scenes."""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from diffps.errors import ConfigError
+from diffps.features import FeatureSource, Ref
+from diffps.records import UNLABELLED
+from diffps.training import HeadTrainer, expand_once
+from stages.training_set import TrainingSet
+
+
+def held_out_map(trainer: HeadTrainer, data: TrainingSet, source: FeatureSource) -> float:
+    """mAP in [0, 1] of the head as it is now; each held-out person searches the other held-out scenes."""
+    scene_ids = list(data.held_out)
+    batches = [scene_ids[i : i + data.order.batch] for i in range(0, len(scene_ids), data.order.batch)]
+    refs = [[Ref(scene_id) for scene_id in batch] for batch in batches]
+    embeddings, identities, scenes = [], [], []
+    model = trainer.model.eval()
+    with torch.no_grad():
+        for batch, features in zip(batches, source.stream(refs, trainer.names), strict=True):
+            shared = {name: expand_once(features[name], None, trainer.device) for name in trainer.names}
+            boxes = [torch.from_numpy(data.held_out[scene_id].boxes).to(trainer.device) for scene_id in batch]
+            embeddings += [found.float().cpu().numpy() for found in model.embed(shared, boxes)]
+            identities += [data.held_out[scene_id].identities for scene_id in batch]
+            scenes += [np.full(len(found), scene_ids.index(s)) for s, found in zip(batch, boxes, strict=True)]
+    model.train()
+    return retrieval_map(np.concatenate(embeddings), np.concatenate(identities), np.concatenate(scenes))
+
+
+def retrieval_map(embeddings: NDArray[np.float32], identities: NDArray[np.int64], scenes: NDArray[np.int64]) -> float:
+    """Mean average precision of persons (n, d) searching one another; a person's own scene is no answer.
+
+    Raises ConfigError where no identity is seen in two scenes.
+    """
+    similarity = embeddings @ embeddings.T
+    precisions = []
+    for query in np.flatnonzero(identities != UNLABELLED):
+        others = np.flatnonzero(scenes != scenes[query])
+        ranked = others[np.argsort(-similarity[query, others], kind="stable")]
+        hits = np.flatnonzero(identities[ranked] == identities[query])
+        if len(hits):
+            precisions.append(np.mean(np.arange(1, len(hits) + 1) / (hits + 1)))
+    if not precisions:
+        raise ConfigError(
+            "train.holdout: no held-out identity is seen in two scenes; hold out more or use checkpoint: last"
+        )
+    return float(np.mean(precisions))

@@ -1,0 +1,185 @@
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from diffps.errors import DiffPSError, DivergedError
+from diffps.schedule import LossWeights, TrainingConfig
+from diffps.training import HeadState, HeadTrainer, StepResult, train_heads
+
+CONFIG = TrainingConfig(epochs=2, lr=1e-3, milestones=(1,), warmup_epochs=0.5)
+
+
+def run(world, heads: dict[str, HeadTrainer], **options) -> dict[str, list[StepResult | DivergedError]]:
+    seen: dict[str, list[StepResult | DivergedError]] = {name: [] for name in heads}
+    for results in train_heads(heads, options.pop("source", world.source()), world.order, world.target, **options):
+        for name, result in results.items():
+            seen[name].append(result)
+    return seen
+
+
+def same_state(a: HeadTrainer, b: HeadTrainer) -> None:
+    ours, theirs = a.state(), b.state()
+    assert ours.tensors.keys() == theirs.tensors.keys()
+    for name, tensor in ours.tensors.items():
+        if name != "history":
+            assert torch.equal(tensor, theirs.tensors[name]), name
+    assert a.history == b.history
+
+
+def test_losses_fall_and_every_batch_is_seen_once(world) -> None:
+    head = world.trainer(replace(CONFIG, epochs=8, milestones=(), lr=3e-3))
+    source = world.source()
+    results = run(world, {"head": head}, source=source)["head"]
+    assert [result.position for result in results] == list(range(32))
+    assert source.given == 32
+    assert sum(r.total for r in results[-4:]) < 0.9 * sum(r.total for r in results[:4])
+
+
+def test_the_sum_is_weighted(world) -> None:
+    result = run(world, {"head": world.trainer(replace(CONFIG, epochs=1))})["head"][0]
+    losses = result.losses
+    assert result.total == pytest.approx(
+        losses["rpn_cls"] + losses["rpn_reg"] + losses["prop_cls"] + 10 * losses["prop_reg"] + 2 * losses["reid"]
+    )
+    bare = run(world, {"head": world.trainer(replace(CONFIG, epochs=1, weights=LossWeights(reid=0.0)))})["head"][0]
+    assert bare.losses == losses
+    assert bare.total == pytest.approx(result.total - 2 * losses["reid"])
+
+
+def test_same_seed_same_head_and_the_outer_random_state_is_untouched(world) -> None:
+    torch.manual_seed(123)
+    expected = torch.rand(3)
+    torch.manual_seed(123)
+    first, second = world.trainer(CONFIG), world.trainer(CONFIG)
+    run(world, {"head": first})
+    torch.rand(17)
+    run(world, {"head": second})
+    same_state(first, second)
+    torch.manual_seed(123)
+    run(world, {"head": world.trainer(CONFIG)})
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_another_seed_is_another_head(world) -> None:
+    first, second = world.trainer(CONFIG), world.trainer(replace(CONFIG, seed=2))
+    results = run(world, {"a": first, "b": second})
+    assert results["a"] != results["b"]
+
+
+def test_heads_together_equal_heads_alone_bit_by_bit(world) -> None:
+    model, taps = world.model, world.taps
+    makers = {
+        "full": lambda: world.trainer(CONFIG),
+        "structure": lambda: world.trainer(CONFIG, replace(model, sfan=None, msfrn=None)),
+        "no guidance": lambda: world.trainer(CONFIG, replace(model, dgrpn=None)),
+        "seed": lambda: world.trainer(replace(CONFIG, seed=5)),
+        "longer": lambda: world.trainer(replace(CONFIG, epochs=3, accumulate=2)),
+        "shorter": lambda: world.trainer(replace(CONFIG, epochs=1, precision="bfloat16")),
+        "taps": lambda: world.trainer(CONFIG, taps=replace(taps, level2=(), level3=("v",))),
+    }
+    together = {name: make() for name, make in makers.items()}
+    source = world.source()
+    run(world, together, source=source)
+    assert source.given == 12  # three epochs of four batches, whatever the number of heads
+    for name, make in makers.items():
+        alone = make()
+        run(world, {name: alone})
+        same_state(together[name], alone)
+
+
+def test_a_stream_carries_only_what_the_heads_left_in_it_read(world) -> None:
+    short = world.trainer(replace(CONFIG, epochs=1))
+    small = world.trainer(CONFIG, taps=replace(world.taps, level2=(), level3=("k",)))
+    source = world.source()
+    run(world, {"short": short, "small": small}, source=source)
+    assert source.asked == [("k", "map.person", "q", "v"), ("k", "map.person")]
+
+
+@settings(max_examples=4, deadline=None)
+@given(
+    stop=st.integers(1, 7), accumulate=st.sampled_from([1, 2, 3]), precision=st.sampled_from(["float32", "bfloat16"])
+)
+def test_a_head_goes_on_from_its_state_bit_by_bit(world, stop: int, accumulate: int, precision) -> None:
+    config = replace(CONFIG, accumulate=accumulate, precision=precision)
+    whole = world.trainer(config)
+    run(world, {"head": whole})
+
+    first = world.trainer(config)
+    for results in train_heads({"head": first}, world.source(), world.order, world.target):
+        if first.position >= stop and first.settled:
+            break
+        assert results
+    state = first.state()
+    second = world.trainer(replace(config, seed=99))  # everything random must come from the state
+    second.load_state(state)
+    run(world, {"head": second})
+    same_state(whole, second)
+
+
+def test_heads_resumed_at_different_positions_catch_up(world) -> None:
+    whole = world.trainer(CONFIG)
+    run(world, {"head": whole})
+    ahead = world.trainer(CONFIG)
+    for _ in train_heads({"head": ahead}, world.source(), world.order, world.target):
+        if ahead.position == 3:
+            break
+    fresh = world.trainer(CONFIG)
+    run(world, {"ahead": ahead, "fresh": fresh})
+    same_state(whole, ahead)
+    same_state(whole, fresh)
+
+
+def test_a_nan_names_loss_and_scenes_and_stops_only_its_head(world) -> None:
+    source = world.source(broken="scene5")
+    with_all = world.trainer(CONFIG)
+    without_text = world.trainer(CONFIG, taps=replace(world.taps, level2=()))
+    results = run(world, {"a": with_all, "b": without_text}, source=source)
+    for name in "ab":
+        error = results[name][-1]
+        assert isinstance(error, DivergedError)
+        assert "scene5" in str(error)
+        assert "loss " in str(error)
+        assert "nan" in str(error)
+        assert not any(isinstance(result, DivergedError) for result in results[name][:-1])
+
+
+def test_the_other_heads_go_on_after_one_diverged(world) -> None:
+    wild = world.trainer(replace(CONFIG, lr=1e30, clip=1e30, warmup_epochs=0.0))
+    calm = world.trainer(CONFIG)
+    results = run(world, {"wild": wild, "calm": calm})
+    assert isinstance(results["wild"][-1], DivergedError)
+    assert calm.finished
+    alone = world.trainer(CONFIG)
+    run(world, {"calm": alone})
+    same_state(calm, alone)
+
+
+def test_gradients_are_clipped_and_the_norm_before_is_told(world) -> None:
+    head = world.trainer(replace(CONFIG, epochs=1))
+    results = run(world, {"head": head})["head"]
+    assert all(result.grad_norm > 0 for result in results)
+
+
+def test_mirrored_features_replace_the_mirrored_view(world) -> None:
+    head = world.trainer(CONFIG)
+    mirrored = run(world, {"head": head}, mirror_features=True)["head"]
+    assert mirrored != run(world, {"head": world.trainer(CONFIG)})["head"]
+
+
+def test_a_state_of_another_model_is_refused(world) -> None:
+    state = world.trainer(CONFIG, replace(world.model, channels=12)).state()
+    with pytest.raises(DiffPSError, match="does not fit"):
+        world.trainer(CONFIG).load_state(state)
+
+
+def test_the_state_is_tensors_and_text(world) -> None:
+    head = world.trainer(CONFIG)
+    run(world, {"head": head})
+    state = head.state()
+    assert isinstance(state, HeadState)
+    assert json.loads(state.scalars)["position"] == 8
+    assert all(tensor.is_contiguous() for tensor in state.tensors.values())
