@@ -1,0 +1,309 @@
+"""Search scores against a slow evaluator written straight from the protocol's text, on many random worlds."""
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numba
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import average_precision_score
+
+from diffps.errors import DatasetError
+from diffps.metrics.matching import Convention
+from diffps.metrics.search import Positives, SearchScores, score_search
+
+Array = np.ndarray
+
+
+@dataclass(frozen=True)
+class World:
+    query_embeddings: Array
+    embeddings: Array
+    boxes: Array
+    scenes: Array
+    positives: Positives
+    galleries: list[Array] | None
+    excluded: Array | None
+
+    def score(self, convention: Convention, **options: object) -> SearchScores:
+        return score_search(
+            self.query_embeddings,
+            self.embeddings,
+            self.boxes,
+            self.scenes,
+            self.positives,
+            galleries=self.galleries,
+            excluded=self.excluded,
+            convention=convention,
+            **options,  # type: ignore[arg-type]
+        )
+
+
+def random_world(seed: int) -> World:
+    """Few directions and few boxes, so that ties, duplicates and near misses are common."""
+    rng = np.random.default_rng(seed)
+    queries, scene_count = int(rng.integers(1, 5)), int(rng.integers(1, 9))
+    detections, rows = int(rng.integers(0, 40)), int(rng.integers(0, 25))
+
+    def boxes(n: int) -> Array:
+        sizes = rng.choice([4, 12, 30, 60], (n, 2)) + rng.integers(0, 3, (n, 2))
+        corners = rng.integers(0, 4, (n, 2)) * 5
+        return np.concatenate([corners, corners + sizes], axis=1).astype(np.float32)
+
+    ragged = rng.random() < 0.6
+    galleries = [rng.integers(0, scene_count, rng.integers(0, 12)) for _ in range(queries)] if ragged else None
+    return World(
+        query_embeddings=rng.integers(-1, 2, (queries, 3)).astype(np.float32),
+        embeddings=rng.integers(-1, 2, (detections, 3)).astype(np.float32),
+        boxes=boxes(detections),
+        scenes=rng.integers(0, scene_count, detections),
+        positives=Positives(rng.integers(0, queries, rows), rng.integers(0, scene_count, rows), boxes(rows)),
+        galleries=galleries,
+        excluded=rng.integers(-1, scene_count, queries) if rng.random() < 0.5 else None,
+    )
+
+
+def iou(a: Array, b: Array) -> float:
+    width = min(a[2], b[2]) - max(a[0], b[0])
+    height = min(a[3], b[3]) - max(a[1], b[1])
+    both = max(0.0, float(width)) * max(0.0, float(height))
+    return both / (float((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1])) - both)
+
+
+def cosine(a: Array, b: Array) -> float:
+    """Rounded far above float64's noise, so that equal angles of the small integers here are equal numbers."""
+    lengths = float(np.linalg.norm(a) * np.linalg.norm(b))
+    return round(float(a @ b) / lengths, 6) if lengths else 0.0
+
+
+@dataclass(frozen=True)
+class Expected:
+    average_precision: float
+    existing: int
+    found: int
+    ranking: list[int]
+    labels: list[bool]
+
+    @property
+    def first_rank(self) -> int:
+        return self.labels.index(True) if self.found else -1
+
+
+def evaluate_slowly(world: World, q: int, convention: Convention) -> Expected:
+    """One query, image by image; a scene listed again stands where it was first listed."""
+    scene_count = 1 + max([*world.scenes, *world.positives.scenes, -1])
+    listed = range(scene_count) if world.galleries is None else world.galleries[q]
+    gallery = [s for s in listed if world.excluded is None or s != world.excluded[q]]
+    times = {s: gallery.count(s) if convention == "labels" else 1 for s in gallery}
+    ranked: list[tuple[float, int, int, bool]] = []
+    existing = 0
+    for position, scene in enumerate(dict.fromkeys(gallery)):
+        mine = (world.positives.queries == q) & (world.positives.scenes == scene)
+        truths = world.positives.boxes[mine]
+        existing += len(truths) * times[scene]
+        inside = np.flatnonzero(world.scenes == scene)
+        similarities = [cosine(world.embeddings[d], world.query_embeddings[q]) for d in inside]
+        right = None
+        if len(truths):
+            width, height = truths[0, 2] - truths[0, 0], truths[0, 3] - truths[0, 1]
+            threshold = 0.5
+            if convention == "protocol":
+                threshold = min(0.5, float(width * height) / float((width + 10) * (height + 10)))
+            for i in np.argsort([-s for s in similarities], kind="stable"):
+                if iou(world.boxes[inside[i]], truths[0]) >= threshold:
+                    right = i
+                    break
+        for i, d in enumerate(inside):
+            ranked += [(-similarities[i], position, int(d), i == right)] * times[scene]
+    ranked.sort()
+    labels = [label for *_, label in ranked]
+    found = sum(labels)
+    value = float("nan") if not existing else 0.0
+    if found:
+        value = average_precision_score(labels, [-s for s, *_ in ranked]) * found / existing
+    return Expected(value, existing, found, list(dict.fromkeys(d for _, _, d, _ in ranked)), labels)
+
+
+@pytest.mark.parametrize("convention", ["protocol", "labels"])
+@settings(max_examples=300, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1))
+def test_scores_equal_the_slow_evaluator(convention: Convention, seed: int) -> None:
+    world = random_world(seed)
+    scores = world.score(convention, top=50)
+    for q in range(len(world.query_embeddings)):
+        expected = evaluate_slowly(world, q, convention)
+        assert scores.existing[q] == expected.existing
+        assert scores.found[q] == expected.found
+        assert scores.first_rank[q] == expected.first_rank
+        np.testing.assert_allclose(scores.average_precision[q], expected.average_precision, rtol=1e-9)
+        assert scores.ranking[q, : len(expected.ranking)].tolist() == expected.ranking
+        assert (scores.ranking[q, len(expected.ranking) :] == -1).all()
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), block=st.integers(1, 17))
+def test_result_does_not_depend_on_the_block(seed: int, block: int) -> None:
+    rng = np.random.default_rng(seed)
+    world = replace(random_world(seed), galleries=None)
+    world = replace(world, embeddings=rng.normal(size=world.embeddings.shape))
+    assert_same(world.score("protocol"), world.score("protocol", block=block))
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1))
+def test_short_galleries_and_whole_galleries_take_different_paths_to_the_same_bits(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    world = random_world(seed)
+    queries, scene_count = len(world.query_embeddings), 1 + max([*world.scenes, *world.positives.scenes, -1])
+    embeddings = rng.normal(size=(len(world.embeddings), 64))
+    everything = replace(
+        world,
+        query_embeddings=rng.normal(size=(queries, 64)),
+        embeddings=embeddings,
+        galleries=None,
+    )
+    listed = replace(everything, galleries=[np.arange(scene_count)] * queries)
+    assert_same(everything.score("protocol"), listed.score("protocol"))
+
+
+@settings(max_examples=100, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1))
+def test_permuting_detections_of_different_similarity_changes_nothing(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    world = replace(random_world(seed), embeddings=rng.normal(size=(40, 3)))
+    detections = len(world.boxes)
+    world = replace(world, embeddings=world.embeddings[:detections])
+    order = rng.permutation(detections)
+    moved = replace(world, embeddings=world.embeddings[order], boxes=world.boxes[order], scenes=world.scenes[order])
+    plain, permuted = world.score("protocol"), moved.score("protocol")
+    zero = (world.query_embeddings == 0).all(axis=1)  # similar to nothing: all detections tie
+    np.testing.assert_array_equal(plain.average_precision, permuted.average_precision)
+    np.testing.assert_array_equal(plain.first_rank[~zero], permuted.first_rank[~zero])
+    np.testing.assert_array_equal(plain.similarity, permuted.similarity)
+    found = permuted.ranking >= 0
+    renamed = np.where(found, order[permuted.ranking] if detections else -1, -1)
+    np.testing.assert_array_equal(plain.ranking[~zero], renamed[~zero])
+
+
+def test_thread_count_does_not_matter() -> None:
+    rng = np.random.default_rng(0)
+    world = replace(
+        random_world(5),
+        query_embeddings=rng.normal(size=(50, 16)),
+        embeddings=rng.normal(size=(500, 16)),
+        boxes=np.tile(np.float32([0, 0, 30, 60]), (500, 1)),
+        scenes=rng.integers(0, 40, 500),
+        positives=Positives(
+            rng.integers(0, 50, 300), rng.integers(0, 40, 300), np.tile(np.float32([0, 0, 30, 60]), (300, 1))
+        ),
+        galleries=None,
+        excluded=None,
+    )
+    threads = numba.get_num_threads()
+    try:
+        several = world.score("protocol")
+        numba.set_num_threads(1)
+        assert_same(several, world.score("protocol"))
+    finally:
+        numba.set_num_threads(threads)
+
+
+def assert_same(a: SearchScores, b: SearchScores) -> None:
+    for name in SearchScores.__slots__:
+        np.testing.assert_array_equal(getattr(a, name), getattr(b, name), err_msg=name)
+
+
+def one_query(scenes: Sequence[int], similarity: Sequence[float], true_scenes: Sequence[int]) -> World:
+    """Boxes all alike; detection i has the given cosine to the query."""
+    cosines = np.array(similarity)
+    box = np.float32([0, 0, 30, 60])
+    return World(
+        query_embeddings=np.array([[1.0, 0.0]]),
+        embeddings=np.stack([cosines, np.sqrt(1 - cosines**2)], axis=1).reshape(-1, 2),
+        boxes=np.tile(box, (len(cosines), 1)),
+        scenes=np.array(scenes, int),
+        positives=Positives(
+            np.zeros(len(true_scenes), int), np.array(true_scenes, int), np.tile(box, (len(true_scenes), 1))
+        ),
+        galleries=None,
+        excluded=None,
+    )
+
+
+def test_a_worked_example() -> None:
+    """Ranked: wrong, right, right; one positive missed: (1/2 + 2/3) / 3."""
+    scores = one_query([0, 1, 2], [0.9, 0.8, 0.7], [1, 2, 3]).score("protocol")
+    assert scores.average_precision[0] == pytest.approx((1 / 2 + 2 / 3) / 3)
+    assert scores.summary() == {
+        "map": pytest.approx((1 / 2 + 2 / 3) / 3),
+        "top1": 0.0,
+        "top5": 1.0,
+        "top10": 1.0,
+        "recall": pytest.approx(2 / 3),
+        "queries": 1,
+        "queries_without_positives": 0,
+    }
+    assert scores.correct[0, :3].tolist() == [False, True, True]
+
+
+def test_only_the_most_similar_detection_of_a_scene_is_right() -> None:
+    scores = one_query([0, 0], [0.8, 0.9], [0]).score("protocol")
+    assert scores.correct[0, :2].tolist() == [True, False]
+    assert scores.ranking[0, :2].tolist() == [1, 0]
+
+
+def test_a_query_without_positives_is_left_out_and_counted() -> None:
+    summary = one_query([0, 1], [0.8, 0.9], []).score("protocol").summary()
+    assert np.isnan(summary["map"])
+    assert summary["queries_without_positives"] == 1
+
+
+def test_the_query_image_can_be_excluded() -> None:
+    world = replace(one_query([0, 1], [1.0, 0.5], [0, 1]), excluded=np.array([0]))
+    scores = world.score("protocol")
+    assert scores.existing.tolist() == [1]
+    assert scores.average_precision.tolist() == [1.0]
+
+
+@pytest.mark.parametrize(("convention", "existing", "value"), [("protocol", 1, 1.0), ("labels", 2, 1.0)])
+def test_a_scene_listed_twice(convention: Convention, existing: int, value: float) -> None:
+    world = replace(one_query([0, 1], [0.9, 0.5], [0]), galleries=[np.array([0, 1, 0])])
+    scores = world.score(convention)
+    assert scores.existing.tolist() == [existing]
+    assert scores.average_precision.tolist() == [value]
+
+
+def test_small_boxes_have_a_lower_threshold_under_protocol_only() -> None:
+    """A 10 x 20 box: 200 / (20 x 30) = 1/3."""
+    world = replace(
+        one_query([0], [0.9], [0]),
+        boxes=np.float32([[0, 0, 10, 20]]),
+        positives=Positives(np.array([0]), np.array([0]), np.float32([[4, 0, 14, 20]])),
+    )
+    assert world.score("protocol").found.tolist() == [1]
+    assert world.score("labels").found.tolist() == [0]
+
+
+def test_nothing_detected_scores_zero() -> None:
+    scores = one_query([], [], [0]).score("protocol")
+    assert scores.average_precision.tolist() == [0.0]
+    assert scores.ranking[0].tolist() == [-1] * 10
+
+
+def test_bad_input_is_named() -> None:
+    world = one_query([0, 1], [0.9, 0.5], [0])
+    with pytest.raises(DatasetError, match=r"detection embeddings: row 1 has a NaN"):
+        replace(world, embeddings=np.array([[1, 0], [np.nan, 0]])).score("protocol")
+    with pytest.raises(DatasetError, match=r"boxes \(1, 4\).*do not match"):
+        replace(world, boxes=world.boxes[:1]).score("protocol")
+    with pytest.raises(DatasetError, match=r"scene number -1"):
+        replace(world, scenes=np.array([0, -1])).score("protocol")
+
+
+def test_importing_the_metrics_does_not_import_torch() -> None:
+    code = "import sys, diffps.metrics.search, diffps.metrics.detection; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
