@@ -123,8 +123,8 @@ class PersonSearcher(nn.Module):
         """What pictures of the inside show, in the maps' own grids; a part that is off is left out.
 
         ``detection`` and ``refined`` (B, C, h, w), ``before`` (F_refined without the FRMs), ``semantic`` (B, h, w) the
-        summed map of Eq. 6 over the whole of F_refined, ``guidance`` and ``gaussians`` (B, h, w) in [0, 1], ``peaks``
-        (B, K, 2) rows and columns, -1 where there is no peak.
+        summed map of Eq. 6 over the whole of F_refined, ``guidance`` and ``gaussian`` (B, h, w) in [0, 1], ``peaks``
+        (B, K, 2) their x and y, -1 where there is none.
         """
         refined = self.msfrn(features)
         maps = {"refined": refined, "detection": self.detection_map(features, refined)}
@@ -135,9 +135,9 @@ class PersonSearcher(nn.Module):
         if self.dgrpn is not None:
             guidance = self.guidance(features)
             _, peaks = self.dgrpn.peaks(guidance)
-            places = torch.stack([peaks.row, peaks.column], dim=-1)
+            places = torch.stack([peaks.column, peaks.row], dim=-1)
             maps["guidance"] = normalise(guidance)
-            maps["gaussians"] = self.dgrpn.gaussians(guidance)
+            maps["gaussian"] = self.dgrpn.gaussians(guidance)
             maps["peaks"] = places.masked_fill(~peaks.real[..., None], -1)
         return maps
 

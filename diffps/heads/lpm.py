@@ -3,11 +3,11 @@
 Both begin with a 1x1 convolution without bias; where a tap is stored as PCA coefficients, the basis is folded into it.
 """
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from diffps.features import Feature
+from diffps.heads.precision import full_precision
 
 
 def enter(feature: Feature, conv: nn.Conv2d) -> Tensor:
@@ -15,7 +15,7 @@ def enter(feature: Feature, conv: nn.Conv2d) -> Tensor:
     x = feature.coefficients()
     if feature.basis is None:
         return F.conv2d(x, conv.weight)
-    with torch.autocast(x.device.type, enabled=False):
+    with full_precision(x):
         weight = conv.weight.flatten(1)
         folded = weight @ feature.basis.vectors.T
         bias = weight @ feature.basis.mean

@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from diffps.heads.config import OIMConfig
+from diffps.heads.precision import full_precision
 from diffps.records import UNLABELLED
 
 BACKGROUND = -2  # a RoI that shows no person; it enters neither the loss nor the memory
@@ -32,7 +33,7 @@ class OIM(nn.Module):
     def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
         """Mean loss over the labelled rows of ``embeddings`` (n, D), of unit length; 0 with zero gradient without
         any."""
-        with torch.autocast(embeddings.device.type, enabled=False):
+        with full_precision(embeddings):
             embeddings = embeddings.float()
             # Copies: the update must see the memory as the loss saw it, and the backward the memory it was given.
             self._pending = embeddings.detach(), labels

@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from diffps.heads.config import SFANConfig
+from diffps.heads.precision import full_precision
 
 
 class SFAN(nn.Module):
@@ -25,7 +26,7 @@ class SFAN(nn.Module):
 
     def semantic_map(self, features: Tensor) -> Tensor:
         """sum_c w_c S_c of ``features`` (R, C, H, W): (R, 1, H, W), with S the softmax over words of cosines."""
-        with torch.autocast(features.device.type, enabled=False):
+        with full_precision(features):
             text = F.normalize(self.project(self.words), dim=1)
             weights = self.part_weights.softmax(0)
         dots = F.conv2d(features, text[:, :, None, None].to(features.dtype)).float()
