@@ -21,6 +21,7 @@ from typing import Any
 
 from cache.errors import LockedError
 from cache.files import write_atomic
+from cache.layout import GroupKey
 
 HEARTBEAT_SECONDS = 10.0
 SILENT_SECONDS = 120.0  # after which another host's owner may be declared dead
@@ -51,6 +52,11 @@ def _describe_self() -> dict[str, Any]:
         "since": time.strftime("%Y-%m-%d %H:%M:%S"),
         "token": uuid.uuid4().hex,
     }
+
+
+def lock_file(root: Path, group: GroupKey) -> Path:
+    """The lock that covers ``group`` in the store at ``root``."""
+    return root / "locks" / f"{group.scope.replace('/', '~')}.json"
 
 
 class StoreLock:

@@ -11,7 +11,7 @@ from typing import Any
 from cache.errors import DamagedError, IncompleteError, NotCachedError, RecipeError
 from cache.files import read_json, write_json
 from cache.fingerprint import explain_difference
-from cache.layout import ATTRIBUTE, ZARR, ArraySpec, GroupKey, shard_file, spec_from_metadata
+from cache.layout import ATTRIBUTE, BASIS, SCALES, ZARR, ArraySpec, GroupKey, shard_file, spec_from_metadata
 from cache.receipts import ReceiptBook
 from cache.rows import RowTable
 
@@ -70,30 +70,54 @@ def check_manifest(root: Path, path: Path) -> list[ArraySpec]:
 def open_array(root: Path, path: str) -> ArraySpec:
     """Spec of the array at ``path`` below ``features.zarr``. Raises NotCachedError when there is none."""
     folder = root / ZARR / path
-    parts = path.split("/")
-    timestep = None
-    if len(parts) == 5 and parts[3].startswith("t") and parts[3][1:].isdigit():
-        timestep = int(parts.pop(3)[1:])
-    if len(parts) != 4 or not (folder / "zarr.json").is_file():
+    if not 4 <= len(path.split("/")) <= 5 or not (folder / "zarr.json").is_file():
         raise NotCachedError(f"{folder}: no such array; `diffps cache status` lists those there are")
     metadata = read_json(folder / "zarr.json")
     try:
-        return spec_from_metadata(GroupKey(parts[0], parts[1], parts[2], timestep), metadata, folder)
+        return spec_from_metadata(group_of(path)[0], metadata, folder)
     except KeyError as error:
         raise DamagedError(
             f"{folder}/zarr.json: has no {error} under {ATTRIBUTE}; this store did not write it"
         ) from error
 
 
+def list_arrays(root: Path) -> list[ArraySpec]:
+    """Specs of every array of the store, by path; empty when there is none."""
+    return [open_array(root, folder.relative_to(root / ZARR).as_posix()) for folder in array_folders(root)]
+
+
+def array_folders(root: Path) -> list[Path]:
+    """Folders of every array, scales and bases left out, by path."""
+    zarr = root / ZARR
+    files = [*zarr.glob("*/*/*/*/zarr.json"), *zarr.glob("*/*/*/t*/*/zarr.json")]
+    folders = sorted(file.parent for file in files if read_json(file)["node_type"] == "array")
+    return [folder for folder in folders if not folder.name.endswith((SCALES, BASIS))]
+
+
+def group_of(path: str) -> tuple[GroupKey, str]:
+    """Group and name of the array at ``path`` below ``features.zarr``."""
+    split, view, recipe_id, *step, name = path.split("/")
+    return GroupKey(split, view, recipe_id, int(step[0][1:]) if step else None), name
+
+
+def shard_size(root: Path, spec: ArraySpec) -> int:
+    """Images a file of this array holds. Raises IncompleteError without one."""
+    try:
+        metadata = read_json(root / ZARR / spec.path / "zarr.json")
+    except FileNotFoundError:
+        raise IncompleteError(f"{spec.path} is not in the store at {root}; run the stage again") from None
+    return int(metadata["chunk_grid"]["configuration"]["chunk_shape"][0])
+
+
 def _entry(root: Path, spec: ArraySpec, book: ReceiptBook, wanted: Mapping[int, tuple[str, str]]) -> dict[str, Any]:
     """What a manifest says of one array; an empty digest in ``wanted`` stands for whatever the receipt says."""
     digest = hashlib.sha256()
     skipped, nbytes = [], 0
-    shard_size = _shard_size(root, spec)
+    size = shard_size(root, spec)
     last_shard = -1
     for row in sorted(wanted):
         scene, content = wanted[row]
-        shard = row // shard_size
+        shard = row // size
         receipt = book.find(shard, spec.name)
         where = f"{spec.path}: shard {shard}, image {scene or row!r}"
         if receipt is None or receipt.arrays[spec.name][0] != spec.id or row not in receipt.rows:
@@ -133,14 +157,6 @@ def _check_size(file: Path, expected: int) -> None:
         raise DamagedError(f"{file}: the shard is missing; run `diffps extract` again to rewrite it") from None
     if found != expected:
         raise DamagedError(f"{file}: has {found} bytes instead of {expected}; run `diffps extract` again to rewrite it")
-
-
-def _shard_size(root: Path, spec: ArraySpec) -> int:
-    try:
-        metadata = read_json(root / ZARR / spec.path / "zarr.json")
-    except FileNotFoundError:
-        raise IncompleteError(f"{spec.path} is not in the store at {root}; run the stage again") from None
-    return int(metadata["chunk_grid"]["configuration"]["chunk_shape"][0])
 
 
 def _ranges(rows: Sequence[int]) -> list[list[int]]:

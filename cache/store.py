@@ -3,10 +3,11 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from cache.layout import ZARR, ArraySpec
-from cache.manifests import check_manifest, open_array, write_manifest
+from cache.layout import ArraySpec
+from cache.manifests import check_manifest, list_arrays, open_array, write_manifest
 from cache.reader import FeatureReader
 from cache.rows import RowTable
+from cache.status import GroupStatus, summarise
 from cache.writer import ShardSink, ShardTask, StoreWriter
 
 
@@ -51,14 +52,11 @@ class FeatureStore:
 
     def arrays(self) -> list[ArraySpec]:
         """Every array of the store, by path."""
-        zarr = self.root / ZARR
-        found = []
-        for metadata in sorted([*zarr.glob("*/*/*/*/zarr.json"), *zarr.glob("*/*/*/t*/*/zarr.json")]):
-            path = metadata.parent.relative_to(zarr).as_posix()
-            if metadata.parent.name.endswith((".scales", ".basis")) or not (metadata.parent / "c").is_dir():
-                continue
-            found.append(self.array(path))
-        return found
+        return list_arrays(self.root)
+
+    def status(self) -> list[GroupStatus]:
+        """What is done, missing and skipped, with sizes and times, per group of arrays written together."""
+        return summarise(self.root)
 
     def write_manifest(
         self, path: Path, specs: Sequence[ArraySpec], images: Mapping[str, Sequence[tuple[str, str]]]

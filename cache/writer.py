@@ -11,6 +11,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from cache.budget import require_space
 from cache.encodings import Encoded, Project
 from cache.errors import CacheError, EncodingError, IncompleteError, NonFiniteError, RecipeError
 from cache.files import read_json, write_json
@@ -26,7 +27,7 @@ from cache.layout import (
     shard_file,
     write_basis,
 )
-from cache.lock import StoreLock
+from cache.lock import StoreLock, lock_file
 from cache.manifests import write_manifest
 from cache.receipts import PartReceipt, Receipt, ReceiptBook
 from cache.rows import RowTable
@@ -168,7 +169,7 @@ class StoreWriter:
         self.root, self.specs, self.shard_size = root, tuple(specs), shard
         (self.group,) = groups
         self._images = list(images)
-        self._lock = StoreLock(root / "locks" / f"{self.group.scope.replace('/', '~')}.json", takeover=takeover)
+        self._lock = StoreLock(lock_file(root, self.group), takeover=takeover)
 
     def __enter__(self) -> "StoreWriter":
         with contextlib.ExitStack() as undo:
@@ -192,7 +193,10 @@ class StoreWriter:
         self._lock.__exit__(kind, error, trace)
 
     def pending(self) -> list[ShardTask]:
-        """Shards that lack at least one array for the images asked for, in order; what is there is not in them."""
+        """Shards that lack at least one array for the images asked for, in order; what is there is not in them.
+
+        Raises StoreFullError when they do not fit on the disk, before anything is computed.
+        """
         book = ReceiptBook.of(self.root, self.group)
         shards: dict[int, list[int]] = {}
         for row in sorted(self._rows):
@@ -211,6 +215,7 @@ class StoreWriter:
                         specs=missing,
                     )
                 )
+        require_space(self.root, [(spec, len(task.rows)) for task in tasks for spec in task.specs])
         return tasks
 
     def shard(self, task: ShardTask) -> ShardSink:

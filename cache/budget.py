@@ -1,0 +1,132 @@
+"""What a cache costs before its first byte: size, files, hours, and whether it pays at all."""
+
+import os
+import tempfile
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from cache.encodings import HALF_BITS, BitRound
+from cache.errors import StoreFullError
+from cache.layout import ArraySpec
+from cache.shards import CHECKSUM_BYTES, index_bytes
+
+RESERVE = 0.01  # of what is free: rows, receipts and folders need a place too
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedArray:
+    """One array for ``images`` images."""
+
+    spec: ArraySpec
+    images: int
+
+    def nbytes(self, shard: int) -> int:
+        """Bytes on disk, in shards of ``shard`` images; for ``bitround:n``, which is compressed, an estimate."""
+        return self.images * image_bytes(self.spec) + self._shards(shard) * len(self.spec.parts()) * index_bytes(shard)
+
+    def files(self, shard: int) -> int:
+        """Shards and metadata."""
+        return (self._shards(shard) + 1) * len(self.spec.parts())
+
+    def _shards(self, shard: int) -> int:
+        return -(-self.images // shard)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Budget:
+    """A set of arrays; ``passes`` is how often the backbone has to run."""
+
+    arrays: Sequence[PlannedArray]
+    shard: int
+
+    @property
+    def nbytes(self) -> int:
+        return sum(array.nbytes(self.shard) for array in self.arrays)
+
+    @property
+    def files(self) -> int:
+        """Shards, metadata, and one receipt per shard of each group."""
+        groups = {array.spec.group: -(-array.images // self.shard) for array in self.arrays}
+        return sum(array.files(self.shard) for array in self.arrays) + sum(groups.values())
+
+    @property
+    def passes(self) -> int:
+        """Images x views x timesteps."""
+        return sum({array.spec.group: array.images for array in self.arrays}.values())
+
+    @property
+    def pass_bytes(self) -> float:
+        """Mean bytes kept of one pass over one image."""
+        return self.nbytes / max(1, self.passes)
+
+
+def image_bytes(spec: ArraySpec) -> int:
+    """Bytes of one image of an array, scales and checksums included."""
+    import numpy as np
+
+    total = 0
+    for suffix, (shape, dtype) in spec.parts().items():
+        size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        if suffix == "" and isinstance(spec.encoding, BitRound):
+            # Sign, exponent and kept bits; exponents compress to about half, dropped bits to nothing.
+            size = size * (4 + min(spec.encoding.bits, HALF_BITS)) // 16
+        total += size + CHECKSUM_BYTES
+    return total
+
+
+def break_even(compute: float, write: float, read: float) -> float | None:
+    """After how many readings of one image caching has paid; None when it never does.
+
+    ``compute``, ``write`` and ``read`` are seconds per image: cached, e readings cost compute + write + e x read;
+    recomputed, e x compute.
+    """
+    return None if read >= compute else (compute + write) / (compute - read)
+
+
+def require_space(root: Path, specs: Iterable[tuple[ArraySpec, int]]) -> None:
+    """Raise StoreFullError unless the (spec, images) that are still to be written fit on the store's disk."""
+    needed = sum(images * image_bytes(spec) for spec, images in specs)
+    free = free_bytes(root)
+    if needed > free * (1 - RESERVE):
+        raise StoreFullError(
+            f"{root}: {needed / 1e9:.2f} GB are still to be written and {free / 1e9:.2f} GB are free; "
+            f"`diffps cache plan --disk {free / 1e9:.0f}GB` says what would fit"
+        )
+
+
+def free_bytes(root: Path) -> int:
+    """What can still be written under ``root``, which need not exist yet."""
+    while not root.exists():
+        root = root.parent
+    status = os.statvfs(root)
+    return status.f_bavail * status.f_frsize
+
+
+@dataclass(frozen=True, slots=True)
+class DiskRates:
+    """Bytes per second, sequential, past the page cache where the system allows it."""
+
+    write: float
+    read: float
+
+
+def measure_disk(root: Path, nbytes: int = 256 << 20) -> DiskRates:
+    """Write and read a temporary file of ``nbytes`` under ``root``."""
+    while not root.exists():
+        root = root.parent
+    block = os.urandom(4 << 20)
+    with tempfile.NamedTemporaryFile(dir=root, prefix=".rate-") as file:
+        start = time.perf_counter()
+        for _ in range(0, nbytes, len(block)):
+            file.write(block)
+        file.flush()
+        os.fsync(file.fileno())
+        written = time.perf_counter()
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        os.lseek(file.fileno(), 0, os.SEEK_SET)
+        opened = time.perf_counter()
+        while os.read(file.fileno(), len(block)):
+            pass
+        return DiskRates(nbytes / (written - start), nbytes / (time.perf_counter() - opened))

@@ -1,0 +1,58 @@
+"""Removing what nobody asks for, receipts first, so that nothing half removed is taken for whole."""
+
+import shutil
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from cache.files import read_json, sync_folder
+from cache.layout import ATTRIBUTE, BASIS, SCALES, ZARR
+from cache.lock import StoreLock, lock_file
+from cache.manifests import array_folders, group_of
+from cache.receipts import ReceiptBook
+
+
+@dataclass(frozen=True, slots=True)
+class Garbage:
+    """An array no params file asks for. ``path`` is below ``features.zarr``."""
+
+    path: str
+    nbytes: int
+
+
+def find_garbage(root: Path, wanted: Collection[tuple[str, str]]) -> list[Garbage]:
+    """Arrays whose (path, id) is not among ``wanted``, by path."""
+    found = []
+    for folder in array_folders(root):
+        path = folder.relative_to(root / ZARR).as_posix()
+        if (path, read_json(folder / "zarr.json")["attributes"][ATTRIBUTE]["id"]) not in wanted:
+            parts = [folder, *(folder.with_name(folder.name + suffix) for suffix in (SCALES, BASIS))]
+            size = sum(file.stat().st_size for part in parts for file in part.rglob("*") if file.is_file())
+            found.append(Garbage(path, size))
+    return found
+
+
+def remove(root: Path, garbage: Iterable[Garbage]) -> None:
+    """Delete arrays under their scope's lock. Raises LockedError when one is being written."""
+    for item in garbage:
+        group, name = group_of(item.path)
+        with StoreLock(lock_file(root, group)):
+            book = ReceiptBook.of(root, group)
+            for shard in book.shards:
+                book.withdraw(shard, [name])
+            folder = root / ZARR / item.path
+            # Without its metadata an array is no longer there, however far the rest got.
+            (folder / "zarr.json").unlink(missing_ok=True)
+            sync_folder(folder)
+            for suffix in ("", SCALES, BASIS):
+                shutil.rmtree(folder.with_name(folder.name + suffix), ignore_errors=True)
+            _remove_empty_groups(root, folder.parent)
+
+
+def _remove_empty_groups(root: Path, folder: Path) -> None:
+    while folder != root / ZARR and not any(entry.is_dir() for entry in folder.iterdir()):
+        shutil.rmtree(folder)
+        receipts = root / "receipts" / folder.relative_to(root / ZARR)
+        if receipts.is_dir() and not any(receipts.iterdir()):
+            receipts.rmdir()
+        folder = folder.parent

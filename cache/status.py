@@ -1,0 +1,77 @@
+"""What lies in a store: from metadata and receipts alone, without reading a shard."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from cache.fingerprint import Recipe
+from cache.layout import ArraySpec, GroupKey
+from cache.manifests import list_arrays
+from cache.receipts import Receipt, ReceiptBook
+from cache.rows import RowTable
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ArrayStatus:
+    """``done`` images can be read, ``skipped`` could not be decoded, ``missing`` have a row but no valid receipt."""
+
+    spec: ArraySpec
+    done: int
+    skipped: int
+    missing: int
+    nbytes: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GroupStatus:
+    """Arrays written together. ``images`` with a receipt of any of them, and the ``seconds`` their shards took."""
+
+    group: GroupKey
+    recipe: Recipe
+    arrays: Sequence[ArrayStatus]
+    images: int
+    seconds: float
+
+    @property
+    def nbytes(self) -> int:
+        return sum(array.nbytes for array in self.arrays)
+
+
+def summarise(root: Path) -> list[GroupStatus]:
+    """Every group of the store at ``root``, by path; empty when there is no store."""
+    by_group: dict[GroupKey, list[ArraySpec]] = {}
+    for spec in list_arrays(root):
+        by_group.setdefault(spec.group, []).append(spec)
+    return [_group(root, group, specs) for group, specs in sorted(by_group.items(), key=lambda item: item[0].path)]
+
+
+def _group(root: Path, group: GroupKey, specs: Sequence[ArraySpec]) -> GroupStatus:
+    book = ReceiptBook.of(root, group)
+    digests = RowTable.of(root, group.split).digests
+    arrays, receipts = [], dict[Path, Receipt]()
+    for spec in specs:
+        done = skipped = nbytes = 0
+        for shard in book.shards:
+            receipt = book.find(shard, spec.name)
+            if receipt is None or receipt.path is None or receipt.arrays[spec.name][0] != spec.id:
+                continue
+            receipts[receipt.path] = receipt
+            current = [row for row, digest in zip(receipt.rows, receipt.digests, strict=True) if digests[row] == digest]
+            skipped += sum(row in receipt.skipped for row in current)
+            done += sum(row not in receipt.skipped for row in current)
+            nbytes += sum(part.nbytes for part in receipt.arrays[spec.name][1].values())
+        missing = len(digests) - done - skipped
+        arrays.append(ArrayStatus(spec=spec, done=done, skipped=skipped, missing=missing, nbytes=nbytes))
+    return GroupStatus(
+        group=group,
+        recipe=_shared(specs),
+        arrays=arrays,
+        images=len({row for receipt in receipts.values() for row in receipt.rows}),
+        seconds=sum(float(receipt.info.get("seconds", 0.0)) for receipt in receipts.values()),
+    )
+
+
+def _shared(specs: Sequence[ArraySpec]) -> Recipe:
+    """The fields all of the group's recipes agree in."""
+    first = specs[0].recipe
+    return {key: value for key, value in first.items() if all(spec.recipe.get(key) == value for spec in specs)}

@@ -1,0 +1,106 @@
+"""One encoding from another, without the backbone; and features as files for those who want no store."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cache.encodings import Basis, Encoding, Float16, Float32, Project, fit_basis
+from cache.errors import CacheError, EncodingError, SkippedImage
+from cache.layout import ArraySpec, tap_name
+from cache.reader import FeatureReader
+from cache.receipts import ReceiptBook
+from cache.rows import RowTable
+from cache.store import FeatureStore
+
+BASIS_IMAGES, BASIS_POSITIONS = 64, 1024
+Format = Literal["npy", "safetensors"]
+
+
+def transcode(
+    store: FeatureStore, source: ArraySpec, encoding: Encoding, progress: Callable[[int], None] = lambda images: None
+) -> ArraySpec:
+    """Write ``source`` again under another encoding, beside it; what is there already stays. Returns the new spec.
+
+    From float16 or float32 the result counts as extracted in that encoding. From a coarser one its recipe says
+    ``transcoded_from``, so that nothing takes it for the real one. ``project:k`` without a basis gets one fitted on a
+    seeded sample. Raises EncodingError for maps and latents, which stay float32.
+    """
+    tap, at, _ = source.name.rpartition("@")
+    if not at:
+        raise EncodingError(f"{source.path}: maps and latents stay {source.encoding.name}; only taps are transcoded")
+    if source.encoding.name == encoding.name:
+        raise EncodingError(f"{source.path}: is {encoding.name} already")
+    images = cached_images(store, source)
+    reader = store.reader([source])
+    if isinstance(encoding, Project) and encoding.basis is None:
+        encoding = Project(encoding.k, _fit(reader, [scene for scene, _ in images], source, encoding.k))
+    recipe = source.recipe
+    if not isinstance(source.encoding, Float16 | Float32):
+        recipe = {**recipe, "transcoded_from": source.encoding.recipe()}
+    target = replace(source, name=tap_name(tap, encoding), encoding=encoding, recipe=recipe)
+    with store.writer([target], images) as writer:
+        for task in writer.pending():
+            with writer.shard(task) as sink:
+                sink.info = {"transcoded_from": source.encoding.name}
+                for scene in task.scene_ids:
+                    try:
+                        sink.append({target.name: reader.read_float(scene, source.name)})
+                    except SkippedImage as error:
+                        sink.skip(str(error))
+            progress(len(task.rows))
+    return target
+
+
+def export(
+    reader: FeatureReader, scene_ids: Iterable[str], names: Sequence[str], folder: Path, kind: Format
+) -> Iterable[Path]:
+    """Write decoded features, float32 (H, W, C), one by one: ``<folder>/<scene>/<name>.npy``, or all names of a scene
+    in ``<folder>/<scene>.safetensors``. Yields each file. Raises CacheError for a scene id that leaves the folder."""
+    for scene in scene_ids:
+        place = folder / scene
+        if not place.resolve().is_relative_to(folder.resolve()):
+            raise CacheError(f"scene {scene!r}: cannot be a file below {folder}")
+        features = {name: reader.read_float(scene, name) for name in names}
+        if kind == "npy":
+            place.mkdir(parents=True, exist_ok=True)
+            for name, feature in features.items():
+                np.save(place / f"{name}.npy", feature)
+                yield place / f"{name}.npy"
+        else:
+            from safetensors.numpy import save_file
+
+            file = place.with_name(f"{place.name}.safetensors")
+            file.parent.mkdir(parents=True, exist_ok=True)
+            save_file(features, file)
+            yield file
+
+
+def cached_images(store: FeatureStore, spec: ArraySpec) -> list[tuple[str, str]]:
+    """(scene id, digest) of every image with a receipt for ``spec``, in row order; one name per row."""
+    table = RowTable.of(store.root, spec.group.split)
+    names = {row: scene for scene, row in table.scenes.items()}
+    book = ReceiptBook.of(store.root, spec.group)
+    rows = set[int]()
+    for shard in book.shards:
+        receipt = book.find(shard, spec.name)
+        if receipt is not None and receipt.arrays[spec.name][0] == spec.id:
+            current = zip(receipt.rows, receipt.digests, strict=True)
+            rows |= {row for row, digest in current if digest == table.digests[row]}
+    return [(names[row], table.digests[row]) for row in sorted(rows) if row in names]
+
+
+def _fit(reader: FeatureReader, scenes: Sequence[str], source: ArraySpec, k: int) -> Basis:
+    generator = np.random.default_rng(0)
+    samples: list[NDArray[np.float32]] = []
+    for i in sorted(generator.permutation(len(scenes))[:BASIS_IMAGES].tolist()):
+        if not reader.has(scenes[i], source.name):
+            continue
+        positions = reader.read_float(scenes[i], source.name).reshape(-1, source.shape[2])
+        samples.append(positions[generator.permutation(len(positions))[:BASIS_POSITIONS]])
+    if not samples:
+        raise CacheError(f"{source.path}: has no images to fit project:{k} on")
+    return fit_basis(np.concatenate(samples), k)
