@@ -13,8 +13,11 @@ from diffps.model import PersonSearcher
 
 
 class PartCost(NamedTuple):
-    """One part for one batch: trainable numbers, FLOPs of a forward (2 per multiply-add; a training step takes three times
-    that, as backward differentiates both by weights and by inputs), and the bytes kept for the backward in float32."""
+    """One part for one batch.
+
+    Trainable numbers; FLOPs of a forward (2 per multiply-add; a training step takes three times that, as the backward
+    differentiates by weights and by inputs); bytes kept for the backward in float32.
+    """
 
     part: str
     parameters: int

@@ -12,13 +12,14 @@ from diffps.heads.precision import full_precision
 
 def enter(feature: Feature, conv: nn.Conv2d) -> Tensor:
     """``conv`` (1x1, no bias) on a feature (B, H, W, K); equal to ``conv(feature.dense())``, never expanding K to C."""
-    x = feature.coefficients()
+    dtype = conv.weight.dtype
+    x = feature.coefficients(dtype)
     if feature.basis is None:
         return F.conv2d(x, conv.weight)
     with full_precision(x):
         weight = conv.weight.flatten(1)
-        folded = weight @ feature.basis.vectors.T
-        bias = weight @ feature.basis.mean
+        folded = weight @ feature.basis.vectors.to(dtype).T
+        bias = weight @ feature.basis.mean.to(dtype)
     return F.conv2d(x, folded[:, :, None, None], bias)
 
 
