@@ -1,0 +1,201 @@
+"""From results to the page's content: what stands where, and in which words."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from diffps.figures.sheets import Chart, Sheet
+from stages.page.content import Headline, Page, Score, Section, Table
+from stages.page.cost import Cost, measure_cost, size_text, store_table, time_text
+from stages.page.evidence import Evidence, NotThereError
+from stages.page.figures import TITLES, make
+from stages.page.html import percent
+
+RECIPE = ("index", "encode", "extract", "train", "evaluate")
+LEADS = {
+    "ranking": "Whole scenes are searched: every result is a box the head found itself.",
+    "similarity": "How to read a similarity: what pairs of one person score, and pairs of two.",
+    "failures": "The three ways to be wrong: not seen, seen where nobody is, taken for somebody else.",
+    "attention": "Where the text’s words find their match in the image.",
+    "pca": "What the frozen backbone’s taps hold, before any head.",
+    "frequency": "What the frequency refinement adds to the re-ID feature.",
+    "semantics": "Which parts of a person the four words bring forward.",
+    "timesteps": "Scores of heads trained on features at several noise levels.",
+    "taps": "Scores of heads trained on several sets of taps.",
+}
+WARNINGS = {
+    "builtin:random": (
+        "The backbone has random weights. The attention maps mean nothing yet, and the features are those of a random "
+        "network: this run shows that everything works, not how good the method is."
+    ),
+    "builtin:streets": (
+        "The backbone is the small one that comes with this project. Its attention maps were supervised by the drawn "
+        "masks of the demo’s persons: they do not show what a text-to-image model learns by itself."
+    ),
+}
+
+
+def compose(evidence: Evidence) -> Page:
+    """The page's content. Raises NotThereError where nothing has been evaluated yet."""
+    params = evidence.params
+    cost = measure_cost(evidence)
+    warning = WARNINGS.get(params.encode.checkpoint)
+    return Page(
+        title=params.report.title,
+        eyebrow=f"DiffPS · {params.index.dataset} · {params.encode.checkpoint}",
+        lead=_lead(evidence),
+        warnings=[warning] if warning else [],
+        headlines=_headlines(evidence),
+        scores=_scores(evidence),
+        saving=cost.headlines(),
+        saving_text=cost.text(),
+        sections=_sections(evidence, cost),
+    )
+
+
+def summary(evidence: Evidence) -> list[str]:
+    """Scores and the cache in three lines for a terminal."""
+    main, *others = _scores(evidence)
+    cost = measure_cost(evidence)
+    against = ", ".join(f"{score.name}: {percent(score.mean_precision)}" for score in others)
+    paid = "" if cost.paid_after is None else f", paid for itself after {cost.paid_after:.1f} epochs"
+    return [
+        f"mAP {percent(main.mean_precision)}, top-1 {percent(main.top1)}, detection AP {percent(main.detection)}",
+        f"mAP of the references: {against}",
+        f"cache: {size_text(cost.nbytes)}, filled in {time_text(cost.seconds)}{paid}",
+    ]
+
+
+def _lead(evidence: Evidence) -> str:
+    params = evidence.params
+    height, width = params.encode.canvas
+    scenes = [scene.split for scene in evidence.scenes.values()]
+    steps = ", ".join(map(str, params.extract.timesteps))
+    return (
+        f"A head trained for {evidence.training.get('epochs', params.train.epochs)} epochs on "
+        f"{scenes.count('train'):,} scenes, searched in {scenes.count('test'):,}. It reads stored features of a frozen "
+        f"diffusion backbone: {len(params.extract.taps)} taps at timestep {steps}, canvas {width} × {height}, "
+        f"kept as {params.extract.encoding}."
+    )
+
+
+def _scores(evidence: Evidence) -> list[Score]:
+    found = evidence.scores
+    rows = [
+        Score(
+            name="This run",
+            mean_precision=found["search"]["map"],
+            top1=found["search"]["top1"],
+            detection=found["detection"]["ap"],
+            main=True,
+        )
+    ]
+    for key, name in (("dgrpn_off", "DGRPN off"), ("baseline", "Colour histograms"), ("chance", "Chance")):
+        if key in found:
+            entry = found[key]
+            rows.append(Score(name=name, mean_precision=entry.get("map"), top1=entry.get("top1")))
+    return rows
+
+
+def _headlines(evidence: Evidence) -> list[Headline]:
+    main, *others = _scores(evidence)
+    value = main.mean_precision or 0.0
+    ratios = {score.name: value / score.mean_precision for score in others if score.mean_precision}
+    remarks = [f"{ratios[name]:.1f} × {name.lower()}" for name in ("Chance", "Colour histograms") if name in ratios]
+    recall = evidence.scores["detection"].get("recall")
+    queries = evidence.scores["search"].get("queries")
+    return [
+        Headline(label="Mean AP", value=percent(main.mean_precision), remark=", ".join(remarks)),
+        Headline(label="Top-1", value=percent(main.top1), remark=f"of {queries} queries" if queries else ""),
+        Headline(
+            label="Detection AP", value=percent(main.detection), remark=f"recall {percent(recall)}" if recall else ""
+        ),
+    ]
+
+
+def _sections(evidence: Evidence, cost: Cost) -> list[Section]:
+    figures: dict[str, Section] = {}
+    for name, title in TITLES.items():
+        try:
+            pictures = make(name, evidence)
+        except NotThereError as error:
+            evidence.job.say(f"left out of the page: {error}")
+            continue
+        figures[name] = Section(
+            anchor=name,
+            title=title,
+            lead=LEADS[name],
+            sheets=[picture for picture in pictures if isinstance(picture, Sheet)],
+            charts=[picture for picture in pictures if isinstance(picture, Chart)],
+        )
+    first = [figures.pop("ranking")] if "ranking" in figures else []
+    return [*first, *_training(evidence), *figures.values(), *_sweep(evidence), _store(evidence), _recipe(evidence)]
+
+
+def _training(evidence: Evidence) -> list[Section]:
+    from diffps.figures.curves import loss_charts
+
+    parts = ("step", "total", "rpn_cls", "rpn_reg", "prop_cls", "prop_reg", "reid")
+    columns = {name: evidence.losses[name] for name in parts if name in evidence.losses}
+    charts = loss_charts(columns) if "step" in columns else []
+    if not charts:
+        return []
+    facts = evidence.training
+    seconds = facts.get("seconds")
+    lead = f"{facts.get('steps', len(columns['step'])):,} steps"
+    lead += f" in {time_text(seconds)}" if seconds else ""
+    lead += f", {facts['parameters']:,} trained parameters" if facts.get("parameters") else ""
+    return [Section(anchor="training", title="Training", lead=lead + ".", charts=charts)]
+
+
+def _sweep(evidence: Evidence) -> list[Section]:
+    rows = evidence.sweep
+    if not rows:
+        return []
+    columns = list(rows[0])
+    table = Table(
+        caption=f"{len(rows)} heads trained from one reading of the cache",
+        columns=[column.replace("_", " ") for column in columns],
+        rows=[[_cell(row[column]) for column in columns] for row in rows],
+    )
+    return [Section(anchor="sweep", title="Sweep", lead="Press a heading to sort.", tables=[table])]
+
+
+def _store(evidence: Evidence) -> Section:
+    table = store_table(evidence)
+    return Section(
+        anchor="store",
+        title="Store",
+        lead="What lies on disk, by array. Identifiers are fingerprints of everything that decides the bytes.",
+        tables=[table] if table.rows else [],
+    )
+
+
+def _recipe(evidence: Evidence) -> Section:
+    return Section(
+        anchor="recipe",
+        title="Recipe",
+        lead="Every parameter of this run: the same values give the same results.",
+        recipe={name: _flat(getattr(evidence.params, name)) for name in RECIPE},
+    )
+
+
+def _flat(config: Any) -> dict[str, str]:
+    """Dotted names of every value in a config."""
+    found: dict[str, str] = {}
+
+    def walk(prefix: str, value: Any) -> None:
+        if isinstance(value, Mapping) and value:
+            for key, each in value.items():
+                walk(f"{prefix}.{key}" if prefix else str(key), each)
+        elif isinstance(value, tuple | list):
+            found[prefix] = ", ".join(map(str, value)) or "none"
+        else:
+            found[prefix] = "none" if value is None else str(value)
+
+    walk("", asdict(config))
+    return found
+
+
+def _cell(value: Any) -> Any:
+    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else value

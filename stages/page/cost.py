@@ -1,0 +1,168 @@
+"""What the cache cost, and after how many epochs it had paid for itself."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from stages.page.content import Headline, Table
+from stages.page.evidence import Evidence
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Cost:
+    """``nbytes`` on disk, filled in ``seconds``, of which ``train_seconds`` for what training reads.
+
+    ``live_epoch``: seconds of computing one epoch's features anew; ``cached_epoch``: those an epoch waits for features
+    from the cache; ``epochs`` trained. None where not recorded.
+    """
+
+    nbytes: int
+    seconds: float | None
+    train_seconds: float | None
+    live_epoch: float | None
+    cached_epoch: float | None
+    epochs: int
+
+    @property
+    def paid_after(self) -> float | None:
+        """Epochs until filling was cheaper than computing anew; None where not known, or never. Test scenes are left
+        out: live evaluation computes them once as well."""
+        if self.train_seconds is None or self.live_epoch is None or self.cached_epoch is None:
+            return None
+        gain = self.live_epoch - self.cached_epoch
+        return self.train_seconds / gain if gain > 0 else None
+
+    @property
+    def saved(self) -> float | None:
+        """Seconds this run gained over computing every epoch anew; negative where the cache has not paid yet."""
+        if self.train_seconds is None or self.live_epoch is None or self.cached_epoch is None:
+            return None
+        return self.epochs * (self.live_epoch - self.cached_epoch) - self.train_seconds
+
+    def headlines(self) -> list[Headline]:
+        """Bytes, time and break-even, large."""
+        paid = self.paid_after
+        return [
+            Headline(label="On disk", value=size_text(self.nbytes), remark="features and maps"),
+            Headline(label="Filled in", value=time_text(self.seconds), remark="once"),
+            Headline(
+                label="Paid after",
+                value="–" if paid is None else f"{paid:.1f}",
+                remark="not measured" if paid is None else "epochs of training",
+            ),
+        ]
+
+    def text(self) -> str:
+        """The same as a sentence, with the reckoning behind it."""
+        if self.live_epoch is None or self.cached_epoch is None or self.saved is None:
+            return "Times were not recorded for this store, so what it saved is not known."
+        each = (
+            f"Computing one epoch’s features anew takes {time_text(self.live_epoch)}; "
+            f"from the cache training waits {time_text(self.cached_epoch)} for them. "
+        )
+        if self.paid_after is None:
+            return each + "On this machine the cache does not pay: compute live."
+        verb = "saved" if self.saved >= 0 else "is still short of breaking even by"
+        return each + f"Over the {self.epochs} epochs of this head it {verb} {time_text(abs(self.saved))}."
+
+
+def measure_cost(evidence: Evidence) -> Cost:
+    """Bytes from the manifests of this run, seconds from the receipts beside them."""
+    from stages.storage import store_root
+
+    root, facts, params = store_root(evidence.job), evidence.training, evidence.params
+    arrays = _arrays(evidence)
+    groups = {_group(entry["path"]): entry for entry in arrays}
+    seconds = {group: _seconds(root, group) for group in groups}
+    trained = {
+        group: each
+        for group, each in seconds.items()
+        if group.startswith("train/") and (_timestep(group) in (None, params.train.timestep))
+    }
+    first = {group: each for group, each in trained.items() if group.split("/")[1] == "identity"}
+    images = max((groups[group]["images"] for group in first), default=0)
+    used = facts.get("images", images)
+    live = _total(first)
+    epochs = int(facts.get("epochs", params.train.epochs))
+    waiting = facts.get("seconds_waiting")
+    return Cost(
+        nbytes=sum(entry["nbytes"] for entry in arrays),
+        seconds=_total(seconds),
+        train_seconds=_total(trained),
+        live_epoch=live * used / images if live is not None and images else None,
+        cached_epoch=waiting / epochs if waiting is not None and params.train.source == "cached" else None,
+        epochs=epochs,
+    )
+
+
+def store_table(evidence: Evidence) -> Table:
+    """One row per array of this run."""
+    rows = [
+        [
+            entry["name"],
+            _group(entry["path"]),
+            entry["images"],
+            " × ".join(map(str, entry["shape"])),
+            entry["encoding"],
+            round(entry["nbytes"] / 1e6, 2),
+            entry["id"],
+        ]
+        for entry in _arrays(evidence)
+    ]
+    columns = ["Array", "Split, view, pass", "Images", "Shape", "Encoding", "MB", "Fingerprint"]
+    return Table(caption=f"{len(rows)} arrays", columns=columns, rows=rows)
+
+
+def _arrays(evidence: Evidence) -> list[dict[str, Any]]:
+    """What the manifests of encode and of the pass this run names say of each array."""
+    from cache.files import read_json
+    from stages.storage import store_root
+
+    manifests = store_root(evidence.job) / "manifests"
+    files = [
+        *manifests.glob("encode/*/*.json"),
+        *manifests.glob(f"extract/*/*/{evidence.params.extract.name}/*/*.json"),
+    ]
+    return [entry for file in sorted(files) for entry in read_json(file)["arrays"]]
+
+
+def _group(path: str) -> str:
+    return path.rpartition("/")[0]
+
+
+def _timestep(group: str) -> int | None:
+    last = group.split("/")[-1]
+    return int(last[1:]) if group.count("/") == 3 else None
+
+
+def _seconds(root: Path, group: str) -> float | None:
+    from cache.files import read_json
+
+    found = [read_json(path)["info"].get("seconds") for path in (root / "receipts" / group).glob("*.json")]
+    return None if not found or None in found else float(sum(found))
+
+
+def _total(seconds: dict[str, float | None]) -> float | None:
+    known = [each for each in seconds.values() if each is not None]
+    return sum(known) if known and len(known) == len(seconds) else None
+
+
+def size_text(nbytes: float) -> str:
+    """Bytes as "1.2 GB" (powers of ten)."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if nbytes < 1000:
+            return f"{nbytes:.3g}\N{NO-BREAK SPACE}{unit}"
+        nbytes /= 1000
+    return f"{nbytes:.3g}\N{NO-BREAK SPACE}TB"
+
+
+def time_text(seconds: float | None) -> str:
+    """Seconds as "48 s", "3 min 20 s" or "2.5 h"."""
+    if seconds is None:
+        return "–"
+    space = "\N{NO-BREAK SPACE}"
+    if seconds < 90:
+        return f"{seconds:.2g}{space}s" if seconds < 10 else f"{seconds:.0f}{space}s"
+    if seconds < 5400:
+        return f"{seconds // 60:.0f}{space}min {seconds % 60:.0f}{space}s"
+    return f"{seconds / 3600:.1f}{space}h"

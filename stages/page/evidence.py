@@ -1,0 +1,146 @@
+"""What earlier stages left on disk, each file read once and only when something asks for it."""
+
+import csv
+import json
+import math
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from diffps.errors import DiffPSError
+from stages.job import Job
+
+if TYPE_CHECKING:
+    from diffps.figures.sheets import Image
+    from diffps.records import Annotations, Query, Scene
+    from stages.params import Params
+
+INDEX = Path("data/index")
+TRAIN = Path("results/train")
+EVALUATE = Path("results/evaluate")
+SWEEP = Path("results/sweep")
+
+Row = dict[str, Any]
+
+
+class NotThereError(DiffPSError, FileNotFoundError):
+    """What a figure needs has not been made yet; the text names the command that makes it."""
+
+
+class Evidence:
+    """Results of one run. Files that a later part may lack are empty here rather than an error."""
+
+    def __init__(self, params: "Params", job: Job) -> None:
+        self.params = params
+        self.job = job
+        self.image = lru_cache(maxsize=64)(self._image)
+
+    @cached_property
+    def scenes(self) -> "dict[str, Scene]":
+        """Every scene of the index, by id."""
+        from diffps.datasets.tables import read_scenes
+
+        return {scene.scene_id: scene for scene in read_scenes(INDEX)}
+
+    @cached_property
+    def annotations(self) -> "dict[str, Annotations]":
+        """Every scene's persons, by scene id."""
+        from diffps.datasets.tables import read_annotations
+
+        return read_annotations(INDEX)
+
+    @cached_property
+    def queries(self) -> "dict[str, Query]":
+        """Every query, by id."""
+        from diffps.datasets.tables import read_queries
+
+        return {query.query_id: query for query in read_queries(INDEX)}
+
+    @cached_property
+    def scores(self) -> Row:
+        """results/evaluate/metrics.json. Raises NotThereError."""
+        return _json(EVALUATE / "metrics.json", "evaluate")
+
+    @cached_property
+    def training(self) -> Row:
+        """results/train/metrics.json, or nothing."""
+        path = TRAIN / "metrics.json"
+        return _json(path, "train") if path.exists() else {}
+
+    @cached_property
+    def losses(self) -> dict[str, list[float]]:
+        """Columns of results/train/losses.csv, what is no number as NaN; or nothing."""
+        path = TRAIN / "losses.csv"
+        if not path.exists():
+            return {}
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        return {name: [_number(row[name]) for row in rows] for name in (rows[0] if rows else ())}
+
+    @cached_property
+    def ranking(self) -> dict[str, list[Row]]:
+        """The first results of every query, best first."""
+        found: dict[str, list[Row]] = {}
+        for row in sorted(_table(EVALUATE / "ranking.parquet", "evaluate"), key=lambda row: int(row["rank"])):
+            found.setdefault(row["query_id"], []).append(row)
+        return found
+
+    @cached_property
+    def precisions(self) -> dict[str, float]:
+        """Average precision of every query, in [0, 1]."""
+        return {row["query_id"]: float(row["ap"]) for row in _table(EVALUATE / "per_query.parquet", "evaluate")}
+
+    @cached_property
+    def detections(self) -> dict[str, list[Row]]:
+        """Detections of every scene, strongest first; a scene without any is not listed."""
+        found: dict[str, list[Row]] = {}
+        for row in sorted(_table(EVALUATE / "detections.parquet", "evaluate"), key=lambda row: -row["score"]):
+            found.setdefault(row["scene_id"], []).append(row)
+        return found
+
+    @cached_property
+    def sweep(self) -> list[Row]:
+        """Rows of results/sweep/table.parquet, or none."""
+        path = SWEEP / "table.parquet"
+        return _table(path, "sweep") if path.exists() else []
+
+    def _image(self, scene_id: str) -> "Image":
+        from diffps.images import load_image
+
+        return load_image(Path(self.params.index.root) / self.scenes[scene_id].path)
+
+
+def box_of(row: Row) -> NDArray[np.float32]:
+    """Columns x1, y1, x2, y2 of a row."""
+    return np.array([row[name] for name in ("x1", "y1", "x2", "y2")], np.float32)
+
+
+def boxes_of(rows: list[Row]) -> NDArray[np.float32]:
+    """The boxes (n, 4) of rows."""
+    return np.array([box_of(row) for row in rows], np.float32).reshape(-1, 4)
+
+
+def _json(path: Path, stage: str) -> Row:
+    if not path.exists():
+        raise NotThereError(f"{path} is missing; run: diffps {stage}")
+    content: Row = json.loads(path.read_text(encoding="utf-8"))
+    return content
+
+
+def _table(path: Path, stage: str) -> list[Row]:
+    import pyarrow.parquet as pq
+
+    if not path.exists():
+        raise NotThereError(f"{path} is missing; run: diffps {stage}")
+    rows: list[Row] = pq.read_table(path).to_pylist()
+    return rows
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except (TypeError, ValueError):
+        return math.nan

@@ -1,0 +1,172 @@
+"""Figures of stored features, and of a head's insides: test scenes read from the cache, never computed anew."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from diffps.taps import standard_taps
+from stages.page.evidence import TRAIN, Evidence, NotThereError
+
+if TYPE_CHECKING:
+    from diffps.figures.analyses import Shown
+    from diffps.figures.sheets import Sheet
+    from diffps.model import PersonSearcher
+
+Grid = NDArray[np.float32]
+PERSONS = 2  # of each scene in the semantics figure
+
+
+def attention(evidence: Evidence) -> "Sheet":
+    """Stored cross-attention maps over the scenes shown, per word (and per map, where several are stored)."""
+    from diffps.figures.analyses import attention_sheet
+
+    extract = evidence.params.extract
+    names = [name for name in extract.names if standard_taps().get(name) is None]
+    if not names:
+        raise NotThereError(
+            "figure attention: extract.taps has no cross-map; add one, e.g. up-level3-repeat0-vit-block0-cross-map"
+        )
+    several = len({name.partition(".")[0] for name in names}) > 1
+    scenes = shown_scenes(evidence)
+    read = _read(evidence, names, evidence.params.train.timestep)
+    labels = {name: name.removeprefix("up-") if several else name.partition(".")[2] for name in names}
+    return attention_sheet(scenes, {labels[name]: [grid[..., 0] for grid in read[name]] for name in names})
+
+
+def components(evidence: Evidence) -> "list[Sheet]":
+    """Principal components of every stored tap, and of the detection tap across timesteps where there are several."""
+    from diffps.figures.analyses import pca_sheet
+
+    extract, train = evidence.params.extract, evidence.params.train
+    names = [name for name in extract.names if standard_taps().get(name) is not None]
+    scenes = shown_scenes(evidence)
+    read = _read(evidence, names, train.timestep)
+    sheets = [pca_sheet(scenes, {_short(name): read[name] for name in names})]
+    if len(extract.timesteps) > 1:
+        tap = train.taps.detection
+        steps = {f"t = {step}": _read(evidence, [tap], step)[tap] for step in sorted(extract.timesteps)}
+        sheet = pca_sheet(scenes, steps)
+        sheets.append(replace(sheet, title=f"{_short(tap)} across timesteps"))
+    return sheets
+
+
+def frequency(evidence: Evidence) -> "Sheet":
+    """The re-ID feature of the scenes shown, without and with the frequency refinement."""
+    from diffps.figures.analyses import frequency_sheet
+
+    inside = _intermediates(evidence)
+    if "before" not in inside[0]:
+        raise NotThereError("figure frequency: this head has no frequency refinement (train.model.msfrn is null)")
+    before, refined = ([each[name] for each in inside] for name in ("before", "refined"))
+    return frequency_sheet(shown_scenes(evidence), before, refined)
+
+
+def semantics(evidence: Evidence) -> "Sheet":
+    """The largest annotated persons of the scenes shown: their RoIs before and after SFAN, and its summed map."""
+    import torch
+
+    from diffps.figures.analyses import Person, semantics_sheet
+    from diffps.heads.sampling import cut_rois
+    from diffps.heads.sfan import SFAN
+
+    head = _head(evidence).reid_head
+    if not isinstance(head.sfan, SFAN):
+        raise NotThereError("figure semantics: this head has no semantic aggregation (train.model.sfan is null)")
+    persons = []
+    for scene, inside in zip(shown_scenes(evidence), _intermediates(evidence), strict=True):
+        boxes = evidence.annotations[scene.scene_id].boxes
+        largest = boxes[np.argsort(-(boxes[:, 3] - boxes[:, 1]), kind="stable")[:PERSONS]]
+        size = evidence.scenes[scene.scene_id].size
+        places = torch.from_numpy(evidence.params.encode.frame.to_canvas(largest, size))
+        refined = torch.from_numpy(inside["refined"]).permute(2, 0, 1)[None]
+        with torch.inference_mode():
+            rois = cut_rois(refined, [places], head.config.grid, head.canvas, head.config.sampling_ratio)
+            maps, after = head.sfan.semantic_map(rois)[:, 0], head.sfan(rois)
+        persons += [
+            Person(scene=scene, box=box, before=_last(roi), weights=weight.numpy(), after=_last(weighed))
+            for box, roi, weight, weighed in zip(largest, rois, maps, after, strict=True)
+        ]
+    if not persons:
+        raise NotThereError("figure semantics: nobody is annotated in the scenes shown; raise report.scenes")
+    return semantics_sheet(persons)
+
+
+def shown_scenes(evidence: Evidence) -> "list[Shown]":
+    """The test scenes with most persons, from as many cameras as there are."""
+    from diffps.figures.analyses import Shown
+
+    tests = [scene for scene in evidence.scenes.values() if scene.split == "test"]
+    tests.sort(key=lambda scene: (-len(evidence.annotations[scene.scene_id].boxes), scene.scene_id))
+    seen: dict[int | None, int] = {}
+    turns = []
+    for scene in tests:
+        turns.append(seen.setdefault(scene.camera, 0))
+        seen[scene.camera] += 1
+    order = sorted(range(len(tests)), key=lambda index: (turns[index], index))[: evidence.params.report.scenes]
+    return [Shown(scene_id=tests[i].scene_id, image=evidence.image(tests[i].scene_id)) for i in order]
+
+
+@lru_cache(maxsize=1)
+def _head(evidence: Evidence) -> "PersonSearcher":
+    from diffps.model import PersonSearcher
+
+    folder = TRAIN / "head"
+    if not folder.exists():
+        raise NotThereError(f"{folder} is missing; run: diffps train")
+    return PersonSearcher.from_pretrained(folder)
+
+
+@lru_cache(maxsize=1)
+def _intermediates(evidence: Evidence) -> list[dict[str, Grid]]:
+    """What the head makes of each scene shown, channels last."""
+    import torch
+
+    head = _head(evidence)
+    found: list[dict[str, Grid]] = []
+    with torch.inference_mode():
+        for features in _stream(evidence, head.taps.names, evidence.params.train.timestep):
+            maps = head.intermediates(features)
+            found.append({name: _last(maps[name][0]) for name in ("before", "refined") if name in maps})
+    return found
+
+
+def _read(evidence: Evidence, names: Iterable[str], timestep: int) -> dict[str, list[Grid]]:
+    """(h, w, c) of every name and scene shown."""
+    grids: dict[str, list[Grid]] = {name: [] for name in names}
+    for features in _stream(evidence, tuple(grids), timestep):
+        for name, feature in features.items():
+            grids[name].append(_last(feature.dense()[0]))
+    return grids
+
+
+def _stream(evidence: Evidence, names: Iterable[str], timestep: int) -> "Iterable[Any]":
+    """One mapping of name to Feature per scene shown. Raises NotThereError where the store does not have it."""
+    from cache.errors import NotCachedError
+    from diffps.features import Ref
+    from stages.sources import CachedSource
+
+    wanted = tuple(names)
+    refs = [[Ref(scene.scene_id)] for scene in shown_scenes(evidence)]
+    try:
+        with CachedSource(evidence.params, evidence.job, "test", wanted, timestep) as source:
+            yield from source.stream(refs, wanted)
+    except NotCachedError as error:
+        raise NotThereError(f"figure: {error}") from error
+
+
+def _last(tensor: "Any") -> Grid:
+    """(C, H, W) as (H, W, C), copied, since a source's buffers are used again."""
+    return np.ascontiguousarray(tensor.permute(1, 2, 0).float().numpy()).copy()
+
+
+def _short(tap: str) -> str:
+    """up-level3-repeat0-vit-block0-self-k as "level 3.0 self-k"."""
+    parts = tap.split("-")
+    if len(parts) < 6 or parts[0] != "up":
+        return tap
+    level, repeat = parts[1].removeprefix("level"), parts[2].removeprefix("repeat")
+    return f"level {level}.{repeat} {'-'.join(parts[5:])}"

@@ -1,0 +1,65 @@
+"""Sheets, charts and numbers to one HTML file that asks for nothing else: no network, no second file."""
+
+import base64
+import hashlib
+import io
+import math
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any
+
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+from PIL import Image as Pil
+
+if TYPE_CHECKING:
+    from diffps.figures.sheets import Chart, Image
+    from stages.page.content import Page
+
+JPEG_QUALITY = 82
+
+
+def render(page: "Page") -> str:
+    """The page as text. Everything that comes from data is escaped; the policy in its head forbids any request."""
+    folder = files("stages.page")
+    style, script, template = ((folder / name).read_text("utf-8") for name in ("page.css", "page.js", "page.html.j2"))
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
+    )
+    environment.filters.update(picture=picture, vector=vector, percent=percent, number=number)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    policy = (
+        "default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
+        f"script-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
+    )
+    parts = {"style": Markup(style), "script": Markup(script), "policy": policy}
+    return environment.from_string(template).render(page=page, **parts)
+
+
+def picture(image: "Image") -> str:
+    """An image as a data URI, in whichever of PNG and JPEG is smaller."""
+    encoded = {}
+    for kind, options in (("png", {"optimize": True}), ("jpeg", {"quality": JPEG_QUALITY, "optimize": True})):
+        buffer = io.BytesIO()
+        Pil.fromarray(image).save(buffer, kind, **options)
+        encoded[kind] = buffer.getvalue()
+    kind = min(encoded, key=lambda name: len(encoded[name]))
+    return f"data:image/{kind};base64,{base64.b64encode(encoded[kind]).decode()}"
+
+
+def vector(chart: "Chart", name: str) -> Markup:
+    """A chart as inline SVG; matplotlib has escaped its texts."""
+    from diffps.figures.render import inline_svg
+
+    return Markup(inline_svg(chart, name))
+
+
+def percent(value: float | None, digits: int = 1) -> str:
+    """0.1234 as "12.3 %", with a space that does not break."""
+    return "–" if value is None or not math.isfinite(value) else f"{100 * value:.{digits}f}\N{NO-BREAK SPACE}%"
+
+
+def number(value: Any) -> str:
+    """A table's cell: numbers short, anything else as it is."""
+    if value is None or (isinstance(value, float) and not math.isfinite(value)):
+        return "–"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

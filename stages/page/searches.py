@@ -1,0 +1,124 @@
+"""Rankings, failures and similarities of a run, as figures."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from stages.page.evidence import Evidence, NotThereError, Row, box_of, boxes_of
+
+if TYPE_CHECKING:
+    from diffps.figures.searches import Find
+    from diffps.figures.sheets import Mark, Sheet
+    from diffps.figures.similarity import Similarity
+
+OVERLAP = 0.5  # IoU from which a detection is the annotated person
+FAILURES = 8  # pictures a row
+CONFUSED = 3
+
+
+def rankings(evidence: Evidence) -> "Sheet":
+    """Queries at even steps through the order of average precision, each with its first results."""
+    from diffps.figures.searches import Search, ranking_sheet, spread
+
+    config = evidence.params.report
+    known = [name for name, value in evidence.precisions.items() if name in evidence.queries and np.isfinite(value)]
+    values = np.array([evidence.precisions[name] for name in known])
+    chosen = [known[position] for position in spread(values, config.queries)]
+    searches = [
+        Search(
+            query_id=name,
+            query=_query(evidence, name),
+            results=tuple(_result(evidence, row) for row in evidence.ranking.get(name, [])[: config.results]),
+            precision=evidence.precisions[name],
+        )
+        for name in chosen
+    ]
+    if not searches:
+        raise NotThereError("figure ranking: no query was evaluated; check index and evaluate.gallery")
+    return ranking_sheet(searches)
+
+
+def failures(evidence: Evidence) -> "Sheet":
+    """Missed persons, false alarms and confused identities of the test split."""
+    from diffps.figures.searches import Find, box_overlaps, failures_sheet, missed_persons
+
+    missed: list[tuple[float, str, np.ndarray]] = []
+    false: list[tuple[float, str, np.ndarray]] = []
+    for scene in evidence.scenes.values():
+        if scene.split != "test":
+            continue
+        persons, rows = evidence.annotations[scene.scene_id].boxes, evidence.detections.get(scene.scene_id, [])
+        found = boxes_of(rows)
+        for index in missed_persons(persons, found, OVERLAP):
+            size = persons[index, 2:] - persons[index, :2]
+            missed.append((float(size.prod()), scene.scene_id, persons[index]))
+        nearest = box_overlaps(found, persons).max(axis=1, initial=0)
+        false += [(rows[i]["score"], scene.scene_id, found[i]) for i in np.flatnonzero(nearest < OVERLAP)]
+
+    def strongest(cases: list[tuple[float, str, np.ndarray]], *, scored: bool) -> list[Find]:
+        ordered = sorted(cases, key=lambda case: (-case[0], case[1]))[:FAILURES]
+        return [
+            Find(scene_id=name, image=evidence.image(name), box=box, value=value if scored else None, mark="wrong")
+            for value, name, box in ordered
+        ]
+
+    return failures_sheet(strongest(missed, scored=False), strongest(false, scored=True), _confused(evidence))
+
+
+def similarity(evidence: Evidence) -> "Similarity | None":
+    """Similarities of pairs of detected and annotated persons whose identity is known; None without such pairs."""
+    from diffps.figures.searches import box_overlaps
+    from diffps.figures.similarity import compare_pairs
+
+    vectors, identities, places = [], [], []
+    for place, (scene_id, rows) in enumerate(sorted(evidence.detections.items())):
+        persons = evidence.annotations[scene_id]
+        if not len(persons.boxes):
+            continue
+        overlaps = box_overlaps(boxes_of(rows), persons.boxes)
+        for row, nearest, overlap in zip(rows, overlaps.argmax(axis=1), overlaps.max(axis=1), strict=True):
+            if overlap >= OVERLAP and persons.identities[nearest] >= 0:
+                vectors.append(row["embedding"])
+                identities.append(int(persons.identities[nearest]))
+                places.append(place)
+    if not vectors:
+        return None
+    return compare_pairs(
+        np.array(vectors, np.float32),
+        np.array(identities),
+        np.array(places),
+        evidence.params.report.false_match_rate,
+    )
+
+
+def _confused(evidence: Evidence) -> "list[tuple[Find, Find, Find]]":
+    cases: list[tuple[float, str, Row, Row]] = []
+    for name, rows in evidence.ranking.items():
+        right = next((row for row in rows if row["correct"]), None)
+        if name in evidence.queries and not rows[0]["correct"] and right is not None:
+            cases.append((rows[0]["similarity"], name, rows[0], right))
+    cases.sort(key=lambda case: (-case[0], case[1]))
+    return [
+        (_query(evidence, name), _result(evidence, wrong), _result(evidence, right))
+        for _, name, wrong, right in cases[:CONFUSED]
+    ]
+
+
+def _query(evidence: Evidence, name: str) -> "Find":
+    from diffps.figures.searches import Find
+
+    query = evidence.queries[name]
+    return Find(scene_id=query.scene_id, image=evidence.image(query.scene_id), box=query.box)
+
+
+def _result(evidence: Evidence, row: Row) -> "Find":
+    from diffps.figures.searches import Find
+
+    mark: Mark = "right" if row["correct"] else "wrong"
+    return Find(
+        scene_id=row["scene_id"],
+        image=evidence.image(row["scene_id"]),
+        box=box_of(row),
+        value=row["similarity"],
+        mark=mark,
+    )
