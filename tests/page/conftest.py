@@ -1,0 +1,213 @@
+"""A small finished run, made up: scenes on disk, an index, and every result file the page reads."""
+
+import csv
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image, ImageDraw
+
+from diffps.datasets.tables import box_columns, write_index
+from diffps.heads.config import TapsConfig
+from diffps.records import Annotations, Query, Scene, SearchIndex
+from stages import encode, extract, index, report, train
+from stages.job import QuietJob, RuntimeConfig
+from stages.page.evidence import Evidence
+
+HOSTILE = "<script>alert(1)</script>'\"&$x^2$"
+SELF_K = "up-level3-repeat0-vit-block0-self-k"
+CROSS = "up-level3-repeat0-vit-block0-cross-map"
+SIZE = 160, 240  # height, width
+PEOPLE = 4
+
+
+class Run:
+    """The folder of a run, its parameters, and how to make the parts that a test wants otherwise."""
+
+    def __init__(self, folder: Path, checkpoint: str = "builtin:random") -> None:
+        self.folder = folder
+        self.job = QuietJob(runtime=RuntimeConfig(store=str(folder / "data/features"), device="cpu"))
+        taps = TapsConfig(detection=SELF_K, guidance=f"{CROSS}.person", level1=(), level2=(), level3=(SELF_K,))
+        self.params: Any = SimpleNamespace(
+            index=index.Config(root=str(folder / "images")),
+            encode=encode.Config(checkpoint=checkpoint, canvas=(128, 192)),
+            extract=extract.Config(taps=(SELF_K, CROSS), words=("person",)),
+            train=train.Config(taps=taps, epochs=6),
+            evaluate=report.Config(),
+            report=report.Config(queries=4, results=5, scenes=2),
+            runtime=self.job.runtime,
+        )
+
+    @property
+    def evidence(self) -> Evidence:
+        return Evidence(self.params, self.job)
+
+    def write(self, name: str, content: object) -> None:
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(content))
+
+    def table(self, name: str, columns: dict[str, Any]) -> None:
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(pa.table(columns), path)
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
+    monkeypatch.chdir(tmp_path)
+    made = Run(tmp_path)
+    scenes = draw_scenes(made)
+    write_results(made, scenes)
+    write_store(made, scenes)
+    yield made
+
+
+def draw_scenes(run: Run) -> dict[str, Annotations]:
+    """Twelve scenes of four persons each, every other one in the test split; two have hostile names."""
+    rng = np.random.default_rng(3)
+    scenes, persons = [], {}
+    colours = [tuple(int(v) for v in rng.integers(40, 220, 3)) for _ in range(PEOPLE)]
+    for number in range(12):
+        name = (
+            f"c{number % 3 + 1}_{number:03}.png" if number not in (1, 3) else f"{number}{HOSTILE.replace('/', '')}.png"
+        )
+        image = Image.new("RGB", SIZE[::-1], (150 + 8 * (number % 3), 150, 140))
+        boxes = []
+        for who in range(PEOPLE):
+            left, top = 12 + 56 * who + int(rng.integers(0, 8)), 30 + int(rng.integers(0, 30))
+            boxes.append([left, top, left + 34, top + 86])
+            draw = ImageDraw.Draw(image)
+            draw.ellipse([left + 9, top, left + 25, top + 20], fill=(224, 180, 150))
+            draw.rectangle([left + 3, top + 20, left + 31, top + 54], fill=colours[who])
+            draw.rectangle([left + 7, top + 54, left + 27, top + 86], fill=colours[(who + 1) % PEOPLE])
+        path = run.folder / "images" / name
+        path.parent.mkdir(exist_ok=True)
+        image.save(path)
+        split = "test" if number % 2 else "train"
+        scenes.append(
+            Scene(
+                scene_id=name,
+                split=split,
+                path=name,
+                width=SIZE[1],
+                height=SIZE[0],
+                digest=f"{number:064x}",
+                camera=number % 3,
+            )
+        )
+        persons[name] = Annotations(np.array(boxes, np.float32), np.arange(PEOPLE))
+    tests = [scene for scene in scenes if scene.split == "test"]
+    queries = tuple(
+        Query(
+            query_id=f"q{n}{HOSTILE}" if n == 0 else f"q{n}",
+            scene_id=s.scene_id,
+            box=persons[s.scene_id].boxes[n % PEOPLE],
+            identity=n % PEOPLE,
+        )
+        for n, s in enumerate(tests)
+    )
+    write_index(
+        SearchIndex(scenes=tuple(scenes), annotations=persons, queries=queries, galleries=(), report={}),
+        run.folder / "data/index",
+    )
+    return {scene.scene_id: persons[scene.scene_id] for scene in tests}
+
+
+def write_results(run: Run, scenes: dict[str, Annotations]) -> None:
+    """Training curves, detections with embeddings, rankings, scores and a sweep."""
+    rng = np.random.default_rng(5)
+    centres = rng.normal(size=(PEOPLE, 16))
+    ids, boxes, people = [], [], []
+    for name, found in scenes.items():
+        for who, box in enumerate(found.boxes):
+            if (len(ids) + who) % 7 != 3:  # somebody is missed now and then
+                ids.append(name), boxes.append(box + rng.normal(size=4)), people.append(who)
+        ids.append(name), boxes.append(np.array([2, 2, 30, 40.0])), people.append(-1)
+    vectors = np.array([centres[who] if who >= 0 else rng.normal(size=16) for who in people]) + 0.7 * rng.normal(
+        size=(len(ids), 16)
+    )
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    scores = rng.uniform(0.5, 1, len(ids)).astype(np.float32)
+    embeddings = pa.FixedSizeListArray.from_arrays(pa.array(vectors.astype(np.float32).ravel()), 16)
+    run.table(
+        "results/evaluate/detections.parquet",
+        {"scene_id": ids, **box_columns(np.array(boxes)), "score": scores, "embedding": embeddings},
+    )
+
+    queries = list(run.evidence.queries.values())
+    ranking: dict[str, list[Any]] = {
+        name: [] for name in ("query_id", "rank", "scene_id", "box", "similarity", "correct")
+    }
+    for query in queries:
+        mean = centres[query.identity] / np.linalg.norm(centres[query.identity])
+        order = [k for k in np.argsort(-(vectors @ mean)) if ids[k] != query.scene_id][:8]
+        for rank, k in enumerate(order, start=1):
+            values = (query.query_id, rank, ids[k], boxes[k], float(vectors[k] @ mean), people[k] == query.identity)
+            for column, value in zip(ranking.values(), values, strict=True):
+                column.append(value)
+    ranking.update(box_columns(np.array(ranking.pop("box"))))
+    run.table("results/evaluate/ranking.parquet", ranking)
+    names = [query.query_id for query in queries]
+    run.table("results/evaluate/per_query.parquet", {"query_id": names, "ap": np.linspace(0.9, 0.2, len(names))})
+    run.write(
+        "results/evaluate/metrics.json",
+        {
+            "detection": {"ap": 0.712, "recall": 0.8},
+            "search": {"map": 0.412, "top1": 0.5, "top5": 0.8, "top10": 0.9, "queries": len(names)},
+            "chance": {"map": 0.07, "top1": 0.05},
+            "baseline": {"map": 0.31, "top1": 0.4},
+        },
+    )
+    run.write(
+        "results/train/metrics.json",
+        {"images": 6, "epochs": 6, "steps": 60, "seconds": 31.0, "seconds_waiting": 1.2, "parameters": 123456},
+    )
+    with (run.folder / "results/train/losses.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(
+            ["step", "epoch", "lr", "total", "rpn_cls", "rpn_reg", "prop_cls", "prop_reg", "reid", "grad_norm"]
+        )
+        for step in range(60):
+            parts = np.exp(-step / 25) * np.array([0.6, 0.2, 0.5, 0.1, 3.0]) * rng.uniform(0.8, 1.2, 5)
+            writer.writerow([step, step // 10, 1e-4, parts.sum(), *parts, 1.0])
+    run.table(
+        "results/sweep/table.parquet",
+        {
+            "variant": ["base", HOSTILE, "no msfrn", "t = 100"],
+            "timestep": [0, 0, 0, 100],
+            "taps": ["all", "level 3", "all", "all"],
+            "detection_ap": [0.71, 0.69, 0.7, 0.55],
+            "map": [0.412, 0.33, 0.38, 0.21],
+            "top1": [0.5, 0.4, 0.45, 0.2],
+            "seconds": [31.0, 22.0, 29.5, 100.0],
+        },
+    )
+
+
+def write_store(run: Run, scenes: dict[str, Annotations]) -> None:
+    """Manifests and receipts without the arrays: what the page reads of a store."""
+    for split in ("train", "test"):
+        for group, name, shape in (
+            (f"{split}/identity/aaaa", "moments", [16, 24, 8]),
+            (f"{split}/identity/bbbb/t0", f"{SELF_K}@int8", [16, 24, 320]),
+        ):
+            entry = {
+                "path": f"{group}/{name}",
+                "id": "0123456789",
+                "name": name,
+                "encoding": "int8",
+                "shape": shape,
+                "images": 6,
+                "nbytes": 500_000,
+            }
+            place = "encode" if name == "moments" else "extract"
+            inner = "identity.json" if name == "moments" else f"identity/base/t0/{name}.json"
+            run.write(f"data/features/manifests/{place}/{split}/{inner}", {"version": 1, "arrays": [entry]})
+            run.write(f"data/features/receipts/{group}/0.0.json", {"info": {"seconds": 4.5}})

@@ -1,0 +1,155 @@
+import json
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import pytest
+
+from stages import report
+from stages.page.evidence import NotThereError
+from tests.page.conftest import HOSTILE, Run
+
+PAGE = "results/report/index.html"
+ADDRESS = {"src", "href", "srcset", "action", "poster", "data", "formaction", "xlink:href"}
+VOID = {"meta", "link", "img", "br", "hr", "input"}
+
+
+class Reader(HTMLParser):
+    """Elements with their attributes, and whether every element that was opened was closed."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.text: list[str] = []
+        self._open: list[str] = []
+        self.feed(html)
+        assert not self._open, self._open
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self._open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self._open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text.append(data)
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.elements if name == tag]
+
+
+@pytest.fixture
+def page(run: Run) -> Reader:
+    report.run(run.params, run.job)
+    return Reader((run.folder / PAGE).read_text())
+
+
+def test_the_first_screen_says_what_was_run_and_how_good_it_is(page: Reader) -> None:
+    text = " ".join(" ".join(page.text).split())
+    assert "41.2 %" in text
+    assert "5.9 × chance, 1.3 × colour histograms" in text
+    assert "71.2 %" in text
+    assert "6 epochs on 6 scenes, searched in 6" in text
+    assert "canvas 192 × 128" in text
+
+
+def test_what_the_cache_saved_is_reckoned_from_receipts(page: Reader) -> None:
+    text = " ".join(" ".join(page.text).split())
+    assert "2 MB" in text
+    assert "18 s" in text
+    assert "anew takes 9 s; from the cache training waits 0.2 s" in text
+    assert "1.0 epochs of training" in text
+    assert "it saved 44 s" in text
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "words"),
+    [("builtin:random", "random weights"), ("builtin:streets", "drawn masks"), ("some/model", None)],
+)
+def test_the_page_says_what_its_maps_are_worth(run: Run, checkpoint: str, words: str | None) -> None:
+    run.params.encode = replace(run.params.encode, checkpoint=checkpoint)
+    report.run(run.params, run.job)
+    notes = re.findall(r'role="note">(.*?)</p>', (run.folder / PAGE).read_text(), re.DOTALL)
+    assert [words in note for note in notes] == [True] if words else notes == []
+
+
+def test_nothing_points_outside_the_file(page: Reader) -> None:
+    for tag, attributes in page.elements:
+        for name in ADDRESS & attributes.keys():
+            assert (attributes[name] or "").startswith(("data:", "#")), (tag, attributes)
+        assert "http" not in (attributes.get("style") or "")
+    html = "".join(page.text)
+    assert "@import" not in html
+    assert "url(" not in html.replace("url(#", "")
+
+
+def test_hostile_names_are_text_and_nothing_else(page: Reader) -> None:
+    assert len(page.all("script")) == 1
+    assert not [name for _, attributes in page.elements for name in attributes if name.startswith("on")]
+    assert f"Query q0{HOSTILE}" in "".join(page.text)
+    assert any(HOSTILE.replace("/", "") in (image["alt"] or "") for image in page.all("img"))
+
+
+def test_a_reader_who_cannot_see_is_told_the_same(page: Reader) -> None:
+    assert all(image.get("alt") for image in page.all("img"))
+    assert page.all("html")[0]["lang"] == "en"
+    assert len(page.all("main")) == len(page.all("h1")) == len(page.all("nav")) == 1
+    assert all(table in ("", None) or table for table in page.all("table"))
+    assert len(page.all("caption")) == len(page.all("table"))
+    ids = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
+    assert len(set(ids)) == len(ids)
+    for _, attributes in page.elements:
+        for name in ("aria-labelledby", "aria-describedby"):
+            assert name not in attributes or attributes[name] in ids
+        if (attributes.get("href") or "").startswith("#"):
+            assert attributes["href"][1:] in ids
+    levels = [int(tag[1]) for tag, _ in page.elements if re.fullmatch("h[1-6]", tag)]
+    assert all(after <= before + 1 for before, after in zip(levels, levels[1:], strict=False))
+
+
+def test_every_section_with_data_is_there_and_no_other(page: Reader) -> None:
+    anchors = [attributes["id"] for attributes in page.all("section") if attributes.get("class") == "part"]
+    expected = ["ranking", "training", "similarity", "failures", "timesteps", "taps", "sweep", "store", "recipe"]
+    assert anchors == expected
+
+
+def test_summary_and_threshold_stand_beside_the_page(run: Run) -> None:
+    report.run(run.params, run.job)
+    lines = (run.folder / "results/report/summary.txt").read_text().splitlines()
+    assert len(lines) == 4
+    assert lines[0].startswith("mAP 41.2")
+    assert PAGE in lines[-1]
+    threshold = json.loads((run.folder / "results/report/similarity.json").read_text())
+    assert threshold["false_match_rate"] == 0.01
+    assert -1 <= threshold["threshold"] <= 1
+
+
+def test_the_same_results_give_the_same_page(run: Run) -> None:
+    report.run(run.params, run.job)
+    first = (run.folder / PAGE).read_bytes()
+    report.run(run.params, run.job)
+    assert (run.folder / PAGE).read_bytes() == first
+    assert len(first) < 1e6
+
+
+def test_without_evaluation_the_command_that_is_missing_is_named(run: Run) -> None:
+    (run.folder / "results/evaluate/metrics.json").unlink()
+    with pytest.raises(NotThereError, match="diffps evaluate"):
+        report.run(run.params, run.job)
+    assert not (run.folder / PAGE).exists()
+
+
+def test_a_run_without_sweep_training_curves_and_times_still_has_its_page(run: Run) -> None:
+    for name in ("results/sweep/table.parquet", "results/train/losses.csv", "results/train/metrics.json"):
+        (run.folder / name).unlink()
+    for receipt in (run.folder / "data/features/receipts").rglob("*.json"):
+        receipt.write_text('{"info": {}}')
+    report.run(run.params, run.job)
+    text = (run.folder / PAGE).read_text()
+    assert "what it saved is not known" in text
+    assert 'id="sweep"' not in text
