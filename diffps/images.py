@@ -1,5 +1,8 @@
 """Where images enter: any file that Pillow reads, as the RGB picture a viewer would show."""
 
+import hashlib
+import io
+import struct
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,18 +24,27 @@ def load_image(path: Path | str) -> NDArray[np.uint8]:
 
     Grey, palette, 16-bit, CMYK and alpha become 8-bit RGB. Raises ImageError for what cannot be decoded whole.
     """
+    return decode_image(_read(path), path)
+
+
+def load_scene(path: Path | str, digest: str) -> NDArray[np.uint8]:
+    """As :func:`load_image`, of the file whose SHA-256 is ``digest``. Raises ImageError when it holds something else."""
+    data = _read(path)
+    if hashlib.sha256(data).hexdigest() != digest:
+        raise ImageError(f"{path}: changed since it was indexed; run `diffps index` again")
+    return decode_image(data, path)
+
+
+def decode_image(data: bytes, path: Path | str) -> NDArray[np.uint8]:
+    """As :func:`load_image`, from the bytes of the file; ``path`` is what an error calls it."""
     from PIL import Image, ImageOps
 
     try:
-        with Image.open(path) as file:
-            image = ImageOps.exif_transpose(file)
-            return np.array(_to_rgb(image))
-    except FileNotFoundError as error:
-        raise ImageError(f"{path}: no such image") from error
-    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
-        size = Path(path).stat().st_size
-        reason = "the file is empty" if size == 0 else f"{type(error).__name__}: {error}"
-        raise ImageError(f"{path}: not a readable image of {size} bytes ({reason}); replace it or drop it") from error
+        with Image.open(io.BytesIO(data)) as file:
+            return np.array(_to_rgb(ImageOps.exif_transpose(file)))
+    except (OSError, ValueError, SyntaxError, EOFError, struct.error, Image.DecompressionBombError) as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split()) if data else "the file is empty"
+        raise ImageError(f"{path}: not a readable image ({reason}); replace it or drop it") from error
 
 
 def decoder() -> str:
@@ -54,6 +66,13 @@ def to_canvas_tensor(image: NDArray[np.uint8], canvas: Canvas, view: View = "ide
     size = (canvas.height, canvas.width)
     stretched = F.interpolate(pixels, size, mode="bilinear", align_corners=False, antialias=False)[0]
     return stretched.flip(2) if view == "hflip" else stretched
+
+
+def _read(path: Path | str) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise ImageError(f"{path}: no readable file ({error.strerror})") from error
 
 
 def _to_rgb(image: "PILImage") -> "PILImage":

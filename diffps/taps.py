@@ -57,6 +57,11 @@ def tap_table(config: UNetConfig) -> dict[str, TapSpec]:
     return {tap.id: tap for tap in _walk(config)}
 
 
+def map_name(tap: str, word: str) -> str:
+    """Name of a cross-attention map for one word or phrase: ``<tap>.<word>``, blanks as hyphens."""
+    return f"{tap}.{'-'.join(word.split())}"
+
+
 @cache
 def standard_taps() -> dict[str, TapSpec]:
     """The 229 taps of SD 2.1; the ids hold for every checkpoint of the topology, whatever its widths."""

@@ -1,0 +1,76 @@
+"""Several processes or machines: one model a worker, one whole shard a task, through dask.distributed."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from diffps.errors import ConfigError
+from stages.job import Job, RuntimeConfig, StoppedError, Tracker
+from stages.shards import Place
+
+if TYPE_CHECKING:
+    from distributed import Client, Future
+
+    from cache import ShardTask
+    from stages.params import Params
+
+TASKS_PER_WORKER = 2  # one to do, one waiting; few, so that a request to stop takes effect soon
+
+
+@contextmanager
+def cluster(runtime: RuntimeConfig) -> "Iterator[Client | None]":
+    """Client of ``runtime.scheduler``: None when it is empty, a cluster of N processes here for ``local:N``, else the
+    scheduler at that address. Raises ConfigError."""
+    if not runtime.scheduler:
+        yield None
+        return
+    from distributed import Client, LocalCluster
+
+    kind, _, number = runtime.scheduler.partition(":")
+    if kind == "local":
+        if not (number.isascii() and number.isdigit() and int(number)):
+            raise ConfigError(f"runtime.scheduler {runtime.scheduler!r}: expected local:N or an address")
+        workers = LocalCluster(n_workers=int(number), threads_per_worker=1, processes=True, dashboard_address=None)
+        with workers, Client(workers) as client:
+            yield client
+        return
+    try:
+        client = Client(runtime.scheduler, timeout="10s")
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"runtime.scheduler {runtime.scheduler!r}: no scheduler answers there ({error})") from error
+    with client:
+        yield client
+
+
+def write_on_cluster(
+    client: "Client",
+    stage: str,
+    params: "Params",
+    job: Job,
+    place: Place,
+    tasks: "Sequence[ShardTask]",
+    tracker: Tracker,
+) -> None:
+    """Have ``tasks`` done by the workers while this process keeps the lock. A killed worker's shards are done again.
+
+    Raises what a task raised; StoppedError once the shards at hand are safe.
+    """
+    from distributed import as_completed
+
+    from stages.worker import ModelPlugin, write_shard
+
+    client.register_plugin(ModelPlugin(stage, params, job.runtime))
+    remaining = iter(tasks)
+
+    def submit(count: int) -> "list[Future[tuple[int, int]]]":
+        # Not pure: what counts is what is written, so no task may be answered from an earlier one's result.
+        return [client.submit(write_shard, stage, place, task, pure=False) for task in islice(remaining, count)]
+
+    under_way = as_completed(submit(TASKS_PER_WORKER * len(client.scheduler_info()["workers"])))
+    for future in under_way:
+        tracker.advance(*future.result())
+        if not job.stopping:
+            under_way.update(submit(1))
+    if next(remaining, None) is not None:
+        raise StoppedError

@@ -1,0 +1,165 @@
+"""One pass of the UNet: what defines it, and the UNet that runs it. Extraction and the live source share both."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from cache import ArraySpec, Basis, Encoding, fingerprint, fit_basis, parse_encoding
+from cache.encodings import Project
+from diffps.backbone.capture import Request
+from diffps.backbone.checkpoint import load_checkpoint
+from diffps.backbone.frozen import Extractor, on_device, torch_dtype
+from diffps.backbone.latents import NoiseKey, scaled_latents
+from diffps.backbone.prompts import PromptEncoder
+from diffps.records import Split, View
+from diffps.taps import TapSpec, check_taps, map_name
+from stages.job import RuntimeConfig
+from stages.recipes import latent_recipe, map_spec, pass_recipe, tap_spec
+from stages.shards import chunks, padded
+
+if TYPE_CHECKING:
+    from stages.params import Params
+
+CPU_BATCH = 4  # 1.45 times the images per second of one by one on two cores; more gives nothing
+BASIS_POSITIONS = 1024  # per image
+
+
+class Pass:
+    """Checkpoint, prompt, recipes and arrays of section ``extract``. Loads the text side, not the UNet.
+
+    ``root`` is the store's folder. Raises CheckpointError, UnknownTapError, PromptError.
+    """
+
+    def __init__(self, params: "Params", root: Path) -> None:
+        encode, extract = params.encode, params.extract
+        self.params, self._root = params, root
+        self.checkpoint = load_checkpoint(encode.checkpoint, encode.revision, extract.unet)
+        check_taps(extract.taps, self.checkpoint.taps)
+        encoder = PromptEncoder(self.checkpoint)
+        self.prompt = encoder.encode(extract.prompt, extract.words)
+        self._pad_token = encoder.pad_token
+
+    def recipe(self, view: View) -> dict[str, Any]:
+        """What decides the pass over one view."""
+        latent = latent_recipe(self.params.encode, self.checkpoint, view)
+        return pass_recipe(latent, self.params.extract, self.checkpoint, self.prompt, self._pad_token)
+
+    def specs(self, split: Split, view: View, timestep: int) -> dict[str, ArraySpec]:
+        """Every array of one split, view and timestep, by the name heads use."""
+        extract, recipe = self.params.extract, self.recipe(view)
+        specs = {}
+        for tap in (self.checkpoint.taps[name] for name in extract.taps):
+            if tap.kind == "grid":
+                encoding = self.encoding(tap, timestep)
+                specs[tap.id] = tap_spec(tap, recipe, split, view, timestep, encoding)
+                continue
+            for word, span in self.prompt.spans.items():
+                spec = map_spec(tap, recipe, split, view, timestep, word, span, extract.head)
+                specs[map_name(tap.id, word)] = spec
+        return specs
+
+    def encoding(self, tap: TapSpec, timestep: int) -> Encoding:
+        """The encoding of a grid tap; ``project:k`` has a basis once :meth:`fit` has run."""
+        encoding = parse_encoding(self.params.extract.encoding)
+        if not isinstance(encoding, Project):
+            return encoding
+        path = self._basis_file(tap.id, timestep)
+        if not path.is_file():
+            return encoding
+        with np.load(path) as arrays:
+            return Project(encoding.k, Basis(arrays["mean"], arrays["vectors"]))
+
+    def unfitted(self, *timesteps: int) -> list[int]:
+        """Those of ``timesteps`` at which ``project:k`` still lacks the basis of a tap."""
+        extract = self.params.extract
+        if not isinstance(parse_encoding(extract.encoding), Project):
+            return []
+        grids = [tap for tap in extract.taps if self.checkpoint.taps[tap].kind == "grid"]
+        return [t for t in timesteps if not all(self._basis_file(tap, t).is_file() for tap in grids)]
+
+    def fit(
+        self,
+        runner: "PassRunner",
+        images: Sequence[tuple[NoiseKey, NDArray[Any]]],
+        timesteps: Sequence[int],
+        batch: int,
+    ) -> None:
+        """Fit the bases of ``project:k`` on ``images``: (key, moments) of training images, identity view."""
+        encoding = parse_encoding(self.params.extract.encoding)
+        assert isinstance(encoding, Project)
+        for timestep in self.unfitted(*timesteps):
+            generator = np.random.default_rng(self.params.extract.seed)
+            samples: dict[str, list[NDArray[Any]]] = {}
+            for chunk in chunks(images, batch):
+                for features in runner.features(chunk, timestep, batch):
+                    for name, value in features.items():
+                        if name in self.checkpoint.taps:
+                            rows = value.reshape(-1, value.shape[-1])
+                            chosen = generator.permutation(len(rows))[:BASIS_POSITIONS]
+                            samples.setdefault(name, []).append(rows[chosen])
+            for tap, parts in samples.items():
+                basis = fit_basis(np.concatenate(parts), encoding.k)
+                path = self._basis_file(tap, timestep)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                partial = path.with_suffix(".partial.npz")
+                np.savez(partial, mean=basis.mean, vectors=basis.vectors)
+                partial.replace(path)
+
+    def _basis_file(self, tap: str, timestep: int) -> Path:
+        name = fingerprint(self.recipe("identity"))
+        return self._root / "bases" / name / f"t{timestep}" / f"{tap}@{self.params.extract.encoding}.npz"
+
+
+class PassRunner:
+    """The UNet of a pass on its device."""
+
+    def __init__(self, setting: Pass, device: torch.device, compiled: bool = False) -> None:
+        checkpoint, extract = setting.checkpoint, setting.params.extract
+        vae = checkpoint.config("vae")
+        self._extract, self._device = extract, device
+        self._factors = float(vae["scaling_factor"]), float(vae.get("shift_factor") or 0.0)
+        unet = on_device(checkpoint.load_unet(torch_dtype(extract.dtype)), device)
+        request = Request(tuple(extract.taps), setting.prompt.spans, extract.head)
+        self._stack = ExitStack()
+        alphas = checkpoint.alphas_cumprod()
+        self._extractor = self._stack.enter_context(
+            Extractor(unet, checkpoint.taps, alphas, request, setting.prompt.embedding, compiled=compiled)
+        )
+
+    def close(self) -> None:
+        """Take the hooks off the UNet."""
+        self._stack.close()
+
+    def features(
+        self, images: Sequence[tuple[NoiseKey, NDArray[Any]]], timestep: int, batch: int
+    ) -> Iterator[dict[str, NDArray[Any]]]:
+        """Features of up to ``batch`` images, given as (key, moments (h, w, 8)), in one forward of ``batch`` places.
+
+        For each image {name: (H, W, C)}, float32, or float16 when the UNet computes in half precision.
+        """
+        extract = self._extract
+        moments = padded([torch.from_numpy(value) for _, value in images], batch)
+        if moments is None:
+            return
+        keys = [key for key, _ in images] + [NoiseKey("", "identity")] * (batch - len(images))
+        latents = scaled_latents(moments, extract.latent, keys, extract.seed, *self._factors)
+        found = self._extractor.features(latents, timestep, extract.noise, keys, extract.seed)
+        arrays = {name: _numpy(value[: len(images)]) for name, value in found.items()}
+        for row in range(len(images)):
+            yield {name: value[row] for name, value in arrays.items()}
+
+
+def unet_batch(runtime: RuntimeConfig, device: str) -> int:
+    """Images the UNet takes at once, to begin with: halved where they do not fit."""
+    return runtime.batch or (CPU_BATCH if device == "cpu" else runtime.shard)
+
+
+def _numpy(value: torch.Tensor) -> NDArray[Any]:
+    # The store has no bfloat16; what overflows float16 becomes infinite and is refused there.
+    value = value.half() if value.dtype == torch.bfloat16 else value
+    return value.contiguous().cpu().numpy()

@@ -1,0 +1,122 @@
+"""What decides every byte of the store, written down: recipes of the moments, of a pass and of its arrays."""
+
+from typing import TYPE_CHECKING
+
+from diffps.images import RESIZE_RULE, decoder
+from diffps.records import Split, View
+from diffps.taps import LATENT_STRIDE, TapSpec, map_name
+
+if TYPE_CHECKING:
+    from cache import ArraySpec, Encoding
+    from cache.fingerprint import JSON
+    from diffps.backbone.checkpoint import Checkpoint
+    from diffps.backbone.prompts import EncodedPrompt
+    from stages.encode import Config as EncodeConfig
+    from stages.extract import Config as ExtractConfig
+
+EXTRACTION_VERSION = 1  # raised whenever the same recipe would give other values
+MOMENTS = "moments"
+
+
+def latent_recipe(config: "EncodeConfig", checkpoint: "Checkpoint", view: View) -> "dict[str, JSON]":
+    """What decides the moments of an image."""
+    return {
+        "vae": checkpoint.digest("vae"),
+        "canvas": list(config.canvas),
+        "resize": RESIZE_RULE,
+        "decoder": decoder(),
+        "view": view,
+        "dtype": config.dtype,
+    }
+
+
+def pass_recipe(
+    latent: "dict[str, JSON]",
+    config: "ExtractConfig",
+    checkpoint: "Checkpoint",
+    prompt: "EncodedPrompt",
+    pad_token: tuple[str, int],
+) -> "dict[str, JSON]":
+    """What decides a pass through the UNet, but for the timestep and what is read."""
+    recipe: dict[str, JSON] = {
+        "latent": latent,
+        "unet": checkpoint.digest("unet"),
+        "text_encoder": checkpoint.digest("text_encoder"),
+        "schedule": checkpoint.schedule,
+        "prompt": config.prompt,
+        "token_ids": list(prompt.ids),
+        "pad_token": list(pad_token),
+        "latent_rule": config.latent,
+        "noise": config.noise,
+        "dtype": config.dtype,
+        "version": EXTRACTION_VERSION,
+    }
+    if config.noise == "seeded" or config.latent == "sample":
+        recipe["seed"] = config.seed
+    return recipe
+
+
+def moments_spec(config: "EncodeConfig", checkpoint: "Checkpoint", split: Split, view: View) -> "ArraySpec":
+    """The array of one split's moments."""
+    from cache import ArraySpec, GroupKey, fingerprint
+    from cache.encodings import Float32
+
+    recipe = latent_recipe(config, checkpoint, view)
+    height, width = (side // LATENT_STRIDE for side in config.canvas)
+    channels = 2 * int(checkpoint.config("vae")["latent_channels"])
+    group = GroupKey(split, view, fingerprint(recipe))
+    return ArraySpec(group, MOMENTS, (height, width, channels), Float32(), recipe)
+
+
+def tap_spec(
+    tap: TapSpec, recipe: "dict[str, JSON]", split: Split, view: View, timestep: int, encoding: "Encoding"
+) -> "ArraySpec":
+    """The array of a grid tap under one encoding."""
+    from cache import ArraySpec, tap_name
+
+    own: dict[str, JSON] = {"pass": recipe, "timestep": timestep, "tap": tap.id}
+    shape = (*_grid(recipe, tap), tap.channels)
+    return ArraySpec(_group(recipe, split, view, timestep), tap_name(tap.id, encoding), shape, encoding, own)
+
+
+def map_spec(
+    tap: TapSpec,
+    recipe: "dict[str, JSON]",
+    split: Split,
+    view: View,
+    timestep: int,
+    word: str,
+    span: tuple[int, int],
+    head: int | str,
+) -> "ArraySpec":
+    """The array of a cross-attention map for one word and head."""
+    from cache import ArraySpec
+    from cache.encodings import Float32
+
+    own: dict[str, JSON] = {
+        "pass": recipe,
+        "timestep": timestep,
+        "tap": tap.id,
+        "word": word,
+        "tokens": list(span),
+        "head": head,
+    }
+    shape = (*_grid(recipe, tap), 1)
+    return ArraySpec(_group(recipe, split, view, timestep), map_name(tap.id, word), shape, Float32(), own)
+
+
+def _group(recipe: "dict[str, JSON]", split: Split, view: View, timestep: int) -> "GroupKey":
+    from cache import GroupKey, fingerprint
+
+    return GroupKey(split, view, fingerprint(recipe), timestep)
+
+
+def _grid(recipe: "dict[str, JSON]", tap: TapSpec) -> tuple[int, int]:
+    latent = recipe["latent"]
+    assert isinstance(latent, dict)
+    height, width = latent["canvas"]
+    return height // tap.stride, width // tap.stride
+
+
+if TYPE_CHECKING:
+    from cache import GroupKey

@@ -1,0 +1,211 @@
+"""Where heads get features: from the store, or from the backbone now. Both give the same bytes.
+
+The live source sends what it computes through the store's encoding, in batches of the size that extraction uses.
+"""
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from cache import ArraySpec, Encoded, FeatureStore, SkippedImage, explain_difference
+from cache.encodings import Project
+from cache.errors import RecipeError
+from diffps.backbone.latents import NoiseKey
+from diffps.datasets.tables import read_scenes
+from diffps.features import Basis, Feature, FeatureShape, Ref
+from diffps.records import Split
+from stages.encode import LatentComputer
+from stages.extract import basis_sample, manifest_folder, stored_name, views_read
+from stages.index import INDEX_FOLDER
+from stages.job import Job
+from stages.passes import Pass, PassRunner, unet_batch
+from stages.shards import Skipped
+from stages.storage import store_root
+
+if TYPE_CHECKING:
+    from stages.params import Params
+
+RING_DEPTH = 3  # batches read ahead
+
+
+def open_source(
+    params: "Params",
+    job: Job,
+    *,
+    split: Split,
+    section: Literal["train", "evaluate"],
+    names: Sequence[str] | None = None,
+    timestep: int | None = None,
+) -> "CachedSource | LiveSource":
+    """The source that ``section`` asks for, over the views it needs.
+
+    ``names`` and ``timestep`` default to those of section ``train``. Raises NotCachedError, RecipeError, DamagedError,
+    CheckpointError.
+    """
+    wanted = tuple(params.train.taps.names if names is None else names)
+    config = params.train if section == "train" else params.evaluate
+    if config.source == "live":
+        return LiveSource(params, job, split, wanted, timestep)
+    return CachedSource(params, job, split, wanted, timestep)
+
+
+class CachedSource:
+    """Features from the store, which is compared with its manifests first; needs neither checkpoint nor images.
+
+    Raises NotCachedError naming what is missing, RecipeError when the store was filled under other params.
+    """
+
+    def __init__(
+        self, params: "Params", job: Job, split: Split, names: Sequence[str], timestep: int | None = None
+    ) -> None:
+        store = FeatureStore(store_root(job))
+        step = params.train.timestep if timestep is None else timestep
+        self._stored = {name: stored_name(name, params.extract.encoding) for name in names}
+        views: dict[str, list[ArraySpec]] = {}
+        for view in views_read(params, split):
+            folder = manifest_folder(store.root, split, view, params.extract.name, step)
+            views[view] = []
+            for name in self._stored.values():
+                manifest = folder / f"{name}.json"
+                views[view] += store.check(manifest)
+                _compare(params, views[view][-1], manifest)
+        self._reader = store.reader(views)
+        self._threads = job.runtime.readers
+        self._specs = {name: self._reader.spec(stored, "identity") for name, stored in self._stored.items()}
+        self._bases = {name: _basis(spec) for name, spec in self._specs.items()}
+
+    @property
+    def shapes(self) -> Mapping[str, FeatureShape]:
+        return {name: FeatureShape(*spec.shape) for name, spec in self._specs.items()}
+
+    def stream(self, batches: Iterable[Sequence[Ref]], names: Sequence[str]) -> Iterator[Mapping[str, Feature]]:
+        """See FeatureSource. Raises SkippedImage for an image that could not be read when its shard was written."""
+        stored = [self._stored[name] for name in names]
+        pin = torch.cuda.is_available()
+        ring = self._reader.ring(batches, stored, threads=self._threads, depth=RING_DEPTH, output="stored", pin=pin)
+        for slot in ring:
+            yield {
+                name: _feature(slot.values[array], slot.scales.get(array), self._bases[name])
+                for name, array in zip(names, stored, strict=True)
+            }
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        pass
+
+
+class LiveSource:
+    """Features computed now, from the image files: the same values as the store would give, encoding included.
+
+    Equal to the cached source bit by bit on the same device with the same ``runtime.batch``; else within rounding.
+    """
+
+    def __init__(
+        self, params: "Params", job: Job, split: Split, names: Sequence[str], timestep: int | None = None
+    ) -> None:
+        self._timestep = params.train.timestep if timestep is None else timestep
+        self._latents = LatentComputer(params, job.runtime)
+        device = self._latents.device
+        setting = Pass(params, store_root(job))
+        self._runner = PassRunner(setting, device, job.runtime.compile)
+        self._batch = unet_batch(job.runtime, device.type)
+        if setting.unfitted(self._timestep):
+            sample = basis_sample(read_scenes(INDEX_FOLDER, "train"), params.extract.seed)
+            images = self._moments([Ref(scene.scene_id) for scene in sample])
+            setting.fit(self._runner, images, [self._timestep], self._batch)
+        specs = setting.specs(split, "identity", self._timestep)
+        self._specs = {name: specs[name] for name in names}
+        self._bases = {name: _basis(spec) for name, spec in self._specs.items()}
+
+    @property
+    def shapes(self) -> Mapping[str, FeatureShape]:
+        return {name: FeatureShape(*spec.shape) for name, spec in self._specs.items()}
+
+    def stream(self, batches: Iterable[Sequence[Ref]], names: Sequence[str]) -> Iterator[Mapping[str, Feature]]:
+        """See FeatureSource. Works ahead so that the UNet's batches are full. Raises ImageError."""
+        asked: deque[Sequence[Ref]] = deque()
+        todo: list[Ref] = []
+        done: deque[dict[str, Encoded]] = deque()
+
+        def ready() -> Iterator[Mapping[str, Feature]]:
+            while asked and len(done) >= len(asked[0]):
+                rows = [done.popleft() for _ in asked.popleft()]
+                yield {name: self._join(name, rows) for name in names}
+
+        for batch in batches:
+            asked.append(batch)
+            todo += batch
+            while len(todo) >= self._batch:
+                done.extend(self._compute(todo[: self._batch], names))
+                del todo[: self._batch]
+            yield from ready()
+        done.extend(self._compute(todo, names))
+        yield from ready()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._runner.close()
+
+    def _compute(self, refs: Sequence[Ref], names: Sequence[str]) -> Iterator[dict[str, Encoded]]:
+        for features in self._runner.features(self._moments(refs), self._timestep, self._batch):
+            yield {name: self._specs[name].encoding.encode(features[name][None]) for name in names}
+
+    def _moments(self, refs: Sequence[Ref]) -> list[tuple[NoiseKey, NDArray[Any]]]:
+        found = []
+        for ref, moments in zip(refs, self._latents.moments(refs), strict=True):
+            if isinstance(moments, Skipped):
+                raise SkippedImage(f"scene {ref.scene_id!r}: {moments.reason}")
+            found.append((self._latents.key(ref), moments))
+        return found
+
+    def _join(self, name: str, rows: Sequence[Mapping[str, Encoded]]) -> Feature:
+        values = np.concatenate([row[name].values for row in rows])
+        scales = [row[name].scales for row in rows]
+        joined = None if scales[0] is None else np.concatenate([part for part in scales if part is not None])
+        return _feature(values, joined, self._bases[name])
+
+
+def _feature(values: NDArray[Any], scales: NDArray[Any] | None, basis: Basis | None) -> Feature:
+    return Feature(torch.from_numpy(values), None if scales is None else torch.from_numpy(scales), basis)
+
+
+def _basis(spec: ArraySpec) -> Basis | None:
+    if not isinstance(spec.encoding, Project) or spec.encoding.basis is None:
+        return None
+    basis = spec.encoding.basis
+    return Basis(torch.from_numpy(basis.mean), torch.from_numpy(basis.vectors))
+
+
+def _compare(params: "Params", spec: ArraySpec, manifest: Path) -> None:
+    """Raise RecipeError where the array was made under other params than these; weights are not looked at."""
+    extract = params.extract
+    recipe: Any = spec.recipe["pass"]
+    expected: dict[str, Any] = {
+        "canvas": list(params.encode.canvas),
+        "prompt": extract.prompt,
+        "latent_rule": extract.latent,
+        "noise": extract.noise,
+        "dtype": extract.dtype,
+    }
+    found = {name: recipe["latent"]["canvas"] if name == "canvas" else recipe[name] for name in expected}
+    if "seed" in recipe:
+        expected["seed"], found["seed"] = extract.seed, recipe["seed"]
+    if "head" in spec.recipe:
+        expected["head"], found["head"] = extract.head, spec.recipe["head"]
+    differing = explain_difference(expected, found)
+    if differing:
+        raise RecipeError(f"{manifest}: made under other params ({'; '.join(differing)}); run `diffps extract`")
