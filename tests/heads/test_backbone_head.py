@@ -1,0 +1,92 @@
+"""Heads carry torchvision's stages under torchvision's names."""
+
+import logging
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+from torchvision.models import convnext_base, resnet50
+
+from diffps.errors import CheckpointError
+from diffps.heads import backbone_head
+from diffps.heads.backbone_head import build_head, load_head_weights
+from diffps.heads.config import ModelConfig, ReIDConfig
+
+
+def filled(module: nn.Module) -> nn.Module:
+    """A module from the meta device with random numbers; only the stages compared are worth their memory."""
+    torch.manual_seed(0)
+    module = module.to_empty(device="cpu").eval()
+    for value in module.state_dict().values():
+        if value.is_floating_point():
+            value.uniform_(0.01, 0.1)
+    return module
+
+
+def test_resnet_head_is_torchvisions_layer4(tmp_path: Path) -> None:
+    with torch.device("meta"):
+        whole = resnet50(weights=None)
+    layer4 = filled(whole.layer4)
+    torch.save({f"layer4.{name}": value for name, value in layer4.state_dict().items()}, tmp_path / "resnet50.pth")
+    head = build_head("resnet50", 1024, 2048, 3).eval()
+    assert load_head_weights(head, ModelConfig(head_weights=str(tmp_path / "resnet50.pth")))
+    x = torch.randn(1, 1024, 6, 4)
+    with torch.no_grad():
+        assert torch.equal(head(x), layer4(x))
+
+
+def test_convnext_head_is_torchvisions_last_stage(tmp_path: Path) -> None:
+    with torch.device("meta"):
+        whole = convnext_base(weights=None)
+    stages = {number: filled(whole.features[number]) for number in (6, 7)}
+    state = {f"features.{n}.{name}": value for n, stage in stages.items() for name, value in stage.state_dict().items()}
+    save_file(state, tmp_path / "convnext.safetensors")
+    config = ModelConfig(
+        channels=512, head="convnext", head_channels=1024, head_weights=str(tmp_path / "convnext.safetensors")
+    )
+    head = build_head("convnext", 512, 1024, 3).eval()
+    assert load_head_weights(head, config)
+    x = torch.randn(1, 512, 6, 4)
+    with torch.no_grad():
+        assert torch.equal(head(x), stages[7](stages[6](x)))
+
+
+@pytest.mark.parametrize("kind", ["resnet50", "convnext"])
+def test_narrow_heads_halve_the_grid(kind: str) -> None:
+    assert build_head(kind, 16, 32, 2)(torch.randn(2, 16, 8, 6)).shape == (2, 32, 4, 3)
+
+
+def test_random_instead_of_imagenet_is_said_loudly(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    narrow = ModelConfig(channels=16, head_channels=32, reid=ReIDConfig())
+    with caplog.at_level(logging.WARNING, "diffps"):
+        assert not load_head_weights(build_head("resnet50", 16, 32, 3), narrow)
+    assert "RANDOM" in caplog.text
+    caplog.clear()
+
+    def unreachable(*args: object, **kwargs: object) -> None:
+        raise OSError("no network")
+
+    monkeypatch.setattr(backbone_head.ResNet50_Weights, "get_state_dict", unreachable)
+    with caplog.at_level(logging.WARNING, "diffps"):
+        assert not load_head_weights(build_head("resnet50", 1024, 2048, 3), ModelConfig())
+    assert "RANDOM" in caplog.text
+    assert "no network" in caplog.text
+    caplog.clear()
+    assert not load_head_weights(build_head("resnet50", 16, 32, 3), ModelConfig(head_weights="random"))
+    assert not caplog.text
+
+
+def test_wrong_weight_files_are_refused(tmp_path: Path) -> None:
+    head = build_head("resnet50", 16, 32, 1)
+    with pytest.raises(CheckpointError, match="no such file"):
+        load_head_weights(head, ModelConfig(head_weights=str(tmp_path / "nothing.pth")))
+    (tmp_path / "text.pth").write_text("no weights")
+    with pytest.raises(CheckpointError, match="not a file of weights"):
+        load_head_weights(head, ModelConfig(head_weights=str(tmp_path / "text.pth")))
+    torch.save({"layer4.0.conv1.weight": torch.zeros(3)}, tmp_path / "other.pth")
+    with pytest.raises(CheckpointError, match="does not fit"):
+        load_head_weights(head, ModelConfig(head_weights=str(tmp_path / "other.pth")))
