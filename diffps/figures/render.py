@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from diffps.figures.pictures import letterbox
 from diffps.figures.sheets import Chart, Line, Picture, Row, Sheet
@@ -90,12 +91,14 @@ def _chart(chart: Chart, *, title: bool = True) -> Figure:
         axes.annotate(label, (position, 1), (4, -2), xycoords=place, textcoords="offset points", va="top")
     if chart.log_y:
         axes.set_yscale("log")
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.yaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel(chart.x_label)
     axes.set_ylabel(chart.y_label)
     if len(chart.lines) + len(chart.bars) > 1:
-        axes.legend(frameon=False, loc="best", fontsize=9)
+        axes.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=3, fontsize=9, borderaxespad=0.2)
     if title:
-        axes.set_title(chart.title, loc="left", fontsize=11)
+        figure.suptitle(chart.title, x=0.01, ha="left", fontsize=11)
     return figure
 
 

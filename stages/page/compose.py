@@ -6,7 +6,7 @@ from typing import Any
 
 from diffps.figures.sheets import Chart, Sheet
 from stages.page.content import Headline, Page, Score, Section, Table
-from stages.page.cost import Cost, measure_cost, size_text, store_table, time_text
+from stages.page.cost import Cost, cost_chart, measure_cost, size_text, store_table, time_text
 from stages.page.evidence import Evidence, NotThereError
 from stages.page.figures import TITLES, make
 from stages.page.html import percent
@@ -49,6 +49,7 @@ def compose(evidence: Evidence) -> Page:
         scores=_scores(evidence),
         saving=cost.headlines(),
         saving_text=cost.text(),
+        saving_chart=cost_chart(cost),
         sections=_sections(evidence, cost),
     )
 

@@ -62,4 +62,5 @@ class Page:
     scores: Sequence[Score]
     saving: Sequence[Headline]
     saving_text: str
+    saving_chart: "Chart | None"
     sections: Sequence[Section]

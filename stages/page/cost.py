@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from diffps.figures.sheets import Chart, Line
 from stages.page.content import Headline, Table
 from stages.page.evidence import Evidence
 
@@ -64,6 +65,26 @@ class Cost:
             return each + "On this machine the cache does not pay: compute live."
         verb = "saved" if self.saved >= 0 else "is still short of breaking even by"
         return each + f"Over the {self.epochs} epochs of this head it {verb} {time_text(abs(self.saved))}."
+
+
+def cost_chart(cost: Cost) -> Chart | None:
+    """Seconds spent on features against epochs, with the cache and without; None where they were not recorded."""
+    if cost.train_seconds is None or cost.live_epoch is None or cost.cached_epoch is None:
+        return None
+    last = max(cost.epochs, round(1.5 * (cost.paid_after or 0)), 1)
+    live = [0.0, last * cost.live_epoch]
+    cached = [cost.train_seconds, cost.train_seconds + last * cost.cached_epoch]
+    return Chart(
+        title="Seconds spent on features",
+        x_label="epochs trained",
+        y_label="seconds",
+        lines=(Line(label="from the cache", x=[0, last], y=cached), Line(label="computed anew", x=[0, last], y=live)),
+        markers=() if cost.paid_after is None else ((cost.paid_after, "paid"),),
+        summary=(
+            f"After {last} epochs: {cached[1]:.0f} seconds from the cache, filling included; "
+            f"{live[1]:.0f} seconds computed anew."
+        ),
+    )
 
 
 def measure_cost(evidence: Evidence) -> Cost:
