@@ -7,6 +7,7 @@ import numpy as np
 from diffps.figures.sheets import Bar, Chart, Line
 
 MOST_POINTS = 400  # more than this is noise at the width of a page
+LOG_SPAN = 20  # values that differ by more are drawn on a logarithmic axis
 
 
 def loss_charts(columns: Mapping[str, Sequence[float]]) -> list[Chart]:
@@ -18,7 +19,8 @@ def loss_charts(columns: Mapping[str, Sequence[float]]) -> list[Chart]:
         lines = tuple(line for line in lines if len(line.x))
         if lines:
             ends = "; ".join(f"{line.label} from {line.y[0]:.3g} to {line.y[-1]:.3g}" for line in lines)
-            log = all(value > 0 for line in lines for value in line.y)
+            values = [value for line in lines for value in line.y]
+            log = min(values) > 0 and max(values) > LOG_SPAN * min(values)
             charts.append(
                 Chart(title=title, x_label="step", y_label="loss", lines=lines, log_y=log, summary=f"{title}: {ends}.")
             )

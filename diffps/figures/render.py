@@ -86,16 +86,14 @@ def _chart(chart: Chart, *, title: bool = True) -> Figure:
     for index, line in enumerate(chart.lines):
         _line(axes, line, index)
     for position, label in chart.markers:
-        axes.axvline(position, color=INK, linewidth=1, linestyle=(0, (2, 2)))
-        place = axes.get_xaxis_transform()
-        axes.annotate(label, (position, 1), (4, -2), xycoords=place, textcoords="offset points", va="top")
+        axes.axvline(position, color=INK, linewidth=1, linestyle=(0, (2, 2)), label=label)
     if chart.log_y:
         axes.set_yscale("log")
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.yaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel(chart.x_label)
     axes.set_ylabel(chart.y_label)
-    if len(chart.lines) + len(chart.bars) > 1:
+    if len(chart.lines) + len(chart.bars) + len(chart.markers) > 1:
         axes.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=3, fontsize=9, borderaxespad=0.2)
     if title:
         figure.suptitle(chart.title, x=0.01, ha="left", fontsize=11)

@@ -73,16 +73,16 @@ def similarity_chart(pairs: Similarity) -> Chart:
     low = float(min(pairs.same[0], pairs.different[0]))
     high = float(max(pairs.same[-1], pairs.different[-1]))
     edges = np.linspace(low, high + 1e-6, BINS + 1)
-    rate, found = f"{pairs.false_match_rate:.2%}".rstrip("0%").rstrip(".") + " %", f"{pairs.true_match_rate:.0%}"
+    rate, found = f"{100 * pairs.false_match_rate:.3g} %", f"{100 * pairs.true_match_rate:.3g} %"
     return Chart(
         title="Similarity of pairs",
         x_label="cosine similarity",
         y_label="density",
         lines=(
-            _histogram(f"different persons ({len(pairs.different):,} pairs)", pairs.different, edges),
-            _histogram(f"same person ({len(pairs.same):,} pairs)", pairs.same, edges),
+            _histogram(f"two persons ({len(pairs.different):,} pairs)", pairs.different, edges),
+            _histogram(f"one person ({len(pairs.same):,} pairs)", pairs.same, edges),
         ),
-        markers=((pairs.threshold, f"{pairs.threshold:.2f}"),),
+        markers=((pairs.threshold, f"threshold {pairs.threshold:.2f}"),),
         note=(
             f"At a threshold of {pairs.threshold:.3f}, {rate} of pairs of different persons are taken for one person, "
             f"and {found} of the pairs of one person are recognised. Only pairs from two different scenes count."

@@ -92,8 +92,8 @@ def _scores(evidence: Evidence) -> list[Score]:
         )
     ]
     for key, name in (("dgrpn_off", "DGRPN off"), ("baseline", "Colour histograms"), ("chance", "Chance")):
-        if key in found:
-            entry = found[key]
+        entry = found.get(key)
+        if entry is not None:
             rows.append(Score(name=name, mean_precision=entry.get("map"), top1=entry.get("top1")))
     return rows
 

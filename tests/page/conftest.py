@@ -3,6 +3,7 @@
 import csv
 import json
 from collections.abc import Iterator
+from contextlib import chdir, contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -59,14 +60,21 @@ class Run:
         pq.write_table(pa.table(columns), path)
 
 
+@contextmanager
+def made_up_run(folder: Path) -> Iterator[Run]:
+    """The run in a folder, which is the working directory meanwhile: stages read and write below it."""
+    made = Run(folder)
+    with chdir(folder):
+        scenes = draw_scenes(made)
+        write_results(made, scenes)
+        write_store(made, scenes)
+        yield made
+
+
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
-    monkeypatch.chdir(tmp_path)
-    made = Run(tmp_path)
-    scenes = draw_scenes(made)
-    write_results(made, scenes)
-    write_store(made, scenes)
-    yield made
+def run(tmp_path: Path) -> Iterator[Run]:
+    with made_up_run(tmp_path) as made:
+        yield made
 
 
 def draw_scenes(run: Run) -> dict[str, Annotations]:

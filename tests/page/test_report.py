@@ -2,12 +2,13 @@ import json
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
+from itertools import pairwise
 
 import pytest
 
 from stages import report
 from stages.page.evidence import NotThereError
-from tests.page.conftest import HOSTILE, Run
+from tests.page.conftest import HOSTILE, Run, made_up_run
 
 PAGE = "results/report/index.html"
 ADDRESS = {"src", "href", "srcset", "action", "poster", "data", "formaction", "xlink:href"}
@@ -43,10 +44,11 @@ class Reader(HTMLParser):
         return [attributes for name, attributes in self.elements if name == tag]
 
 
-@pytest.fixture
-def page(run: Run) -> Reader:
-    report.run(run.params, run.job)
-    return Reader((run.folder / PAGE).read_text())
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Reader:
+    with made_up_run(tmp_path_factory.mktemp("run")) as run:
+        report.run(run.params, run.job)
+        return Reader((run.folder / PAGE).read_text())
 
 
 def test_the_first_screen_says_what_was_run_and_how_good_it_is(page: Reader) -> None:
@@ -109,7 +111,7 @@ def test_a_reader_who_cannot_see_is_told_the_same(page: Reader) -> None:
         if (attributes.get("href") or "").startswith("#"):
             assert attributes["href"][1:] in ids
     levels = [int(tag[1]) for tag, _ in page.elements if re.fullmatch("h[1-6]", tag)]
-    assert all(after <= before + 1 for before, after in zip(levels, levels[1:], strict=False))
+    assert all(after <= before + 1 for before, after in pairwise(levels))
 
 
 def test_every_section_with_data_is_there_and_no_other(page: Reader) -> None:
