@@ -1,9 +1,11 @@
 """Files that are either whole or not there."""
 
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
 from shutil import rmtree
+from typing import Any
 
 
 def replace_file(path: Path, write: Callable[[Path], None]) -> None:
@@ -17,6 +19,24 @@ def replace_file(path: Path, write: Callable[[Path], None]) -> None:
         _sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """``value`` as indented JSON, in place whole."""
+
+    def write(temporary: Path) -> None:
+        temporary.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+
+    replace_file(path, write)
+
+
+def replace_text(path: Path, text: str) -> None:
+    """:func:`replace_file` with ``text`` in UTF-8."""
+
+    def write(temporary: Path) -> None:
+        temporary.write_text(text, encoding="utf-8")
+
+    replace_file(path, write)
 
 
 def replace_folder(path: Path, write: Callable[[Path], None]) -> None:

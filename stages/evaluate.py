@@ -1,0 +1,145 @@
+"""Search the test gallery with a trained head and score it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from diffps.errors import ConfigError
+from stages.index import INDEX_FOLDER
+from stages.job import Job
+
+if TYPE_CHECKING:
+    from diffps.features import FeatureSource
+    from diffps.metrics.galleries import SearchTask
+    from diffps.model import PersonSearcher
+    from stages.params import Params
+    from stages.scoring import SearchSet
+
+FOLDER = Path("results/evaluate")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CBGMConfig:
+    """Context bipartite graph matching over the scenes of the ``k1`` most similar detections, with the query and the
+    ``k2`` - 1 most confident other people of its scene. SeqNet's values: 10, 3 for CUHK-SYSU; 30, 4 for PRW."""
+
+    k1: int
+    k2: int
+
+    def __post_init__(self) -> None:
+        if self.k1 < 1 or self.k2 < 1:
+            raise ConfigError(f"cbgm.k1 {self.k1}, cbgm.k2 {self.k2}: must be at least 1")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Config:
+    """Section ``evaluate`` of params.yaml.
+
+    ``gallery``: all, same_camera or cross_camera; or one that the dataset lists (CUHK-SYSU: 50 to 4000, occlusion,
+    resolution). ``convention``: what counts as found, and where ground truth is read (see diffps.metrics.search).
+    ``gt_boxes``: true boxes take the place of detections. ``score_threshold``: detections below it are not ranked.
+    ``ranking``: how many of each query's most similar detections are written. ``baseline``: also score colour
+    histograms of true boxes, which reads the images.
+    """
+
+    source: Literal["cached", "live"] = "cached"
+    head: str = "results/train/head"
+    convention: Literal["protocol", "labels"] = "protocol"
+    gallery: str = "all"
+    gt_boxes: bool = False
+    cbgm: CBGMConfig | None = None
+    score_threshold: float = 0.5
+    ranking: int = 20
+    batch: int = 4
+    baseline: bool = True
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.score_threshold < 1:
+            raise ConfigError(f"evaluate.score_threshold {self.score_threshold}: must be in [0, 1)")
+        if self.ranking < 1 or self.batch < 1:
+            raise ConfigError(f"evaluate.ranking {self.ranking}, batch {self.batch}: must be at least 1")
+
+
+def run(params: "Params", job: Job) -> None:
+    """Score the head at ``evaluate.head`` into results/evaluate. Raises CheckpointError, DatasetError, CacheError."""
+    from diffps.metrics.baselines import chance_level
+    from diffps.model import PersonSearcher
+    from stages.scoring import open_task, read_search_set, score_colours, write_metrics
+    from stages.sources import open_source
+
+    config = params.evaluate
+    searcher = PersonSearcher.from_pretrained(config.head)
+    test = read_search_set(INDEX_FOLDER)
+    task = open_task(config, test, INDEX_FOLDER)
+    with open_source(params, job, split="test", section="evaluate", names=searcher.taps.names) as source:
+        found, metrics = _evaluate(params, job, {"head": searcher}, source, {"head": FOLDER}, test, task)["head"]
+    metrics["chance"] = chance_level(task, found.boxes, found.scenes)
+    if config.baseline:
+        metrics["baseline"] = score_colours(task, test, Path(params.index.root), job)
+    found.write_exchange(FOLDER, test)
+    write_metrics(metrics, FOLDER)
+    job.say(_line(metrics), **metrics)
+
+
+def dry_run(params: "Params", job: Job) -> str:
+    """What would be read, searched and written."""
+    from diffps.datasets.tables import read_queries, read_scenes
+
+    config = params.evaluate
+    scenes, queries = len(read_scenes(INDEX_FOLDER, "test")), len(read_queries(INDEX_FOLDER))
+    return (
+        f"evaluate: head {config.head} on {scenes} test scenes ({config.source} features), {queries} queries, "
+        f"gallery {config.gallery}, convention {config.convention} -> {FOLDER}"
+    )
+
+
+def evaluate_searchers(
+    params: "Params",
+    job: Job,
+    searchers: Mapping[str, "PersonSearcher"],
+    source: "FeatureSource",
+    folders: Mapping[str, Path],
+) -> dict[str, dict[str, Any]]:
+    """Score several heads over one reading of the gallery: each batch is read and expanded once.
+
+    Head ``name`` writes detections, queries, ranking, per_query.parquet and metrics.json into ``folders[name]``; given
+    back is each one's content of metrics.json: ``detection`` (ap, recall, precision, ap_small, ap_labelled,
+    recall_labelled) and ``search`` (map, top1, top5, top10, recall, queries, queries_without_positives, gallery, ...).
+    """
+    from stages.scoring import open_task, read_search_set
+
+    test = read_search_set(INDEX_FOLDER)
+    task = open_task(params.evaluate, test, INDEX_FOLDER)
+    results = _evaluate(params, job, searchers, source, folders, test, task)
+    return {name: metrics for name, (_, metrics) in results.items()}
+
+
+def _evaluate(
+    params: "Params",
+    job: Job,
+    searchers: Mapping[str, "PersonSearcher"],
+    source: "FeatureSource",
+    folders: Mapping[str, Path],
+    test: "SearchSet",
+    task: "SearchTask",
+) -> dict[str, tuple[Any, dict[str, Any]]]:
+    from stages.devices import choose_device
+    from stages.inference import search_gallery
+    from stages.scoring import score_head, write_metrics
+
+    results = {}
+    device = choose_device(job.runtime)
+    for name, found in search_gallery(params.evaluate, job, searchers, source, test, device).items():
+        metrics = score_head(params.evaluate, task, test, found, folders[name])
+        write_metrics(metrics, folders[name])
+        results[name] = (found, metrics)
+    return results
+
+
+def _line(metrics: Mapping[str, Any]) -> str:
+    search, detection = metrics["search"], metrics["detection"]
+    return (
+        f"evaluate: mAP {search['map']:.1%}, top-1 {search['top1']:.1%} of {search['queries']} queries "
+        f"(chance {metrics['chance']['map']:.1%}); detection AP {detection['ap']:.1%}, recall {detection['recall']:.1%}"
+    )
