@@ -216,7 +216,7 @@ class OIM:
 
 
 def roi_align(x: Array, box: Array, grid: tuple[int, int], scale: float, ratio: int) -> Array:
-    """One RoI of one map (C, H, W): means of ratio x ratio bilinear samples per cell; corners are not shifted by half."""
+    """One RoI of one map (C, H, W): means of ratio x ratio bilinear samples per cell, corners not shifted."""
     height, width = x.shape[1:]
     x1, y1, x2, y2 = box * scale
     cell_w, cell_h = max(x2 - x1, 1.0) / grid[1], max(y2 - y1, 1.0) / grid[0]
