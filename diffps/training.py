@@ -155,7 +155,7 @@ class HeadTrainer:
             if broken or not math.isfinite(named["total"]):
                 first = next(iter(broken), "total")
                 raise self._diverged(position, f"loss {', '.join(broken) or first} is {named[first]}", scene_ids)
-            self._scaler.scale(total / config.accumulate).backward()
+            self._scaler.scale(total / config.accumulate).backward()  # type: ignore[no-untyped-call]
             self.model.update_memory()
         lr = config.learning_rate(position, self.batches_per_epoch)
         self.position += 1

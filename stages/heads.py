@@ -24,7 +24,7 @@ from diffps.features import FeatureShape, FeatureSource
 from diffps.model import PersonSearcher, apply_init, build_searcher
 from diffps.training import HeadState, HeadTrainer, train_heads
 from stages.encode import WORDS_FILE
-from stages.files import replace_file, replace_folder
+from stages.files import replace_file, replace_folder, write_json
 from stages.job import Job, StoppedError
 from stages.training_set import TrainingSet
 from stages.validation import held_out_map
@@ -110,7 +110,6 @@ class HeadRun:
         if self.best is not None:
             model.load_state_dict(load_file(self._best_file))
         model.eval()
-        metrics = self.metrics()
         card = write_card(self._facts())
 
         def write(folder: Path) -> None:
@@ -119,8 +118,7 @@ class HeadRun:
 
         replace_folder(self.folder / "head", write)
         replace_file(self.folder / "losses.csv", self._write_losses)
-        text = json.dumps(metrics, indent=2) + "\n"
-        replace_file(self.folder / "metrics.json", lambda path: path.write_text(text) and None)
+        write_json(self.folder / "metrics.json", self.metrics())
         return model
 
     def metrics(self) -> dict[str, Any]:

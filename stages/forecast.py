@@ -1,0 +1,126 @@
+"""What a training would cost, before it starts: parameters and FLOPs per part, memory, reading and time."""
+
+import statistics
+import time
+from collections.abc import Mapping
+from math import prod
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from cache import parse_encoding
+from diffps.features import Feature, FeatureShape
+from diffps.heads.costs import PartCost, costs
+from diffps.model import PersonSearcher, Target
+from diffps.training import HeadTrainer
+from stages.heads import build_model
+from stages.index import INDEX_FOLDER
+from stages.job import Job
+from stages.training_set import TrainingSet, training_set
+
+if TYPE_CHECKING:
+    from stages.params import Params
+
+MEASURED_STEPS = 4  # the first is not counted: it allocates
+MEASURING_SECONDS = 30.0
+BYTES_PER_PARAMETER = 16  # value, gradient and Adam's two moments in float32
+
+
+def forecast(params: "Params", job: Job) -> str:
+    """The cost of section ``train``, its time from a few steps on random features; needs the index, no store."""
+    from stages.devices import choose_device
+
+    data = training_set(params, INDEX_FOLDER)
+    device = choose_device(job.runtime)
+    shapes = feature_shapes(params)
+    batch, names = params.train.batch, params.train.taps.names
+    trainer, seconds = measure_step(params, data, shapes, device)
+    parts = costs(trainer.model, batch)
+    whole = PartCost(
+        "all",
+        sum(part.parameters for part in parts),
+        sum(part.forward_flops for part in parts),
+        sum(part.activation_bytes for part in parts),
+    )
+    steps = trainer.total
+    read = image_bytes(params, shapes) * batch
+    own = whole.parameters * BYTES_PER_PARAMETER
+    shared = 4 * batch * sum(prod(shapes[name]) for name in names)
+    lines = [
+        f"train: {len(data.order.scene_ids)} scenes ({len(data.held_out)} more held out), {data.identities} identities",
+        f"  {'part':<12} {'parameters':>12} {'GFLOP forward/image':>20} {'activations MB/image':>21}",
+    ]
+    for name, parameters, flops, activations in [*parts, whole]:
+        lines.append(f"  {name:<12} {parameters:>12,} {flops / batch / 1e9:>20.3f} {activations / batch / 1e6:>21.1f}")
+    lines += [
+        f"  memory: {own / 1e9:.2f} GB model and optimiser, {whole.activation_bytes / 1e9:.2f} GB activations, "
+        f"{shared / 1e9:.2f} GB features of a batch of {batch}",
+        f"  time: {steps} steps of {seconds:.3g} s: {duration(steps * seconds)} (measured on {device}, random features)",
+        f"  reads {read / 1e6:.1f} MB a step, {steps * read / 1e9:.2f} GB in all; the disk keeps pace from "
+        f"{read / seconds / 1e6:.0f} MB/s on",
+        f"  writes results/train: checkpoint {own * 3 / 4 / 1e6:.1f} MB, head {own / 4 / 1e6:.1f} MB",
+    ]
+    return "\n".join(lines)
+
+
+def feature_shapes(params: "Params") -> dict[str, FeatureShape]:
+    """Grid and channels of every name in ``train.taps``, from the checkpoint's config and the canvas alone."""
+    from diffps.backbone.checkpoint import load_checkpoint
+
+    table = load_checkpoint(params.encode.checkpoint, params.encode.revision, params.extract.unet).taps
+    height, width = params.encode.canvas
+    shapes = {}
+    for name in params.train.taps.names:
+        spec = table[name if name in table else name.rpartition(".")[0]]
+        channels = spec.channels if name in table else 1
+        shapes[name] = FeatureShape(height // spec.stride, width // spec.stride, channels)
+    return shapes
+
+
+def image_bytes(params: "Params", shapes: Mapping[str, FeatureShape]) -> int:
+    """Bytes read from the store for one image."""
+    encoding = parse_encoding(params.extract.encoding)
+    total = 0
+    for name in params.train.taps.names:
+        height, width, channels = shapes[name]
+        if name in params.extract.taps:
+            stored = encoding.stored_channels(channels)
+            scales = 2 * encoding.blocks(height * width) * stored if encoding.scaled else 0
+            total += height * width * stored * np.dtype(encoding.dtype).itemsize + scales
+        else:
+            total += height * width * 4
+    return total
+
+
+def measure_step(
+    params: "Params", data: TrainingSet, shapes: Mapping[str, FeatureShape], device: torch.device
+) -> tuple[HeadTrainer, float]:
+    """A new head after a few steps on random features, and the median seconds of a step."""
+    generator = torch.Generator().manual_seed(0)
+    batch = data.order.epoch(0)[0]
+    features = {
+        name: Feature(torch.randn(len(batch), *shapes[name], generator=generator).abs()).to(device)
+        for name in params.train.taps.names
+    }
+    targets = [Target(*(tensor.to(device) for tensor in data.target(sample))) for sample in batch]
+
+    def build() -> PersonSearcher:
+        return build_model(params, shapes, data.identities)
+
+    trainer = HeadTrainer(build, params.train.taps.names, params.train, data.order.batches_per_epoch, device)
+    seconds: list[float] = []
+    while len(seconds) < MEASURED_STEPS and sum(seconds) < MEASURING_SECONDS:
+        began = time.perf_counter()
+        trainer.step(features, targets, [sample.scene_id for sample in batch])
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        seconds.append(time.perf_counter() - began)
+    return trainer, statistics.median(seconds[1:] or seconds)
+
+
+def duration(seconds: float) -> str:
+    """Seconds in the unit people would use."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,200 @@
+"""The stage `train` on a small index and random features in the place of the store's."""
+
+import csv
+import json
+import math
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from diffps.errors import CheckpointError, ConfigError, DivergedError
+from diffps.model import PersonSearcher
+from stages.job import QuietJob, StoppedError
+from stages.train import run
+from tests.stages.small import ROOT, SmallSource, small_params, write_small_index
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    write_small_index(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def source(monkeypatch: pytest.MonkeyPatch) -> SmallSource:
+    found = SmallSource()
+    monkeypatch.setattr("stages.sources.open_source", lambda *args, **options: found)
+    return found
+
+
+def weights(folder: Path = Path("results/train")) -> dict[str, torch.Tensor]:
+    return load_file(folder / "head" / "model.safetensors")
+
+
+def equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+class StoppingJob(QuietJob):
+    """Is told to stop after a number of batches."""
+
+    def __init__(self, after: int) -> None:
+        super().__init__(small_params().runtime)
+        self._left = after
+
+    @contextmanager
+    def track(self, label: str, total: int, unit: str):
+        yield self
+
+    def advance(self, done: int = 1, nbytes: int = 0) -> None:
+        self._left -= done
+        self.stopping = self._left <= 0
+
+
+def test_the_folder_holds_a_head_its_losses_and_its_metrics(here: Path, source: SmallSource) -> None:
+    run(small_params(), QuietJob())
+    searcher = PersonSearcher.from_pretrained("results/train/head")
+    assert not searcher.training
+    card = Path("results/train/head/README.md").read_text()
+    for statement in ("builtin:random", "appearance, not identity", "streets", "Not evaluated"):
+        assert statement in card
+    with Path("results/train/losses.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["step"]) for row in rows] == list(range(8))
+    assert {"epoch", "lr", "total", "rpn_cls", "rpn_reg", "prop_cls", "prop_reg", "reid"} <= rows[0].keys()
+    metrics = json.loads(Path("results/train/metrics.json").read_text())
+    assert metrics["images"] == 8
+    assert metrics["epochs"] == 2
+    assert metrics["steps"] == 8
+    assert metrics["parameters"] == sum(p.numel() for p in searcher.parameters())
+    assert math.isclose(metrics["loss"], sum(float(row["total"]) for row in rows[4:]) / 4, rel_tol=1e-4)
+
+
+def test_a_second_run_reads_nothing_and_keeps_the_head(here: Path, source: SmallSource) -> None:
+    run(small_params(), QuietJob())
+    first, given = weights(), source.given
+    run(small_params(), QuietJob())
+    assert source.given == given
+    assert equal(first, weights())
+
+
+@pytest.mark.parametrize(("after", "accumulate"), [(1, 1), (5, 1), (1, 3)])
+def test_stopped_and_run_again_equals_uninterrupted(here: Path, source: SmallSource, after: int, accumulate) -> None:
+    params = small_params({"train.accumulate": accumulate})
+    with pytest.raises(StoppedError):
+        run(params, StoppingJob(after))
+    assert not Path("results/train/head").exists()
+    run(params, QuietJob())
+    stopped, curve = weights(), Path("results/train/losses.csv").read_text()
+    for file in sorted(Path("results/train/checkpoint").iterdir()):
+        file.unlink()
+    run(params, QuietJob())
+    assert equal(stopped, weights())
+    assert curve == Path("results/train/losses.csv").read_text()
+
+
+def test_other_settings_begin_anew(here: Path, source: SmallSource, caplog: pytest.LogCaptureFixture) -> None:
+    run(small_params(), QuietJob())
+    first = weights()
+    with caplog.at_level("INFO"):
+        run(small_params({"train.lr": 2e-3}), QuietJob())
+    assert "train.lr was 0.001 and is 0.002" in caplog.text
+    assert not equal(first, weights())
+
+
+def test_a_damaged_checkpoint_is_refused_by_name(here: Path, source: SmallSource) -> None:
+    run(small_params(), QuietJob())
+    Path("results/train/checkpoint/state.safetensors").write_bytes(b"nothing")
+    with pytest.raises(CheckpointError, match=r"state\.safetensors.*delete it"):
+        run(small_params(), QuietJob())
+    save_file({"a": torch.zeros(1)}, "results/train/checkpoint/state.safetensors")
+    with pytest.raises(CheckpointError, match="not a checkpoint"):
+        run(small_params(), QuietJob())
+
+
+def test_divergence_names_scenes_and_keeps_the_good_checkpoint(here: Path, source: SmallSource, monkeypatch) -> None:
+    monkeypatch.setattr("stages.heads.SAVE_SECONDS", 0.0)
+    run(small_params({"train.epochs": 1}), QuietJob())
+    good = Path("results/train/checkpoint/state.safetensors").read_bytes()
+    source.broken = "c3_0.jpg"
+    with pytest.raises(DivergedError, match=r"loss .* is nan.*c3_0\.jpg"):
+        run(small_params({"train.epochs": 1, "train.seed": 3, "train.data_seed": 7}), QuietJob())
+    assert Path("results/train/head/model.safetensors").exists()
+    assert good
+
+
+def test_best_is_judged_on_held_out_identities_alone(here: Path, source: SmallSource) -> None:
+    params = small_params({"train.holdout": 0.3, "train.checkpoint": "best", "train.epochs": 3})
+    run(params, QuietJob())
+    metrics = json.loads(Path("results/train/metrics.json").read_text())
+    assert metrics["images"] < 8
+    assert 0 <= metrics["held_out_map"] <= 1
+    assert "held-out mAP" in Path("results/train/head/README.md").read_text()
+    best = load_file("results/train/checkpoint/best.safetensors")
+    assert equal(best, weights())
+
+
+def test_best_without_held_out_identities_is_refused() -> None:
+    with pytest.raises(ConfigError, match="holdout"):
+        small_params({"train.checkpoint": "best"})
+
+
+KILLED = """
+import os, sys
+sys.path.insert(0, sys.argv[1])
+import stages.sources, stages.heads
+from tests.stages.small import SmallSource, small_params
+from stages.job import QuietJob
+from stages.train import run
+import torch
+torch.set_num_threads(1)
+stages.sources.open_source = lambda *args, **options: SmallSource()
+stages.heads.SAVE_SECONDS = 0.0
+print("ready", flush=True)
+run(small_params({"train.epochs": 12}), QuietJob())
+"""
+
+
+def killed_again_and_again(folder: Path, kills: int, seed: int) -> dict[str, torch.Tensor]:
+    """Train in processes that are killed at random moments, then in one that is not; the final weights."""
+    rng = random.Random(seed)
+
+    def start() -> "subprocess.Popen[str]":
+        command = [sys.executable, "-c", KILLED, str(ROOT)]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=folder, env=os.environ)
+
+    for _ in range(kills):
+        process = start()
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        time.sleep(rng.uniform(0.0, 1.2))
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        process.stdout.close()
+    process = start()
+    process.communicate()
+    assert process.returncode == 0
+    return load_file(folder / "results/train/head/model.safetensors")
+
+
+@pytest.mark.parametrize("kills", [2, pytest.param(20, marks=pytest.mark.slow)])
+def test_killed_at_random_moments_the_head_is_the_same_to_the_bit(tmp_path: Path, kills: int) -> None:
+    folders = [tmp_path / "whole", tmp_path / "killed"]
+    for folder in folders:
+        folder.mkdir()
+        write_small_index(folder)
+    whole = killed_again_and_again(folders[0], 0, 0)
+    killed = killed_again_and_again(folders[1], kills, kills)
+    assert equal(whole, killed)
+    leftovers = [path for path in (folders[1] / "results/train").rglob("*") if path.suffix == ".tmp"]
+    assert len(leftovers) <= kills
