@@ -107,9 +107,9 @@ class Plan:
         yield f"free: {size(self.free)} ({verdict})"
         read, write = self.disk.read, self.disk.write
         kept = budget.nbytes / max(1, passes)
-        yield f"disk: writes {size(write)}/s, reads {size(read)}/s; one epoch of reading takes {hours(budget.nbytes / read)}"
+        yield f"disk: writes {size(write)}/s, reads {size(read)}/s; all of it in {hours(budget.nbytes / read)}"
         if self.rate is None:
-            yield "hours: no rate known; give --rate IMAGES_PER_SECOND, or --measure to run the backbone on a few blanks"
+            yield "hours: no rate known; give --rate PASSES_PER_SECOND, or --measure to run it on blanks"
             return
         total = passes * (1 / self.rate + kept / write)
         yield f"extraction: {hours(total)} at {self.rate:.3g} passes a second"
@@ -159,13 +159,13 @@ def what_fits(params: "Params", disk: int) -> list[tuple[str, int]]:
         *smaller,
     ]
     now = budget(params).nbytes
-    fitting = []
+    fitting: list[tuple[str, int]] = []
     for label, changes in single:
         try:
             nbytes = budget(override(params, changes, "what fits")).nbytes
         except (DiffPSError, ValueError):
             continue  # a change these parameters cannot take, such as more components than a tap has channels
-        if nbytes < now and nbytes <= disk:
+        if nbytes < now and nbytes <= disk and nbytes not in dict(fitting).values():
             fitting.append((label, nbytes))
     return fitting
 

@@ -1,0 +1,263 @@
+"""``diffps cache``: what the store will cost, holds, lost, and can do without."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from cache import FeatureStore
+    from pipeline.runtime import Shell
+    from stages.params import Params
+
+app = typer.Typer(help="Look after the feature store.", no_args_is_help=True, rich_markup_mode=None)
+
+ParamsOption = Annotated[Path, typer.Option("--params", metavar="FILE", help="The parameters, one section a stage.")]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change a parameter, e.g. extract.encoding=int8. Repeatable."),
+]
+ArrayArgument = Annotated[
+    str, typer.Argument(metavar="ARRAY", help="Path of an array, as `diffps cache status` shows it.")
+]
+PARAMS = Path("params.yaml")
+UNITS = {"GB": 10**9, "TB": 10**12, "MB": 10**6, "GIB": 2**30, "TIB": 2**40}
+
+
+@app.command()
+def plan(
+    params: ParamsOption = PARAMS,
+    overrides: SetOption = None,
+    disk: Annotated[str, typer.Option(metavar="SIZE", help="Say what fits on a disk of this size, e.g. 500GB.")] = "",
+    rate: Annotated[float, typer.Option(help="Backbone passes per second; 0: what the store's receipts say.")] = 0.0,
+    measure: Annotated[
+        bool, typer.Option("--measure", help="Run the backbone on a few blanks to get the rate.")
+    ] = False,
+) -> None:
+    """Bytes, files and hours before the first byte; free space; after how many epochs caching pays."""
+    from stages import storage
+
+    settings, job, _ = _open(params, overrides)
+    limit = _bytes(disk) if disk else None
+    found = storage.plan(settings, job, rate or None, measure, limit)
+    for line in found.lines():
+        typer.echo(line)
+    if disk or found.budget.nbytes > found.free:
+        fitting = storage.what_fits(settings, found.free)
+        typer.echo(f"on {storage.size(found.free)} would fit:" if fitting else "nothing milder fits; use fewer images")
+        for label, nbytes in fitting:
+            typer.echo(f"  {storage.size(nbytes):>10}  {label}")
+
+
+@app.command()
+def status(params: ParamsOption = PARAMS, overrides: SetOption = None) -> None:
+    """Each array: images done, missing, skipped; size; recipe."""
+    from stages.storage import hours, size
+
+    _, _, store = _open(params, overrides)
+    groups = store.status()
+    if not groups:
+        typer.echo(f"{store.root}: no store here yet; `diffps encode` and `diffps extract` make it")
+    for group in groups:
+        typer.echo(f"{group.group.path}: {size(group.nbytes)}, {group.images} images in {hours(group.seconds)}")
+        typer.echo(f"  {_words(group.recipe)}")
+        for array in group.arrays:
+            counts = f"{array.done} done, {array.missing} missing, {array.skipped} skipped"
+            typer.echo(f"  {array.spec.name:56} {counts:40} {size(array.nbytes):>10}")
+
+
+@app.command()
+def verify(
+    params: ParamsOption = PARAMS,
+    overrides: SetOption = None,
+    repair: Annotated[bool, typer.Option("--repair", help="Let damaged shards count as missing.")] = False,
+    threads: Annotated[int, typer.Option(min=1, help="Files read at a time.")] = 2,
+) -> None:
+    """Every checksum of the store. Exit code 1 when something is damaged and was not repaired."""
+    from cache.verify import verify as check
+    from cache.verify import withdraw
+    from stages.storage import size
+
+    _, job, store = _open(params, overrides)
+    total = sum(group.nbytes for group in store.status())
+    with job.track("verify", total, "bytes") as tracker:
+        damages = check(
+            store.root, store.arrays(), threads=threads, progress=lambda nbytes: tracker.advance(nbytes, nbytes)
+        )
+    for damage in damages:
+        scenes = f"; images {', '.join(damage.scene_ids)}" if damage.scene_ids else ""
+        typer.echo(f"{damage.file}: {damage.what}{scenes}")
+    if not damages:
+        typer.echo(f"{store.root}: {size(total)} verified, nothing damaged")
+        return
+    stages = sorted({"extract" if damage.spec.group.timestep is not None else "encode" for damage in damages}, key=len)
+    command = " && ".join(f"diffps {stage}" for stage in stages)
+    if repair:
+        typer.echo(f"{withdraw(store.root, damages)} shards now count as missing; `{command}` writes exactly those")
+        return
+    typer.echo(f"to repair: diffps cache verify --repair && {command}")
+    raise typer.Exit(1)
+
+
+@app.command()
+def explain(
+    first: Annotated[str, typer.Argument(metavar="[A", help="Path of an array.")] = "",
+    second: Annotated[str, typer.Argument(metavar="B]", help="Path of another.")] = "",
+    params: ParamsOption = PARAMS,
+    overrides: SetOption = None,
+) -> None:
+    """Which fields of two arrays' recipes differ; without arrays: why the parameters would extract something anew."""
+    from cache import explain_difference
+    from stages import storage
+
+    settings, _, store = _open(params, overrides)
+    if first and second:
+        lines = explain_difference(store.array(first).full_recipe, store.array(second).full_recipe)
+        typer.echo("\n".join(lines) or "the recipes are equal")
+        return
+    if first:
+        typer.echo(_words(store.array(first).full_recipe))
+        return
+    typer.echo("\n".join(storage.explain(settings, store)) or "the store has every array these parameters ask for")
+
+
+@app.command()
+def gc(
+    params: Annotated[
+        list[Path] | None,
+        typer.Option("--params", metavar="FILE", help="Keep what this file asks for. Repeatable; default params.yaml."),
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Delete the arrays that none of the given params files asks for, after showing them."""
+    from cache.garbage import find_garbage, remove
+    from stages.storage import size, wanted_arrays
+
+    files = params or [PARAMS]
+    opened = [_open(file, None) for file in files]
+    roots = {store.root for _, _, store in opened}
+    if len(roots) > 1:
+        raise typer.BadParameter(f"the files name different stores: {', '.join(map(str, sorted(roots)))}")
+    store = opened[0][2]
+    wanted = {(spec.path, spec.id) for settings, _, _ in opened for spec in wanted_arrays(settings, store.root)}
+    garbage = find_garbage(store.root, wanted)
+    for item in garbage:
+        typer.echo(f"{size(item.nbytes):>10}  {item.path}")
+    if not garbage:
+        typer.echo("nothing to delete: every array is asked for")
+        return
+    total = size(sum(item.nbytes for item in garbage))
+    if not yes:
+        typer.confirm(f"Delete these {len(garbage)} arrays, {total}?", abort=True)
+    remove(store.root, garbage)
+    typer.echo(f"{total} freed")
+
+
+@app.command()
+def export(
+    arrays: Annotated[list[str], typer.Argument(metavar="ARRAY...", help="Paths of arrays of one split and view.")],
+    to: Annotated[Path, typer.Option("--to", metavar="FOLDER", help="Where the files go.")],
+    scenes: Annotated[
+        list[str] | None, typer.Option("--scene", metavar="ID", help="Only this scene. Repeatable; default all.")
+    ] = None,
+    kind: Annotated[str, typer.Option("--format", help="npy (a file per scene and array) or safetensors.")] = "npy",
+    params: ParamsOption = PARAMS,
+    overrides: SetOption = None,
+) -> None:
+    """Decoded features as .npy or safetensors files."""
+    from cache import CacheError
+    from cache.transcode import cached_images
+    from cache.transcode import export as write
+
+    if kind not in ("npy", "safetensors"):
+        raise typer.BadParameter("expected npy or safetensors", param_hint="--format")
+    _, _, store = _open(params, overrides)
+    specs = [store.array(path) for path in arrays]
+    if len({(spec.group.split, spec.group.view) for spec in specs}) > 1:
+        raise CacheError("export: the arrays are of different splits or views; export them one after the other")
+    reader = store.reader(specs)
+    chosen = scenes or [scene for scene, _ in cached_images(store, specs[0]) if reader.has(scene, specs[0].name)]
+    written = list(write(reader, chosen, [spec.name for spec in specs], to, "npy" if kind == "npy" else "safetensors"))
+    typer.echo(f"{len(written)} files below {to}")
+
+
+@app.command()
+def stats(
+    array: ArrayArgument,
+    to: Annotated[Path | None, typer.Option("--to", metavar="FILE.npz", help="Keep all of it as arrays.")] = None,
+    params: ParamsOption = PARAMS,
+    overrides: SetOption = None,
+) -> None:
+    """Per-channel mean, deviation, range, histogram, and how few principal channels would do."""
+    import dataclasses
+
+    import numpy as np
+
+    from cache.statistics import statistics
+
+    _, _, store = _open(params, overrides)
+    spec = store.array(array)
+    found = statistics(store.root, spec)
+    typer.echo(f"{array}: {found.images} images of {spec.shape[0]} x {spec.shape[1]} x {spec.shape[2]}")
+    for name in ("mean", "deviation", "low", "high"):
+        quantiles = np.quantile(getattr(found, name), [0, 0.25, 0.5, 0.75, 1])
+        typer.echo(f"  {name + ' over channels':24} " + "  ".join(f"{value:10.4g}" for value in quantiles))
+    explained = np.cumsum(found.variances) / max(found.variances.sum(), np.finfo(float).tiny)
+    for share in (0.9, 0.99, 0.999):
+        channels = int(np.searchsorted(explained, share)) + 1
+        typer.echo(f"  {share:.1%} of the variance lies in {channels} of {len(explained)} principal channels")
+    if to is not None:
+        np.savez(to, **dataclasses.asdict(found))
+        typer.echo(f"  kept in {to}")
+
+
+@app.command()
+def transcode(
+    array: ArrayArgument,
+    encoding: Annotated[str, typer.Argument(metavar="ENCODING", help="float16, int8, bitround:n or project:k.")],
+    params: ParamsOption = PARAMS,
+    overrides: SetOption = None,
+) -> None:
+    """Write an array again under another encoding, without the backbone."""
+    from cache import parse_encoding
+    from cache.transcode import cached_images
+    from cache.transcode import transcode as write
+
+    _, job, store = _open(params, overrides)
+    source = store.array(array)
+    with job.track("transcode", len(cached_images(store, source)), "images") as tracker:
+        target = write(store, source, parse_encoding(encoding), tracker.advance)
+    typer.echo(target.path)
+
+
+def _open(params: Path, overrides: list[str] | None) -> "tuple[Params, Shell, FeatureStore]":
+    from cache import FeatureStore
+    from pipeline.config import load_params
+    from pipeline.runtime import Shell
+    from stages.storage import store_root
+
+    settings = load_params(params, overrides or [])
+    job = Shell(settings.runtime, Path("results/cache/log.jsonl"))
+    return settings, job, FeatureStore(store_root(job))
+
+
+def _bytes(text: str) -> int:
+    """ "500GB" -> 500e9."""
+    number = text.rstrip("GBTMibgtm ")
+    try:
+        return int(float(number) * UNITS[text[len(number) :].strip().upper()])
+    except (KeyError, ValueError):
+        raise typer.BadParameter(f"{text}: expected a size such as 500GB or 2TB", param_hint="--disk") from None
+
+
+def _words(recipe: object) -> str:
+    """A recipe's leaves in one line."""
+    from collections.abc import Mapping
+
+    def leaves(value: object, path: str) -> list[str]:
+        if isinstance(value, Mapping):
+            return [leaf for key, item in value.items() for leaf in leaves(item, f"{path}.{key}" if path else str(key))]
+        text = str(value)
+        return [f"{path} {text if len(text) <= 40 else text[:12] + '...'}"]
+
+    return ", ".join(leaves(recipe, ""))
