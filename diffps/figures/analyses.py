@@ -97,22 +97,26 @@ class Person:
 
 def semantics_sheet(persons: Sequence[Person]) -> Sheet:
     """Figure 5, right: crop, principal components before SFAN, the summed map, principal components after."""
-    before = pca_rgb([person.before for person in persons])
-    after = pca_rgb([person.after for person in persons])
-    rows = []
+    pictures = pca_rgb([person.before for person in persons] + [person.after for person in persons])
+    rows: dict[str, list[Tile]] = {}
     for index, person in enumerate(persons):
-        picture = crop(person.scene.image, person.box)
-        size = 96, 192
-        tiles = (
-            Tile(image=picture, caption="person", alt=f"Person {index + 1} in scene {person.scene.scene_id}"),
-            Tile(image=resize(before[index], *size, smooth=False), caption="before", alt="Components before SFAN"),
-            Tile(
-                image=resize(heat(normalise(person.weights)), *size, smooth=False),
-                caption="summed map",
-                alt="Where the four words' similarities sum highest",
-            ),
-            Tile(image=resize(after[index], *size, smooth=False), caption="after", alt="Components after SFAN"),
+        rows.setdefault(person.scene.scene_id, []).extend(
+            (
+                Tile(
+                    image=crop(person.scene.image, person.box),
+                    caption="person",
+                    alt=f"Person {index + 1} in scene {person.scene.scene_id}",
+                ),
+                _roi(pictures[index], "before", "Components before SFAN"),
+                _roi(heat(normalise(person.weights)), "summed map", "Where the words' similarities sum highest"),
+                _roi(pictures[index + len(persons)], "after", "Components after SFAN"),
+            )
         )
-        rows.append(Row(label=person.scene.scene_id, tiles=tiles))
     note = "SFAN weighs each location of a person by its similarity to the words; the map is their weighted sum."
-    return Sheet(title="Semantic weighting", rows=tuple(rows), note=note, tall=True)
+    sheet = tuple(Row(label=scene_id, tiles=tuple(tiles)) for scene_id, tiles in rows.items())
+    return Sheet(title="Semantic weighting", rows=sheet, note=note, tall=True)
+
+
+def _roi(picture: Image, caption: str, alt: str) -> Tile:
+    """A RoI's grid in a person's shape."""
+    return Tile(image=resize(picture, 96, 192, smooth=False), caption=caption, alt=alt)

@@ -151,4 +151,6 @@ def _tiles(places: "np.ndarray[tuple[int], np.dtype[np.object_]]", row: Row, *, 
         axes.imshow(letterbox(tile.image, 128, 256) if tall else tile.image, interpolation="nearest")
         sign = {"right": "\u2713 ", "wrong": "\u2717 ", "none": ""}[tile.mark]
         colour = {"right": RIGHT, "wrong": WRONG, "none": INK}[tile.mark]
-        axes.set_title(sign + tile.caption, fontsize=8, y=-0.02, va="top", color=colour)
+        axes.text(
+            0.5, -0.03, sign + tile.caption, transform=axes.transAxes, fontsize=8, va="top", ha="center", color=colour
+        )
