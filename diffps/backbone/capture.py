@@ -95,7 +95,9 @@ class TapReader:
         if inside:
             self._watch_grid(parent)
         if spec.id == "unet-in":
-            self._handles.append(module.register_forward_pre_hook(lambda _, inputs: self._keep(spec, inputs[0])))
+            self._handles.append(
+                module.register_forward_pre_hook(lambda _, inputs: self._keep(spec, inputs[0].permute(0, 2, 3, 1)))
+            )
         elif spec.kind in ("self-map", "cross-map"):
             self._watch_map(spec, module, parent)
         else:

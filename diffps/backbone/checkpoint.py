@@ -280,9 +280,7 @@ def _explain(error: Exception, repo: str, revision: str | None) -> CheckpointErr
             mirror = _MIRRORS.get(repo, "sd2-community/" + repo.split("/")[1])
             text = f"its owner withdrew the SD 2.x repositories in November 2025; a mirror is {mirror}"
         case errors.GatedRepoError():
-            text = (
-                "the repository asks for its terms to be accepted on huggingface.co and for `hf auth login` (401/403)"
-            )
+            text = "the repository wants its terms accepted on huggingface.co and `hf auth login` (401/403)"
         case errors.RepositoryNotFoundError():
             text = "no such repository on the hub, or a private one (401/404); check the id, or `hf auth login`"
         case errors.RevisionNotFoundError():

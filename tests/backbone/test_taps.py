@@ -1,0 +1,100 @@
+"""The tap table against the measured one of SD 2.1 at 1280 x 1280, and against the real topology on the meta device."""
+
+import csv
+from pathlib import Path
+
+import pytest
+import torch
+
+from diffps.backbone.capture import Request, TapReader
+from diffps.errors import CheckpointError, UnknownTapError
+from diffps.taps import STANDARD_UNET, check_taps, map_name, standard_taps, tap_table
+
+MEASURED = Path(__file__).resolve().parents[3] / "shared" / "data" / "sd21_taps_1280.tsv"
+
+
+@pytest.mark.skipif(not MEASURED.is_file(), reason="the measured table lies beside the repository, not in it")
+def test_ids_modules_and_shapes_are_those_measured() -> None:
+    with MEASURED.open() as file:
+        rows = list(csv.DictReader(file, delimiter="\t"))
+    table = standard_taps()
+    assert list(table) == [row["gdf_id"] for row in rows]
+    for row in rows:
+        tap = table[row["gdf_id"]]
+        side = 1280 // tap.stride if tap.stride else 0
+        shape = {
+            "grid": (1, tap.channels, side, side),
+            "text": (1, 77, tap.channels),
+            "self-map": (1, tap.channels, side**2, side**2),
+            "cross-map": (1, tap.channels, side**2, 77),
+        }[tap.kind]
+        assert tap.module == row["module"]
+        assert shape == tuple(map(int, row["shape"].split("x"))), tap.id
+
+
+def test_there_are_229_taps_and_each_is_named_once() -> None:
+    table = standard_taps()
+    assert len(table) == 229
+    assert all(tap.id == name for name, tap in table.items())
+
+
+@pytest.mark.parametrize(("height", "width"), [(160, 160), (48, 80)])
+def test_what_sd21_gives_on_the_meta_device_is_what_the_table_says(height: int, width: int) -> None:
+    from diffusers import UNet2DConditionModel
+
+    with torch.device("meta"):
+        unet = UNet2DConditionModel(**STANDARD_UNET, use_linear_projection=True).eval()
+        latents, text = torch.zeros(2, 4, height, width), torch.zeros(1, 77, 1024)
+    table = standard_taps()
+    taps = tuple(tap for tap in table if table[tap].kind != "self-map" or table[tap].stride > 8)
+    request = Request(taps, head="all")
+    with torch.inference_mode(), TapReader(unet, table, request) as reader:
+        found = reader.run(latents, torch.zeros(1, device="meta"), text)
+    assert set(found) == set(taps)
+    for name, value in found.items():
+        tap = table[name]
+        grid = (2, height * 8 // tap.stride, width * 8 // tap.stride) if tap.stride else ()
+        keys = {"cross-map": (77,), "self-map": (grid[1] * grid[2] if grid else 0,)}.get(tap.kind, ())
+        assert tuple(value.shape) == ((2, 77, tap.channels) if tap.kind == "text" else (*grid, tap.channels, *keys))
+
+
+def test_a_deeper_wider_unet_has_its_own_table() -> None:
+    config = {
+        "in_channels": 4,
+        "out_channels": 4,
+        "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        "mid_block_type": "UNetMidBlock2DCrossAttn",
+        "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        "block_out_channels": (32, 64, 64),
+        "layers_per_block": 1,
+        "transformer_layers_per_block": (1, 2, 3),
+        "attention_head_dim": (2, 4, 4),
+        "cross_attention_dim": 32,
+        "norm_num_groups": 8,
+    }
+    from diffusers import UNet2DConditionModel
+
+    table = tap_table(config)
+    unet = UNet2DConditionModel(**config)
+    for tap in table.values():
+        unet.get_submodule(tap.module)
+    assert "up-level0-repeat1-vit-block2-cross-map" in table
+    assert "down-level0-repeat0-vit-out" not in table
+
+
+def test_an_unknown_tap_names_the_nearest() -> None:
+    with pytest.raises(UnknownTapError, match="nearest is 'up-level3-repeat1-vit-block0-self-k'"):
+        check_taps(["up-level3-repeat1-vit-block0-selfk"])
+    with pytest.raises(KeyError):
+        check_taps(["nothing"])
+
+
+def test_a_unet_of_another_kind_is_refused() -> None:
+    with pytest.raises(CheckpointError, match="AttnDownBlock2D"):
+        tap_table({**STANDARD_UNET, "down_block_types": ("AttnDownBlock2D",) * 4})
+    with pytest.raises(CheckpointError, match="mid block"):
+        tap_table({**STANDARD_UNET, "mid_block_type": "UNetMidBlock2D"})
+
+
+def test_a_phrase_is_one_name() -> None:
+    assert map_name("x-map", "red  shirt") == "x-map.red-shirt"
