@@ -6,7 +6,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from diffps.errors import ConfigError
-from stages import encode, extract, index, report, train
+from stages import encode, evaluate, extract, index, pretrain, report, train
 from stages.job import RuntimeConfig
 from stages.typed import build, set_key
 
@@ -19,7 +19,9 @@ class Params:
     encode: encode.Config
     extract: extract.Config
     train: train.Config
+    evaluate: evaluate.Config
     report: report.Config
+    pretrain: pretrain.Config
     runtime: RuntimeConfig
 
     def __post_init__(self) -> None:
