@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-_SCHEDULE = {
+SCHEDULE = {
     "beta_start": 0.00085,
     "beta_end": 0.012,
     "beta_schedule": "scaled_linear",
@@ -106,7 +106,7 @@ def save_checkpoint(parts: Parts, folder: Path, recipe: dict[str, Any]) -> None:
         for name in ("unet", "vae", "text_encoder", "tokenizer"):
             getattr(parts, name).save_pretrained(temporary / name)
         _strip_names(temporary)
-        scheduler: Any = DDIMScheduler(**_SCHEDULE, clip_sample=False, set_alpha_to_one=False, steps_offset=1)
+        scheduler: Any = DDIMScheduler(**SCHEDULE, clip_sample=False, set_alpha_to_one=False, steps_offset=1)
         scheduler.save_pretrained(temporary / "scheduler")
         (temporary / "model_index.json").write_text(json.dumps(_model_index(), indent=2) + "\n")
         (temporary / _RECIPE).write_text(json.dumps(recipe, indent=2) + "\n")

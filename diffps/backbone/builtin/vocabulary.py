@@ -35,7 +35,7 @@ def make_tokenizer() -> Any:
     vocabulary, merges = byte_pairs(WORDS)
     return CLIPTokenizer(
         vocab=vocabulary,
-        merges=merges,
+        merges=merges,  # type: ignore[arg-type]
         pad_token="!",
         unk_token=_END,
         bos_token=_START,

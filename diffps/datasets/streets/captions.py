@@ -31,18 +31,19 @@ def caption(people: Sequence[Identity], things: Sequence[str], rng: np.random.Ge
     single words.
     """
     style = rng.random()
+    article = "a " if rng.random() < 0.6 else ""
     if style < 0.08:
         return ""
     phrases: list[str] = []
-    if people and style < 0.28:
-        phrases = ["a person"]
+    if people and style < 0.3:
+        phrases = [f"{article}person"]
     elif people and style < 0.5:
-        kept = [part for part in PARTS if rng.random() < 0.8]
-        phrases = [" ".join(["a person with", *kept])] if rng.random() < 0.5 else kept
+        kept = [part for part in PARTS if rng.random() < 0.6]
+        phrases = [" ".join([f"{article}person with", *kept])] if rng.random() < 0.5 else kept
     else:
         for who in people[:2]:
             kept = [phrase for phrase in describe(who) if rng.random() < 0.8]
-            phrases.append(" ".join(["a person with", *kept]))
-    named = [f"a {thing}" for thing in things if rng.random() < 0.8]
+            phrases.append(" ".join([f"{article}person with", *kept]))
+    named = [article + thing for thing in things if rng.random() < 0.8]
     phrases = named + phrases if rng.random() < 0.4 else phrases + named
-    return " ".join(phrases) if phrases else "a street"
+    return " ".join(phrases) if phrases else f"{article}street"
