@@ -1,10 +1,9 @@
 """Read a dataset as it lies on disk and write it as Parquet: every later stage starts from these files."""
 
-import json
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from diffps.datasets.streets import StreetsConfig
 from diffps.errors import ConfigError
@@ -55,8 +54,8 @@ def dry_run(params: "Params", job: Job) -> str:
 
 
 def read_dataset(config: Config, job: Job) -> "SearchIndex":
-    """The dataset that ``config`` names, read and checked."""
-    from diffps.datasets import prw, streets
+    """The dataset that ``config`` names, read and checked; the published counts, where there are any, in its report."""
+    from diffps.datasets import cuhk_sysu, own, prw, streets
     from diffps.datasets.files import ImageFacts, measure_images
 
     def measure(paths: Sequence[Path]) -> list[ImageFacts]:
@@ -66,9 +65,41 @@ def read_dataset(config: Config, job: Job) -> "SearchIndex":
     root = Path(config.root)
     if config.dataset == "streets":
         streets.draw(config.streets, root)
-    return prw.read_prw(root, measure=measure, min_box=config.min_box or (0, 0))
+    readers = {
+        "streets": prw.read_prw,
+        "prw": prw.read_prw,
+        "cuhk-sysu": cuhk_sysu.read_cuhk_sysu,
+        "folder": own.read_folder,
+        "coco": own.read_coco,
+    }
+    published = {"prw": prw.PUBLISHED, "cuhk-sysu": cuhk_sysu.PUBLISHED}.get(config.dataset)
+    default = cuhk_sysu.DEFAULT_MIN_BOX if config.dataset == "cuhk-sysu" else (0, 0)
+    min_box = default if config.min_box is None else config.min_box
+    index = readers[config.dataset](root, measure=measure, min_box=min_box)
+    report = {**index.report, "dataset": config.dataset} | ({"published": published} if published else {})
+    return replace(index, report=report)
 
 
-def describe(report: dict[str, object]) -> list[str]:
-    """The report as lines for people."""
-    return [f"{name}: {json.dumps(value)}" for name, value in report.items()]
+def describe(report: Mapping[str, Any]) -> list[str]:
+    """The report as lines for people: a line for each split and for the rest, published counts beside what was read."""
+    published = report.get("published", {})
+    lines = []
+    for split in ("train", "test"):
+        known = published.get(split, {})
+        parts = [
+            f"{count} {name.replace('_', ' ')}" + (f" (published {known[name]})" if name in known else "")
+            for name, count in report[split].items()
+        ]
+        lines.append(f"index: {split}: {', '.join(parts)}")
+    queries = f"{report['queries']} queries" + (f" (published {published['queries']})" if published else "")
+    rest = [f"boxes below {' x '.join(map(str, report['min_box']))} pixels dropped", queries]
+    rest += [f"gallery {name}: {count} queries" for name, count in report.get("galleries", {}).items()]
+    rest += [f"gallery {name} is not there" for name in report.get("galleries_missing", ())]
+    lines.append(f"index: {', '.join(rest)}")
+    for gallery, found in report.get("oddities", {}).items():
+        lines += [
+            f"index: gallery {gallery}: {name.replace('_', ' ')}: rows {', '.join(map(str, rows))}"
+            for name, rows in found.items()
+            if rows
+        ]
+    return lines

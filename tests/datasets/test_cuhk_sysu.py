@@ -1,0 +1,142 @@
+"""CUHK-SYSU's reader on a small tree in the official layout, and its protocol file on the real TestG100."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.io import savemat
+
+from diffps.datasets.cuhk_sysu import read_cuhk_sysu, read_protocol
+from diffps.datasets.tables import read_gallery, write_index
+from diffps.errors import DatasetError
+
+REAL = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "cuhk-sysu" / "TestG100.mat"
+
+
+def test_pool_divides_the_images(cuhk_tree: Path) -> None:
+    scenes = read_cuhk_sysu(cuhk_tree).scenes
+    assert [(scene.scene_id, scene.split) for scene in scenes] == [
+        ("s5.jpg", "train"),
+        ("s6.jpg", "train"),
+        ("s1.jpg", "test"),
+        ("s2.jpg", "test"),
+        ("s3.jpg", "test"),
+        ("s4.jpg", "test"),
+    ]
+    assert scenes[0].path == "Image/SSM/s5.jpg"
+    assert scenes[0].size == (300, 320)
+
+
+def test_uint8_boxes_do_not_overflow(cuhk_tree: Path) -> None:
+    """200 + 100 is 44 in uint8."""
+    annotations = read_cuhk_sysu(cuhk_tree).annotations
+    assert annotations["s1.jpg"].boxes[0].tolist() == [200, 100, 300, 300]
+    assert annotations["s5.jpg"].boxes[0].tolist() == [100, 100, 300, 280]
+
+
+def test_labels_come_from_rows_and_names(cuhk_tree: Path) -> None:
+    index = read_cuhk_sysu(cuhk_tree, min_box=(0, 0))
+    found = {name: persons.identities.tolist() for name, persons in index.annotations.items()}
+    assert found == {
+        "s5.jpg": [0, 1],
+        "s6.jpg": [0],
+        "s1.jpg": [11, 12],
+        "s2.jpg": [11],
+        "s3.jpg": [12, -1],
+        "s4.jpg": [],
+    }
+
+
+def test_small_and_empty_boxes_are_dropped_and_counted(cuhk_tree: Path) -> None:
+    strict, plain = read_cuhk_sysu(cuhk_tree).report, read_cuhk_sysu(cuhk_tree, min_box=(0, 0)).report
+    assert strict["train"] == {
+        "images": 2,
+        "identities": 2,
+        "boxes": 2,
+        "labelled": 2,
+        "dropped": 1,
+        "dropped_labelled": 1,
+        "clipped": 0,
+        "repeated_identities": 0,
+        "labels_without_box": 0,
+    }
+    assert plain["train"]["dropped"] == 0  # type: ignore[index]
+    assert plain["test"]["dropped"] == 1  # type: ignore[index]  # the box without width
+
+
+def test_every_gallery_file_is_read(cuhk_tree: Path, tmp_path: Path) -> None:
+    index = read_cuhk_sysu(cuhk_tree)
+    assert index.report["galleries"] == {"50": 2, "100": 2, "occlusion": 1, "resolution": 1}
+    assert index.report["galleries_missing"] == ["500", "1000", "2000", "4000"]
+    write_index(index, tmp_path / "index")
+    gallery = read_gallery(tmp_path / "index", "100")
+    assert [part.tolist() for part in gallery.scenes] == [[3, 5, 4], [2, 4]]
+    assert [part.tolist() for part in gallery.positive_scenes] == [[3], [2, 4]]
+    assert gallery.positive_boxes[0].tolist() == [[30, 40, 80, 130]]
+
+
+def test_queries_of_subsets_are_those_of_the_galleries_where_they_agree(cuhk_tree: Path) -> None:
+    index = read_cuhk_sysu(cuhk_tree)
+    assert [(q.query_id, q.scene_id, q.identity) for q in index.queries] == [
+        ("0000", "s1.jpg", 11),
+        ("0001", "s3.jpg", 12),
+        ("0002", "s2.jpg", 11),
+    ]
+    assert {gallery.name: gallery.query_ids for gallery in index.galleries} == {
+        "50": ("0000", "0001"),
+        "100": ("0000", "0001"),
+        "occlusion": ("0001",),
+        "resolution": ("0002",),
+    }
+
+
+def test_oddities_are_named_by_row(cuhk_tree: Path) -> None:
+    oddities: dict[str, dict[str, list[int]]] = read_cuhk_sysu(cuhk_tree).report["oddities"]  # type: ignore[assignment]
+    assert oddities["100"] == {"query_image_in_gallery": [2], "scene_listed_twice": []}
+    assert oddities["resolution"] == {"query_image_in_gallery": [], "scene_listed_twice": [1]}
+
+
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [
+        ("annotation/Images.mat", "boxes of all images"),
+        ("annotation/pool.mat", "list of test images"),
+        ("annotation/test/train_test/Train.mat", "training identities"),
+    ],
+)
+def test_a_missing_file_is_named_with_what_lies_there(cuhk_tree: Path, name: str, what: str) -> None:
+    (cuhk_tree / name).unlink()
+    with pytest.raises(DatasetError, match=rf"CUHK-SYSU: {what} missing: expected .*{name}; .* holds"):
+        read_cuhk_sysu(cuhk_tree)
+
+
+def test_at_least_one_gallery_is_needed(cuhk_tree: Path) -> None:
+    for path in (cuhk_tree / "annotation/test/train_test").glob("TestG*.mat"):
+        path.unlink()
+    with pytest.raises(DatasetError, match=r"expected .*TestG100.mat; .*train_test holds Train.mat"):
+        read_cuhk_sysu(cuhk_tree)
+
+
+def test_missing_images_are_counted_and_named(cuhk_tree: Path) -> None:
+    (cuhk_tree / "Image/SSM/s3.jpg").unlink()
+    with pytest.raises(DatasetError, match=r"1 of 6 images missing in .*SSM: s3.jpg; 5 files found there"):
+        read_cuhk_sysu(cuhk_tree)
+
+
+def test_another_structure_is_refused(cuhk_tree: Path) -> None:
+    savemat(cuhk_tree / "annotation/test/train_test/TestG50.mat", {"TestG50": np.ones((2, 2))})
+    with pytest.raises(DatasetError, match=r"TestG50.mat must hold a struct with Query, Gallery; found none"):
+        read_cuhk_sysu(cuhk_tree)
+
+
+@pytest.mark.skipif(not REAL.exists(), reason="the real TestG100.mat (../shared/data/cuhk-sysu) is not here")
+def test_the_real_protocol_file() -> None:
+    lines = read_protocol(REAL, "TestG100")
+    assert len(lines) == 2900
+    assert {len(line.gallery) for line in lines} == {100}
+    positives = [sum(len(row.box) > 0 for row in line.gallery) for line in lines]
+    assert sum(positives) == 5447
+    assert positives.count(1) == 1501
+    assert lines[0].identity == 10581
+    assert lines[0].query.image == "s15538.jpg"
+    assert lines[0].query.box.tolist() == [488, 90, 88, 250]
