@@ -4,6 +4,7 @@ from cache.encodings import Basis, Encoded, Encoding, fit_basis, parse_encoding,
 from cache.errors import CacheError, SkippedImage
 from cache.fingerprint import explain_difference, fingerprint
 from cache.layout import ArraySpec, GroupKey, tap_name
+from cache.reader import FeatureReader
 from cache.store import FeatureStore
 from cache.writer import ShardSink, ShardTask
 
@@ -13,6 +14,7 @@ __all__ = [
     "CacheError",
     "Encoded",
     "Encoding",
+    "FeatureReader",
     "FeatureStore",
     "GroupKey",
     "ShardSink",

@@ -170,7 +170,12 @@ def ensure_groups(root: Path, group: GroupKey, shard: int) -> int:
         if not (path / "zarr.json").exists():
             attributes = {ATTRIBUTE: {"shard": shard}} if path == scope else {}
             write_json(path / "zarr.json", {"zarr_format": 3, "node_type": "group", "attributes": attributes})
-    return int(read_json(scope / "zarr.json")["attributes"][ATTRIBUTE]["shard"])
+    return shard_size(root, group)
+
+
+def shard_size(root: Path, group: GroupKey) -> int:
+    """Images a shard of ``group`` holds. Raises FileNotFoundError when nothing of its scope was ever written."""
+    return int(read_json(root / ZARR / group.scope / "zarr.json")["attributes"][ATTRIBUTE]["shard"])
 
 
 def _basis_folder(array: Path) -> Path:

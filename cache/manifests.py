@@ -11,7 +11,7 @@ from typing import Any
 from cache.errors import DamagedError, IncompleteError, NotCachedError, RecipeError
 from cache.files import read_json, write_json
 from cache.fingerprint import explain_difference
-from cache.layout import ATTRIBUTE, BASIS, SCALES, ZARR, ArraySpec, GroupKey, shard_file, spec_from_metadata
+from cache.layout import ATTRIBUTE, BASIS, SCALES, ZARR, ArraySpec, GroupKey, shard_file, shard_size, spec_from_metadata
 from cache.receipts import ReceiptBook
 from cache.rows import RowTable
 
@@ -100,20 +100,14 @@ def group_of(path: str) -> tuple[GroupKey, str]:
     return GroupKey(split, view, recipe_id, int(step[0][1:]) if step else None), name
 
 
-def shard_size(root: Path, spec: ArraySpec) -> int:
-    """Images a file of this array holds. Raises IncompleteError without one."""
-    try:
-        metadata = read_json(root / ZARR / spec.path / "zarr.json")
-    except FileNotFoundError:
-        raise IncompleteError(f"{spec.path} is not in the store at {root}; run the stage again") from None
-    return int(metadata["chunk_grid"]["configuration"]["chunk_shape"][0])
-
-
 def _entry(root: Path, spec: ArraySpec, book: ReceiptBook, wanted: Mapping[int, tuple[str, str]]) -> dict[str, Any]:
     """What a manifest says of one array; an empty digest in ``wanted`` stands for whatever the receipt says."""
     digest = hashlib.sha256()
     skipped, nbytes = [], 0
-    size = shard_size(root, spec)
+    try:
+        size = shard_size(root, spec.group)
+    except FileNotFoundError:
+        raise IncompleteError(f"{spec.path} is not in the store at {root}; run the stage again") from None
     last_shard = -1
     for row in sorted(wanted):
         scene, content = wanted[row]

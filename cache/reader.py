@@ -21,7 +21,7 @@ from cache.encodings import BLOCK, Encoded
 from cache.errors import CacheError, DamagedError, NotCachedError, RecipeError, SkippedImage
 from cache.files import read_json
 from cache.fingerprint import explain_difference
-from cache.layout import ATTRIBUTE, SCALES, ZARR, ArraySpec, GroupKey, shard_file
+from cache.layout import ATTRIBUTE, SCALES, ZARR, ArraySpec, GroupKey, shard_file, shard_size
 from cache.receipts import Receipt, ReceiptBook
 from cache.rows import RowTable
 from cache.shards import ABSENT, CHECKSUM_BYTES, decompress, read_index
@@ -103,11 +103,12 @@ class _Array:
         if entry.get("id") != spec.id:
             fields = "; ".join(explain_difference(spec.full_recipe, entry.get("full_recipe", {})))
             raise RecipeError(f"{folder}: holds another recipe ({fields}); run `diffps extract` for this one")
+        self._shard_size = shard_size(root, spec.group)
         self.parts = {suffix: _parse(folder.with_name(folder.name + suffix)) for suffix in spec.parts()}
 
     def locate(self, scene_id: str) -> _Place:
         row = self._rows.row(scene_id)
-        size = self.parts[""].shard_size
+        size = self._shard_size
         receipt = self._book.find(row // size, self.spec.name)
         if receipt is None or row not in receipt.rows or receipt.arrays[self.spec.name][0] != self.spec.id:
             raise NotCachedError(f"{self.spec.path}: no receipt for scene {scene_id!r}; run `diffps extract`")

@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 
 from cache.encodings import Encoded
 from cache.errors import NotCachedError
-from cache.layout import SCALES, ZARR, ArraySpec
-from cache.manifests import shard_size
+from cache.layout import SCALES, ZARR, ArraySpec, shard_size
 from cache.receipts import ReceiptBook
 
 BINS = 64
@@ -68,7 +67,7 @@ def statistics(root: Path, spec: ArraySpec, scheduler: Any = "threads") -> Stati
     readable = _readable_rows(root, spec)
     if not readable:
         raise NotCachedError(f"{spec.path}: has no readable images; run `diffps extract`")
-    size = shard_size(root, spec)
+    size = shard_size(root, spec.group)
     blocks = _blocks(root, spec, size)
     rows = {shard: [row % size for row in readable if row // size == shard] for shard in {r // size for r in readable}}
     shift = _first_mean(spec, *(part[readable[0] : readable[0] + 1].compute() for part in _arrays(root, spec, size)))

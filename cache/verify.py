@@ -10,7 +10,7 @@ import numpy as np
 
 from cache.checksum import extend
 from cache.errors import DamagedError
-from cache.layout import BASIS, ZARR, ArraySpec, read_basis, shard_file
+from cache.layout import BASIS, ZARR, ArraySpec, read_basis, shard_file, shard_size
 from cache.receipts import PartReceipt, Receipt, ReceiptBook
 from cache.rows import RowTable
 from cache.shards import ABSENT, CHECKSUM_BYTES, read_index
@@ -103,7 +103,7 @@ def _check(root: Path, file: _File) -> Iterator[tuple[str, list[int]]]:
         if size != part.nbytes:
             yield f"{size} bytes instead of {part.nbytes}", list(receipt.rows)
             return
-        yield from _check_chunks(descriptor, path, part, receipt, _images(root, spec))
+        yield from _check_chunks(descriptor, path, part, receipt, shard_size(root, spec.group))
     except OSError as error:
         yield f"cannot be read ({error.strerror or error})", list(receipt.rows)
     finally:
@@ -148,12 +148,6 @@ def _checksum(descriptor: int, offset: int, nbytes: int, buffer: "np.ndarray[tup
 def _path(root: Path, file: _File) -> Path:
     shape, _ = file.spec.parts()[file.suffix]
     return shard_file(root / ZARR / (file.spec.path + file.suffix), file.receipt.shard, len(shape))
-
-
-def _images(root: Path, spec: ArraySpec) -> int:
-    from cache.manifests import shard_size
-
-    return shard_size(root, spec)
 
 
 def _names(root: Path, split: str) -> dict[int, str]:

@@ -1,0 +1,39 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cache import explain_difference, fingerprint
+
+LEAVES = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text()
+RECIPES = st.dictionaries(
+    st.text(min_size=1, alphabet="abcdef"),
+    st.recursive(LEAVES, lambda inner: st.lists(inner) | st.dictionaries(st.text("xyz", min_size=1), inner)),
+)
+
+
+def test_ten_hex_digits_that_never_change() -> None:
+    assert fingerprint({"b": [1, 2.5, "ü"], "a": {"c": None}}) == "08bb59ea78"
+
+
+@given(RECIPES)
+def test_order_of_keys_and_tuples_do_not_matter(recipe: dict[str, object]) -> None:
+    backwards = dict(reversed(recipe.items()))
+    tuples = {key: tuple(value) if isinstance(value, list) else value for key, value in backwards.items()}
+    assert fingerprint(recipe) == fingerprint(tuples)  # type: ignore[arg-type]
+    assert explain_difference(recipe, tuples) == []  # type: ignore[arg-type]
+
+
+@given(RECIPES, RECIPES)
+def test_equal_fingerprints_mean_no_difference_to_explain(a: dict[str, object], b: dict[str, object]) -> None:
+    assert (fingerprint(a) == fingerprint(b)) == (explain_difference(a, b) == [])  # type: ignore[arg-type]
+
+
+def test_differences_are_named_by_path() -> None:
+    mine = {"pass": {"unet": "aa", "seed": 0}, "timestep": 0}
+    theirs = {"pass": {"unet": "bb", "seed": 0, "noise": "none"}, "timestep": 0}
+    assert explain_difference(mine, theirs) == ['pass.noise: absent != "none"', 'pass.unet: "aa" != "bb"']
+
+
+def test_nan_is_no_recipe() -> None:
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        fingerprint({"alpha": float("nan")})

@@ -1,0 +1,139 @@
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from cache import FeatureStore
+from cache.errors import LockedError
+from cache.lock import SILENT_SECONDS, StoreLock
+from tests.cache.builders import check, images, spec, write
+
+ROOT = Path(__file__).resolve().parents[2]
+HOLD = """
+import sys, time
+from pathlib import Path
+from cache.lock import StoreLock
+with StoreLock(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "locks" / "train~identity~abc.json"
+
+
+def holder(path: Path) -> subprocess.Popen[str]:
+    """Another process that holds the lock."""
+    process = subprocess.Popen([sys.executable, "-c", HOLD, str(path)], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "held\n"
+    process.stdout.close()
+    return process
+
+
+def pretend(path: Path, silent: float = 0.0, **changes: object) -> None:
+    """A lock file somebody else left."""
+    with StoreLock(path):
+        owner = json.loads(path.read_text())
+    path.write_text(json.dumps(owner | changes))
+    os.utime(path, (time.time() - silent,) * 2)
+
+
+def test_it_is_gone_afterwards_and_can_be_taken_again(path: Path) -> None:
+    for _ in range(2):
+        with StoreLock(path):
+            assert path.exists()
+        assert not path.exists()
+
+
+def test_a_second_writer_is_refused(tmp_path: Path) -> None:
+    store = FeatureStore(tmp_path)
+    with store.writer([spec()], images(4)), pytest.raises(LockedError, match="still writing"):
+        write(store, [spec(tap="other")], images(4))
+    write(store, [spec()], images(4))
+    check(store, [spec()], images(4))
+
+
+def test_an_orphan_that_lives_is_named(path: Path) -> None:
+    process = holder(path)
+    try:
+        with pytest.raises(LockedError, match=rf"process {process.pid} on .*kill {process.pid}"), StoreLock(path):
+            pass
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_a_dead_owner_is_taken_over(path: Path) -> None:
+    process = holder(path)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert path.exists()
+    with StoreLock(path):
+        assert json.loads(path.read_text())["pid"] == os.getpid()
+
+
+def test_a_reused_process_id_is_not_the_owner(path: Path) -> None:
+    pretend(path, started="1")
+    with StoreLock(path):
+        pass
+
+
+def test_an_owner_before_the_last_boot_is_dead(path: Path) -> None:
+    pretend(path, boot_id="another boot")
+    with StoreLock(path):
+        pass
+
+
+def test_another_host_that_was_just_heard_of_is_refused_whatever_the_user_says(path: Path) -> None:
+    pretend(path, host="elsewhere", silent=30)
+    with pytest.raises(LockedError, match="on elsewhere .*last heard of 30 s ago"), StoreLock(path, takeover=True):
+        pass
+
+
+def test_a_silent_owner_on_another_host_needs_the_user_s_word(path: Path) -> None:
+    pretend(path, host="elsewhere", silent=SILENT_SECONDS + 5)
+    with pytest.raises(LockedError, match=r"runtime\.takeover=true"), StoreLock(path):
+        pass
+    with StoreLock(path, takeover=True):
+        assert json.loads(path.read_text())["host"] == socket.gethostname()
+
+
+def test_a_torn_lock_file_holds_nobody(path: Path) -> None:
+    pretend(path)
+    path.write_text('{"host": ')
+    os.utime(path, (0, 0))
+    with StoreLock(path, takeover=True):
+        pass
+
+
+def test_the_owner_s_heartbeat_is_heard(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cache.lock.HEARTBEAT_SECONDS", 0.01)
+    with StoreLock(path):
+        os.utime(path, (0, 0))
+        for _ in range(500):
+            if path.stat().st_mtime > 0:
+                return
+            time.sleep(0.01)
+    pytest.fail("no heartbeat in five seconds")
+
+
+def test_who_lost_the_lock_publishes_nothing(tmp_path: Path) -> None:
+    store, array = FeatureStore(tmp_path), spec()
+    with store.writer([array], images(2)) as writer:
+        (task,) = writer.pending()
+        (lock,) = (tmp_path / "locks").glob("train*.json")
+        lock.write_text(json.dumps({"token": "somebody else's"}))
+        with pytest.raises(LockedError, match="taken over"), writer.shard(task) as sink:
+            for _ in task.rows:
+                sink.skip("no matter")
+    assert lock.exists()
+    assert not list((tmp_path / "receipts").rglob("*.json"))
