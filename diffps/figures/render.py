@@ -19,13 +19,13 @@ from diffps.figures.sheets import Chart, Line, Picture, Row, Sheet
 SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 DASHES = ("-", "--", ":", "-.", (0, (6, 1, 1, 1)), (0, (1, 1)))
 INK, FAINT, RIGHT, WRONG = "#222222", "#8a8a8a", "#007a55", "#b3400a"
-CHART_INCHES = (5.2, 3.0)
+CHART_INCHES = (4.4, 2.7)
 TILE_INCHES, TALL_INCHES = (1.9, 1.9), (1.0, 1.9)
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "diffps",
     "font.family": "sans-serif",
-    "font.size": 10,
+    "font.size": 9,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.edgecolor": FAINT,
@@ -94,7 +94,7 @@ def _chart(chart: Chart, *, title: bool = True) -> Figure:
     axes.set_xlabel(chart.x_label)
     axes.set_ylabel(chart.y_label)
     if len(chart.lines) + len(chart.bars) + len(chart.markers) > 1:
-        axes.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=3, fontsize=9, borderaxespad=0.2)
+        axes.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=3, fontsize=8.5, borderaxespad=0.2)
     if title:
         figure.suptitle(chart.title, x=0.01, ha="left", fontsize=11)
     return figure

@@ -98,4 +98,4 @@ def spread(values: NDArray[np.floating], count: int) -> NDArray[np.int64]:
 
 def _size(find: Find) -> str:
     width, height = (find.box[2:] - find.box[:2]).round().astype(int)
-    return f"{width} x {height}"
+    return f"{width} × {height}"

@@ -79,8 +79,8 @@ def similarity_chart(pairs: Similarity) -> Chart:
         x_label="cosine similarity",
         y_label="density",
         lines=(
-            _histogram(f"two persons ({len(pairs.different):,} pairs)", pairs.different, edges),
-            _histogram(f"one person ({len(pairs.same):,} pairs)", pairs.same, edges),
+            histogram(f"two persons ({len(pairs.different):,} pairs)", pairs.different, edges),
+            histogram(f"one person ({len(pairs.same):,} pairs)", pairs.same, edges),
         ),
         markers=((pairs.threshold, f"threshold {pairs.threshold:.2f}"),),
         note=(
@@ -94,8 +94,8 @@ def similarity_chart(pairs: Similarity) -> Chart:
     )
 
 
-def _histogram(label: str, values: NDArray[np.float32], edges: NDArray[np.float64]) -> Line:
-    heights, _ = np.histogram(values, edges, density=True)
-    x = np.repeat(edges, 2)
+def histogram(label: str, values: NDArray[np.floating], edges: NDArray[np.floating], *, density: bool = True) -> Line:
+    """Steps over bins with the given edges: counts, or with ``density`` heights of area one."""
+    heights, _ = np.histogram(values, edges, density=density)
     y = np.concatenate([[0.0], np.repeat(heights, 2), [0.0]])
-    return Line(label=label, x=x.round(5).tolist(), y=y.round(5).tolist(), area=True)
+    return Line(label=label, x=np.repeat(edges, 2).round(5).tolist(), y=y.round(5).tolist(), area=True)

@@ -4,7 +4,10 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+import numpy as np
+
 from diffps.figures.sheets import Chart, Sheet
+from diffps.figures.similarity import histogram
 from stages.page.content import Headline, Page, Score, Section, Table
 from stages.page.cost import Cost, cost_chart, measure_cost, size_text, store_table, time_text
 from stages.page.evidence import Evidence, NotThereError
@@ -14,6 +17,7 @@ from stages.page.html import percent
 RECIPE = ("index", "encode", "extract", "train", "evaluate")
 LEADS = {
     "ranking": "Whole scenes are searched: every result is a box the head found itself.",
+    "ranking of true boxes": "The annotated boxes of whole scenes are searched; nothing had to be detected.",
     "similarity": "How to read a similarity: what pairs of one person score, and pairs of two.",
     "failures": "The three ways to be wrong: not seen, seen where nobody is, taken for somebody else.",
     "attention": "Where the text’s words find their match in the image.",
@@ -47,6 +51,7 @@ def compose(evidence: Evidence) -> Page:
         warnings=[warning] if warning else [],
         headlines=_headlines(evidence),
         scores=_scores(evidence),
+        precision_chart=_precisions(evidence),
         saving=cost.headlines(),
         saving_text=cost.text(),
         saving_chart=cost_chart(cost),
@@ -98,6 +103,23 @@ def _scores(evidence: Evidence) -> list[Score]:
     return rows
 
 
+def _precisions(evidence: Evidence) -> Chart | None:
+    values = np.array(list(evidence.precisions.values()))
+    values = values[np.isfinite(values)]
+    if not len(values):
+        return None
+    line = histogram("queries", values, np.linspace(0, 1, 11), density=False)
+    low, middle, high = np.quantile(values, [0.25, 0.5, 0.75])
+    summary = f"Half of the queries lie between {low:.2f} and {high:.2f}, the median is {middle:.2f}."
+    return Chart(
+        title="Queries by average precision",
+        x_label="average precision",
+        y_label="queries",
+        lines=(line,),
+        summary=summary,
+    )
+
+
 def _headlines(evidence: Evidence) -> list[Headline]:
     main, *others = _scores(evidence)
     value = main.mean_precision or 0.0
@@ -115,6 +137,7 @@ def _headlines(evidence: Evidence) -> list[Headline]:
 
 
 def _sections(evidence: Evidence, cost: Cost) -> list[Section]:
+    params = evidence.params
     figures: dict[str, Section] = {}
     for name, title in TITLES.items():
         try:
@@ -125,7 +148,7 @@ def _sections(evidence: Evidence, cost: Cost) -> list[Section]:
         figures[name] = Section(
             anchor=name,
             title=title,
-            lead=LEADS[name],
+            lead=LEADS["ranking of true boxes" if name == "ranking" and params.evaluate.gt_boxes else name],
             sheets=[picture for picture in pictures if isinstance(picture, Sheet)],
             charts=[picture for picture in pictures if isinstance(picture, Chart)],
         )

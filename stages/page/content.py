@@ -60,6 +60,7 @@ class Page:
     warnings: Sequence[str]
     headlines: Sequence[Headline]
     scores: Sequence[Score]
+    precision_chart: "Chart | None"
     saving: Sequence[Headline]
     saving_text: str
     saving_chart: "Chart | None"

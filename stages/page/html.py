@@ -12,7 +12,7 @@ from markupsafe import Markup
 from PIL import Image as Pil
 
 if TYPE_CHECKING:
-    from diffps.figures.sheets import Chart, Image
+    from diffps.figures.sheets import Chart, Image, Sheet
     from stages.page.content import Page
 
 JPEG_QUALITY = 82
@@ -25,7 +25,8 @@ def render(page: "Page") -> str:
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
     )
-    environment.filters.update(picture=picture, vector=vector, percent=percent, number=number)
+    environment.filters.update(picture=picture, vector=vector, percent=percent, number=number, few=few)
+    environment.tests["paired"] = paired
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     policy = (
         "default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
@@ -63,3 +64,15 @@ def number(value: Any) -> str:
     if value is None or (isinstance(value, float) and not math.isfinite(value)):
         return "–"
     return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def few(tiles: int, tall: bool) -> int:
+    """Columns on a phone that leave the fewest gaps: four or five persons in a row, two to four scenes."""
+    choices = (4, 5) if tall else (2, 3, 4)
+    wanted = [columns for columns in choices if columns * 3 >= tiles] or [max(choices)]
+    return min(wanted, key=lambda columns: (-tiles % columns, -columns if tall else columns))
+
+
+def paired(sheet: "Sheet") -> bool:
+    """Whether rows are so short that several fit beside each other."""
+    return all(len(row.tiles) <= 2 for row in sheet.rows)
