@@ -45,7 +45,7 @@ def run(params: "Params", job: Job) -> None:
         job.say(f"{FOLDER} is trained by this recipe")
     else:
         train(config, job, device)
-    write_report(config, job)
+    write_report(config, FOLDER, WORK / "untrained", RESULTS, job)
 
 
 def dry_run(params: "Params", job: Job) -> str:

@@ -23,14 +23,14 @@ class PretrainConfig:
     widths: Widths = field(default_factory=lambda: Widths(unet=(48, 64, 96, 96), heads=(2, 2, 3, 3)))
     cameras: int = 64
     identities: int = 4000
-    scenes: int = 3000
+    scenes: int = 1500
     vae_scenes: int = 256
     vae_steps: int = 500
     vae_batch: int = 8
     vae_crop: int = 96
     vae_lr: float = 1.5e-3
-    steps: int = 1600
-    settle: int = 400
+    steps: int = 1000
+    settle: int = 300
     batch: int = 16
     crop: int = 16
     lr: float = 1e-3
