@@ -20,6 +20,7 @@ def run(params: "Params", job: Job, name: str) -> None:
     Raises ConfigError for an unknown name, NotThereError where an earlier stage has to run first.
     """
     from diffps.figures.render import save
+    from stages.files import replace_text
     from stages.page.evidence import Evidence
     from stages.page.searches import similarity
 
@@ -29,4 +30,4 @@ def run(params: "Params", job: Job, name: str) -> None:
         stem = name if len(pictures) == 1 else f"{name}-{index}"
         job.say("wrote " + " and ".join(str(path) for path in save(picture, FOLDER, stem)))
     if name == "similarity" and (pairs := similarity(evidence)) is not None:
-        (FOLDER / "similarity.json").write_text(json.dumps(pairs.as_json(), indent=2) + "\n", encoding="utf-8")
+        replace_text(FOLDER / "similarity.json", json.dumps(pairs.as_json(), indent=2) + "\n")

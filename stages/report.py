@@ -38,6 +38,7 @@ class Config:
 
 def run(params: "Params", job: Job) -> None:
     """Write results/report/{index.html, summary.txt, similarity.json}. Raises DiffPSError where results are missing."""
+    from stages.files import replace_text
     from stages.page.compose import compose, summary
     from stages.page.evidence import Evidence
     from stages.page.html import render
@@ -49,10 +50,10 @@ def run(params: "Params", job: Job) -> None:
     FOLDER.mkdir(parents=True, exist_ok=True)
     pairs = similarity(evidence)
     if pairs is not None:
-        _write(FOLDER / "similarity.json", json.dumps(pairs.as_json(), indent=2) + "\n")
+        replace_text(FOLDER / "similarity.json", json.dumps(pairs.as_json(), indent=2) + "\n")
     lines = [*summary(evidence), f"page: {page} ({len(html.encode()) / 1e6:.1f} MB)"]
-    _write(FOLDER / "summary.txt", "\n".join(lines) + "\n")
-    _write(page, html)
+    replace_text(FOLDER / "summary.txt", "\n".join(lines) + "\n")
+    replace_text(page, html)
     for line in lines:
         job.say(line)
 
@@ -65,12 +66,3 @@ def dry_run(params: "Params", job: Job) -> str:
     wanted = [EVALUATE / "metrics.json", TRAIN / "metrics.json", TRAIN / "losses.csv", SWEEP / "table.parquet"]
     state = ", ".join(f"{path} ({'there' if path.exists() else 'not yet'})" for path in wanted)
     return f"report: {config.queries} rankings and {config.scenes} scenes from {state} -> {FOLDER / 'index.html'}"
-
-
-def _write(path: Path, text: str) -> None:
-    from stages.files import replace_file
-
-    def write(temporary: Path) -> None:
-        temporary.write_text(text, encoding="utf-8")
-
-    replace_file(path, write)

@@ -39,6 +39,20 @@ WARNINGS = {
 }
 
 
+SWEEP_COLUMNS = {
+    "variant": "Variant",
+    "changes": "Changes",
+    "epochs": "Epochs",
+    "detection_ap": "Detection AP",
+    "map": "Mean AP",
+    "top1": "Top-1",
+    "map_diff": "Difference",
+    "map_diff_se": "Error",
+    "seconds": "Seconds",
+    "parameters": "Parameters",
+}
+
+
 def compose(evidence: Evidence) -> Page:
     """The page's content. Raises NotThereError where nothing has been evaluated yet."""
     params = evidence.params
@@ -96,16 +110,33 @@ def _scores(evidence: Evidence) -> list[Score]:
             main=True,
         )
     ]
-    for key, name in (("dgrpn_off", "DGRPN off"), ("baseline", "Colour histograms"), ("chance", "Chance")):
+    rows += _without_guidance(evidence)
+    for key, name in (("baseline", "Colour histograms"), ("chance", "Chance")):
         entry = found.get(key)
         if entry is not None:
             rows.append(Score(name=name, mean_precision=entry.get("map"), top1=entry.get("top1")))
     return rows
 
 
+def _without_guidance(evidence: Evidence) -> list[Score]:
+    """The sweep's head without DGRPN; beside the sweep's own full head where both were trained for fewer epochs."""
+    found = {row["changes"]: row for row in reversed(evidence.sweep)}
+    without = found.get("model.dgrpn=null")
+    if without is None:
+        return []
+    rows, ending = {"Without DGRPN": without}, ""
+    if without["epochs"] != evidence.params.train.epochs:
+        ending = f", {without['epochs']} epochs"
+        rows = {"With DGRPN": found.get("as in params"), **rows}
+    return [
+        Score(name=name + ending, mean_precision=row["map"], top1=row["top1"], detection=row["detection_ap"])
+        for name, row in rows.items()
+        if row is not None
+    ]
+
+
 def _precisions(evidence: Evidence) -> Chart | None:
     values = np.array(list(evidence.precisions.values()))
-    values = values[np.isfinite(values)]
     if not len(values):
         return None
     line = histogram("queries", values, np.linspace(0, 1, 11), density=False)
@@ -176,13 +207,16 @@ def _sweep(evidence: Evidence) -> list[Section]:
     rows = evidence.sweep
     if not rows:
         return []
-    columns = list(rows[0])
+    kept = {
+        name: label for name, label in SWEEP_COLUMNS.items() if len({str(row.get(name)) for row in rows} - {"None"})
+    }
     table = Table(
-        caption=f"{len(rows)} heads trained from one reading of the cache",
-        columns=[column.replace("_", " ") for column in columns],
-        rows=[[_cell(row[column]) for column in columns] for row in rows],
+        caption=f"{len(rows)} heads trained from the cache",
+        columns=list(kept.values()),
+        rows=[[row[name] for name in kept] for row in rows],
     )
-    return [Section(anchor="sweep", title="Sweep", lead="Press a heading to sort.", tables=[table])]
+    lead = "Press a heading to sort. Differences are to the first variant, with their standard error."
+    return [Section(anchor="sweep", title="Sweep", lead=lead, tables=[table])]
 
 
 def _store(evidence: Evidence) -> Section:
@@ -219,7 +253,3 @@ def _flat(config: Any) -> dict[str, str]:
 
     walk("", asdict(config))
     return found
-
-
-def _cell(value: Any) -> Any:
-    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else value

@@ -90,8 +90,9 @@ class Evidence:
 
     @cached_property
     def precisions(self) -> dict[str, float]:
-        """Average precision of every query, in [0, 1]."""
-        return {row["query_id"]: float(row["ap"]) for row in _table(EVALUATE / "per_query.parquet", "evaluate")}
+        """Average precision of every query that has somebody to find, in [0, 1]."""
+        rows = _table(EVALUATE / "per_query.parquet", "evaluate")
+        return {row["query_id"]: float(row["ap"]) for row in rows if row["ap"] is not None}
 
     @cached_property
     def detections(self) -> dict[str, list[Row]]:
@@ -103,9 +104,9 @@ class Evidence:
 
     @cached_property
     def sweep(self) -> list[Row]:
-        """Rows of results/sweep/table.parquet, or none."""
+        """Rows of results/sweep/table.parquet whose head is trained and scored, or none."""
         path = SWEEP / "table.parquet"
-        return _table(path, "sweep") if path.exists() else []
+        return [row for row in _table(path, "sweep") if row["map"] is not None] if path.exists() else []
 
     def _image(self, scene_id: str) -> "Image":
         from diffps.images import load_image

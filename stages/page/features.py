@@ -85,7 +85,7 @@ def semantics(evidence: Evidence) -> "Sheet":
         refined = torch.from_numpy(inside["refined"]).permute(2, 0, 1)[None]
         with torch.inference_mode():
             rois = cut_rois(refined, [places], head.config.grid, head.canvas, head.config.sampling_ratio)
-            maps, after = head.sfan.semantic_map(rois)[:, 0], head.sfan(rois)
+            maps, after = head.sfan.semantic_map(rois), head.sfan(rois)
         persons += [
             Person(scene=scene, box=box, before=_last(roi), weights=weight.numpy(), after=_last(weighed))
             for box, roi, weight, weighed in zip(largest, rois, maps, after, strict=True)

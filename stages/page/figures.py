@@ -1,9 +1,11 @@
 """The figures by name: each from the evidence to sheets and charts, or NotThereError with what is missing."""
 
-from typing import TYPE_CHECKING, Any
+import re
+from statistics import fmean
+from typing import TYPE_CHECKING
 
 from diffps.errors import ConfigError
-from stages.page.evidence import Evidence, NotThereError, Row
+from stages.page.evidence import Evidence, NotThereError
 
 if TYPE_CHECKING:
     from diffps.figures.sheets import Chart, Picture
@@ -20,6 +22,7 @@ TITLES = {
     "timesteps": "Timesteps",
     "taps": "Taps",
 }
+TIMESTEP = re.compile(r"-?timestep=\d+")  # in the name of a sweep's variant
 SCORES = {"detection AP": "detection_ap", "re-ID mAP": "map"}
 
 
@@ -65,33 +68,29 @@ def _similarity(evidence: Evidence) -> "Chart":
 def _timesteps(evidence: Evidence) -> "Chart":
     from diffps.figures.curves import score_chart
 
-    rows = [row for row in evidence.sweep if row.get("timestep") is not None]
-    if len({row["timestep"] for row in rows}) < 2:
+    if len({row["timestep"] for row in evidence.sweep}) < 2:
         raise NotThereError(
-            "figure timesteps: the sweep's table has fewer than two timesteps; sweep over train.timestep"
+            "figure timesteps: no sweep over timesteps; run: diffps sweep (presets/sweeps/timesteps.yaml)"
         )
-    series: dict[str, list[tuple[float, float]]] = {}
-    for row in rows:
+    series: dict[str, dict[float, list[float]]] = {}
+    kinds = {TIMESTEP.sub("", row["group"]) for row in evidence.sweep}
+    for row in evidence.sweep:
+        kind = TIMESTEP.sub("", row["group"])
         for label, column in SCORES.items():
-            if row.get(column) is not None:
-                series.setdefault(label, []).append((float(row["timestep"]), float(row[column])))
-    return score_chart("Scores against the timestep", "timestep", series)
+            name = label if len(kinds) == 1 else f"{label}, {kind or 'base'}"
+            series.setdefault(name, {}).setdefault(float(row["timestep"]), []).append(float(row[column]))
+    lines = {name: [(step, fmean(values)) for step, values in points.items()] for name, points in series.items()}
+    return score_chart("Scores against the timestep", "timestep", {k: v for k, v in lines.items() if len(v) > 1})
 
 
 def _taps(evidence: Evidence) -> "Chart":
     from diffps.figures.curves import bar_chart
 
-    rows = [row for row in evidence.sweep if row.get("taps")]
-    if len({str(row["taps"]) for row in rows}) < 2:
-        raise NotThereError("figure taps: the sweep's table has fewer than two sets of taps; sweep over train.taps")
-    groups = {label: [(_name(row), float(row[column])) for row in rows] for label, column in SCORES.items()}
+    if len({row["taps"] for row in evidence.sweep}) < 2:
+        raise NotThereError("figure taps: no sweep over taps; run: diffps sweep (presets/sweeps/taps.yaml)")
+    names = list(dict.fromkeys(row["group"] for row in evidence.sweep))
+    groups = {
+        label: [(name, fmean(row[column] for row in evidence.sweep if row["group"] == name)) for name in names]
+        for label, column in SCORES.items()
+    }
     return bar_chart("Scores per set of taps", "score", groups)
-
-
-def _name(row: Row) -> str:
-    return str(row.get("variant", ""))
-
-
-def scores_of(row: Row) -> dict[str, Any]:
-    """The scores of a sweep's row, by their names for people."""
-    return {label: row[column] for label, column in SCORES.items() if column in row}

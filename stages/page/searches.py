@@ -21,7 +21,7 @@ def rankings(evidence: Evidence) -> "Sheet":
     from diffps.figures.searches import Search, ranking_sheet, spread
 
     config = evidence.params.report
-    known = [name for name, value in evidence.precisions.items() if name in evidence.queries and np.isfinite(value)]
+    known = [name for name in evidence.precisions if name in evidence.queries]
     values = np.array([evidence.precisions[name] for name in known])
     chosen = [known[position] for position in spread(values, config.queries)]
     searches = [

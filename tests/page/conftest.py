@@ -17,7 +17,7 @@ from PIL import Image, ImageDraw
 from diffps.datasets.tables import box_columns, write_index
 from diffps.heads.config import TapsConfig
 from diffps.records import Annotations, Query, Scene, SearchIndex
-from stages import encode, extract, index, report, train
+from stages import encode, evaluate, extract, index, report, train
 from stages.job import QuietJob, RuntimeConfig
 from stages.page.evidence import Evidence
 
@@ -40,7 +40,7 @@ class Run:
             encode=encode.Config(checkpoint=checkpoint, canvas=(128, 192)),
             extract=extract.Config(taps=(SELF_K, CROSS), words=("person",)),
             train=train.Config(taps=taps, epochs=6),
-            evaluate=report.Config(),
+            evaluate=evaluate.Config(),
             report=report.Config(queries=4, results=5, scenes=2),
             runtime=self.job.runtime,
         )
@@ -188,13 +188,18 @@ def write_results(run: Run, scenes: dict[str, Annotations]) -> None:
     run.table(
         "results/sweep/table.parquet",
         {
-            "variant": ["base", HOSTILE, "no msfrn", "t = 100"],
-            "timestep": [0, 0, 0, 100],
-            "taps": ["all", "level 3", "all", "all"],
-            "detection_ap": [0.71, 0.69, 0.7, 0.55],
-            "map": [0.412, 0.33, 0.38, 0.21],
-            "top1": [0.5, 0.4, 0.45, 0.2],
-            "seconds": [31.0, 22.0, 29.5, 100.0],
+            "variant": ["full", HOSTILE, "no-dgrpn", "timestep=100", "unfinished"],
+            "group": ["full", HOSTILE, "no-dgrpn", "timestep=100", "unfinished"],
+            "changes": ["as in params", "taps.level2=[]", "model.dgrpn=null", "timestep=100", ""],
+            "timestep": [0, 0, 0, 100, 0],
+            "taps": ["all", "level 3", "all", "all", "all"],
+            "epochs": [3, 3, 3, 3, 3],
+            "detection_ap": [0.71, 0.69, 0.7, 0.55, None],
+            "map": [0.412, 0.33, 0.38, 0.21, None],
+            "top1": [0.5, 0.4, 0.45, 0.2, None],
+            "map_diff": [None, -0.082, -0.032, -0.2, None],
+            "map_diff_se": [None, 0.01, 0.01, 0.01, None],
+            "seconds": [31.0, 22.0, 29.5, 100.0, None],
         },
     )
 

@@ -99,15 +99,15 @@ def test_sorting_by_click_and_by_keyboard(browser: Browser, page: Path) -> None:
     browser.evaluate("document.querySelectorAll('#sweep th button')[4].click()")
     assert browser.evaluate(SORT_STATES)[4] == "descending"
     falling = browser.evaluate(FIRST_COLUMN)
-    assert falling[0] == "base"
-    assert falling[-1] == "t = 100"
+    assert falling[0] == "full"
+    assert falling[-1] == "timestep=100"
     browser.evaluate("document.querySelectorAll('#sweep th button')[4].focus()")
     browser.press("Enter", 13)
     assert browser.evaluate(SORT_STATES)[4] == "ascending"
     assert browser.evaluate(FIRST_COLUMN) == falling[::-1]
     assert "ascending" in browser.evaluate("document.getElementById('announcement').textContent")
     browser.evaluate("document.querySelector('#sweep th button').click()")
-    assert browser.evaluate(SORT_STATES) == ["ascending"] + ["none"] * 6
+    assert browser.evaluate(SORT_STATES) == ["ascending"] + ["none"] * 8
     assert sorted(browser.evaluate(FIRST_COLUMN)) == sorted(before)
 
 
