@@ -6,7 +6,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from diffps.errors import ConfigError
-from stages import encode, evaluate, extract, index, pretrain, report, train
+from stages import encode, evaluate, extract, index, pretrain, report, sweep, train
 from stages.job import RuntimeConfig
 from stages.typed import build, set_key
 
@@ -20,6 +20,7 @@ class Params:
     extract: extract.Config
     train: train.Config
     evaluate: evaluate.Config
+    sweep: sweep.Config
     report: report.Config
     pretrain: pretrain.Config
     runtime: RuntimeConfig
