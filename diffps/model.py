@@ -131,7 +131,7 @@ class PersonSearcher(nn.Module):
         if self.config.msfrn is not None:
             maps["before"] = self.msfrn(features, refine=False)
         if isinstance(self.reid_head.sfan, SFAN):
-            maps["semantic"] = self.reid_head.sfan.semantic_map(refined)[:, 0]
+            maps["semantic"] = self.reid_head.sfan.semantic_map(refined)
         if self.dgrpn is not None:
             guidance = self.guidance(features)
             _, peaks = self.dgrpn.peaks(guidance)

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from diffps.heads.config import DGRPNConfig
+from diffps.heads.gate import gated
 
 
 class Peaks(NamedTuple):
@@ -107,5 +108,4 @@ class DGRPN(nn.Module):
         grid = features.shape[2:]
         if guidance.shape[1:] != grid:
             guidance = F.interpolate(guidance[:, None], grid, mode="bilinear", align_corners=False)[:, 0]
-        gate = 1 + self.gamma * self.gaussians(guidance)
-        return features * gate[:, None].to(features.dtype)
+        return gated(features, 1 + self.gamma * self.gaussians(guidance))

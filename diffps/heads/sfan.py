@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from diffps.heads.config import SFANConfig
+from diffps.heads.gate import gated, norms
 from diffps.heads.precision import full_precision
 
 
@@ -25,15 +26,13 @@ class SFAN(nn.Module):
         self.alpha = nn.Parameter(torch.tensor(config.alpha))
 
     def semantic_map(self, features: Tensor) -> Tensor:
-        """sum_c w_c S_c of ``features`` (R, C, H, W): (R, 1, H, W), with S the softmax over words of cosines."""
+        """sum_c w_c S_c of ``features`` (R, C, H, W): (R, H, W), with S the softmax over words of cosines."""
         with full_precision(features):
             text = F.normalize(self.project(self.words), dim=1)
             weights = self.part_weights.softmax(0)
         dots = F.conv2d(features, text[:, :, None, None].to(features.dtype)).float()
-        norms = torch.linalg.vector_norm(features, dim=1, keepdim=True, dtype=torch.float32)
-        similarity = (dots / norms.clamp_min(1e-12)).softmax(1)
-        return torch.einsum("rwyx,w->ryx", similarity, weights)[:, None]
+        similarity = (dots / norms(features).clamp_min(1e-12)[:, None]).softmax(1)
+        return torch.einsum("rwyx,w->ryx", similarity, weights)
 
     def forward(self, features: Tensor) -> Tensor:
-        gate = 1 + self.alpha * (self.semantic_map(features) - 1)
-        return features * gate.to(features.dtype)
+        return gated(features, 1 + self.alpha * (self.semantic_map(features) - 1))

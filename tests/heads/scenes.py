@@ -83,8 +83,10 @@ def scenes(count: int = 8, persons: int = 2, seed: int = 0) -> Batch:
             for name, shape in SHAPES.items():
                 y = (np.arange(shape.height) + 0.5) * CANVAS.height / shape.height
                 x = (np.arange(shape.width) + 0.5) * CANVAS.width / shape.width
-                inside = ((y >= top) & (y < top + height))[:, None] & ((x >= left) & (x < left + width))
-                look = np.ones(1) if name == TAPS.guidance else looks[name][identity] + 1.5
-                values[name][image][inside] += look.astype(np.float32)
+                down, right = (y[:, None] - top) / height, (x - left) / width
+                inside = (down >= 0) & (down < 1) & (right >= 0) & (right < 1)
+                # Head and feet look different, or a part of a person could not be told from the whole.
+                look = 1.0 if name == TAPS.guidance else looks[name][identity] + 3 * (down[..., None] - 0.5)
+                values[name][image] += (inside[..., None] * look).astype(np.float32)
         targets.append(Target(torch.tensor(boxes).reshape(-1, 4), torch.tensor(identities, dtype=torch.int64)))
     return Batch({name: Feature(torch.from_numpy(array)) for name, array in values.items()}, targets)

@@ -23,7 +23,7 @@ WEIGHTS = {"rpn_cls": 1.0, "rpn_reg": 1.0, "prop_cls": 1.0, "prop_reg": 10.0, "r
 NOBODY = Target(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64))
 
 
-def learn(model: PersonSearcher, batch: Batch, steps: int, *, size: int, lr: float = 2e-3) -> list[dict[str, float]]:
+def learn(model: PersonSearcher, batch: Batch, steps: int, *, size: int, lr: float = 1e-3) -> list[dict[str, float]]:
     """Plain Adam over the batch's images in turn; the losses of every step."""
     optimizer = torch.optim.Adam(model.parameters(), lr=lr)
     history = []
@@ -302,7 +302,8 @@ def test_golden_losses() -> None:
 def test_a_tiny_model_overfits_eight_scenes() -> None:
     model, batch = searcher(), scenes(8)
     torch.manual_seed(3)
-    learn(model, batch, 240, size=4)
+    learn(model, batch, 60, size=4, lr=2e-3)
+    learn(model, batch, 120, size=4, lr=1e-3)
     model.eval()
     found = model.detect(batch.features)
     scores = score_detection(
