@@ -9,6 +9,7 @@ from pathlib import Path
 
 from cache.encodings import HALF_BITS, BitRound
 from cache.errors import StoreFullError
+from cache.files import free_bytes
 from cache.layout import ArraySpec
 from cache.shards import CHECKSUM_BYTES, index_bytes
 
@@ -94,14 +95,6 @@ def require_space(root: Path, specs: Iterable[tuple[ArraySpec, int]]) -> None:
             f"{root}: {needed / 1e9:.2f} GB are still to be written and {free / 1e9:.2f} GB are free; "
             f"`diffps cache plan --disk {free / 1e9:.0f}GB` says what would fit"
         )
-
-
-def free_bytes(root: Path) -> int:
-    """What can still be written under ``root``, which need not exist yet."""
-    while not root.exists():
-        root = root.parent
-    status = os.statvfs(root)
-    return status.f_bavail * status.f_frsize
 
 
 @dataclass(frozen=True, slots=True)

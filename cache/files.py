@@ -2,10 +2,9 @@
 
 import contextlib
 import errno
+import fcntl
 import json
 import os
-import shutil
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -30,11 +29,15 @@ def publish(temporary: Path, target: Path) -> None:
 
 
 def write_atomic(target: Path, data: bytes) -> None:
-    """Replace ``target`` by ``data``. Raises StoreFullError when the disk is full; the old file then stays."""
+    """Replace ``target`` by ``data``. Raises StoreFullError when the disk is full; the old file then stays.
+
+    One writer at a time: the temporary name is always the same, so that whoever does the work again after a crash also
+    clears away what it left.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
+    temporary = target.with_name(f".{target.name}.tmp")
     try:
-        with naming_full_disk(target), temporary.open("xb") as file:
+        with naming_full_disk(target), temporary.open("wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
@@ -64,8 +67,25 @@ def naming_full_disk(target: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise
-        free = shutil.disk_usage(target.parent).free
+        free = free_bytes(target)
         raise StoreFullError(
             f"{target}: disk full ({free / 1e9:.2f} GB free); finished shards are kept: free space and run the same "
             "command again, or see `diffps cache plan`"
         ) from error
+
+
+def free_bytes(path: Path) -> int:
+    """What can still be written at ``path``, which need not exist yet."""
+    while not path.exists():
+        path = path.parent
+    status = os.statvfs(path)
+    return status.f_bavail * status.f_frsize
+
+
+@contextlib.contextmanager
+def exclusive(lock: Path) -> Iterator[None]:
+    """A short critical section between processes, on a lock file that stays."""
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

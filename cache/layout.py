@@ -11,7 +11,7 @@ from typing import Any
 
 from cache.encodings import Encoding, Project
 from cache.errors import CacheError
-from cache.files import read_json, write_json
+from cache.files import exclusive, read_json, write_json
 from cache.fingerprint import JSON, Recipe, fingerprint
 
 ZARR = "features.zarr"
@@ -166,10 +166,11 @@ def ensure_groups(root: Path, group: GroupKey, shard: int) -> int:
     for part in group.path.split("/"):
         chain.append(chain[-1] / part)
     scope = folder / group.scope
-    for path in chain:
-        if not (path / "zarr.json").exists():
-            attributes = {ATTRIBUTE: {"shard": shard}} if path == scope else {}
-            write_json(path / "zarr.json", {"zarr_format": 3, "node_type": "group", "attributes": attributes})
+    with exclusive(root / "locks" / ".groups"):
+        for path in chain:
+            if not (path / "zarr.json").exists():
+                attributes = {ATTRIBUTE: {"shard": shard}} if path == scope else {}
+                write_json(path / "zarr.json", {"zarr_format": 3, "node_type": "group", "attributes": attributes})
     return shard_size(root, group)
 
 

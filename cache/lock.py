@@ -5,7 +5,6 @@ one is named; for another machine only the heartbeat can be judged, and the user
 """
 
 import contextlib
-import fcntl
 import json
 import os
 import shlex
@@ -14,13 +13,12 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from cache.errors import LockedError
-from cache.files import write_atomic
+from cache.files import exclusive, write_atomic
 from cache.layout import GroupKey
 
 HEARTBEAT_SECONDS = 10.0
@@ -64,13 +62,14 @@ class StoreLock:
 
     def __init__(self, path: Path, *, takeover: bool = False) -> None:
         self._path, self._takeover = path, takeover
+        # Reading, judging and replacing a lock is one step, also between processes.
+        self._guard = path.with_name(".guard")
         self._owner: dict[str, Any] = {}
         self._released = threading.Event()
         self._heartbeat: threading.Thread | None = None
 
     def __enter__(self) -> "StoreLock":
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        with self._deciding():
+        with exclusive(self._guard):
             owner = self._read()
             if owner is not None:
                 self._refuse_if_alive(owner)
@@ -86,7 +85,7 @@ class StoreLock:
         self._released.set()
         if self._heartbeat is not None:
             self._heartbeat.join()
-        with self._deciding():
+        with exclusive(self._guard):
             if self._is_ours():
                 self._path.unlink()
 
@@ -130,10 +129,3 @@ class StoreLock:
         while not self._released.wait(HEARTBEAT_SECONDS):
             with contextlib.suppress(OSError):
                 os.utime(self._path)
-
-    @contextlib.contextmanager
-    def _deciding(self) -> Iterator[None]:
-        """Reading, judging and replacing a lock is one step, also between processes."""
-        with (self._path.parent / ".guard").open("a") as guard:
-            fcntl.flock(guard, fcntl.LOCK_EX)
-            yield

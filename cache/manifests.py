@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from cache.budget import image_bytes
 from cache.errors import DamagedError, IncompleteError, NotCachedError, RecipeError
 from cache.files import read_json, write_json
 from cache.fingerprint import explain_difference
@@ -103,7 +104,7 @@ def group_of(path: str) -> tuple[GroupKey, str]:
 def _entry(root: Path, spec: ArraySpec, book: ReceiptBook, wanted: Mapping[int, tuple[str, str]]) -> dict[str, Any]:
     """What a manifest says of one array; an empty digest in ``wanted`` stands for whatever the receipt says."""
     digest = hashlib.sha256()
-    skipped, nbytes = [], 0
+    skipped = []
     try:
         size = shard_size(root, spec.group)
     except FileNotFoundError:
@@ -124,7 +125,6 @@ def _entry(root: Path, spec: ArraySpec, book: ReceiptBook, wanted: Mapping[int, 
             last_shard = shard
             for suffix, (shape, _) in spec.parts().items():
                 _check_size(shard_file(root / ZARR / (spec.path + suffix), shard, len(shape)), parts[suffix].nbytes)
-                nbytes += parts[suffix].nbytes
         if row in receipt.skipped:
             skipped.append(row)
         digest.update(receipt.digests[place].encode())
@@ -138,7 +138,7 @@ def _entry(root: Path, spec: ArraySpec, book: ReceiptBook, wanted: Mapping[int, 
         "shape": list(spec.shape),
         "images": len(wanted),
         "skipped": skipped,
-        "nbytes": nbytes,
+        "nbytes": (len(wanted) - len(skipped)) * image_bytes(spec),
         "rows": _ranges(sorted(wanted)),
         "digest": digest.hexdigest(),
     }

@@ -1,14 +1,12 @@
 """Which row of the arrays an image has. Rows are never renumbered; names come and go, content decides."""
 
-import fcntl
 import io
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from cache.errors import DamagedError, NotCachedError
-from cache.files import write_atomic
+from cache.files import exclusive, write_atomic
 
 
 class Image(NamedTuple):
@@ -50,7 +48,7 @@ class RowTable:
         Known content keeps its row whatever it is called now. A file edited in place keeps its row, with the new
         digest, unless another name stands for the old content. Everything else is appended.
         """
-        with self._locked():
+        with exclusive(self._lock):
             self._load()
             before = (dict(self.scenes), list(self.digests))
             rows = self._assign(images)
@@ -111,10 +109,3 @@ class RowTable:
         buffer = io.BytesIO()
         pq.write_table(table, buffer)
         write_atomic(self._path, buffer.getvalue())
-
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        self._lock.parent.mkdir(parents=True, exist_ok=True)
-        with self._lock.open("a") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            yield

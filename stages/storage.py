@@ -125,7 +125,8 @@ class Plan:
 
 def plan(params: "Params", job: Job, rate: float | None, measure: bool, disk: int | None) -> Plan:
     """What the parameters will cost here. ``rate`` None: measured now, or else what the store's receipts say."""
-    from cache.budget import free_bytes, measure_disk
+    from cache.budget import measure_disk
+    from cache.files import free_bytes
 
     root = store_root(job)
     if rate is None:
