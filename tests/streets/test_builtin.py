@@ -92,7 +92,7 @@ def test_byte_pairs_build_each_word_though_later_merges_exist() -> None:
 
 def test_untrained_codec_keeps_colours(images: list[np.ndarray]) -> None:
     parts = build(NARROW, 0)
-    assert psnr(parts.vae, images, torch.device("cpu")) > 21
+    assert psnr(parts.vae, images, torch.device("cpu")) > 19  # 11 dB for weights as diffusers draws them
     red = torch.tensor([0.5, -0.4, -0.6]).view(1, 3, 1, 1).expand(1, 3, 64, 64)
     with torch.inference_mode():
         decoded = parts.vae.decode(parts.vae.encode(red).latent_dist.mean).sample
