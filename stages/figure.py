@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from stages.job import Job
 from stages.page.figures import TITLES, make
+from stages.report import similarity_file
 
 if TYPE_CHECKING:
     from stages.params import Params
@@ -15,7 +16,8 @@ FOLDER = Path("results/figures")
 
 
 def run(params: "Params", job: Job, name: str) -> None:
-    """Write results/figures/<name>.png and .svg, numbered where there are several; ``similarity`` also its threshold.
+    """Write results/figures/<name>.png and .svg, numbered where there are several; with ``similarity`` also the
+    threshold beside the head.
 
     Raises ConfigError for an unknown name, NotThereError where an earlier stage has to run first.
     """
@@ -30,4 +32,4 @@ def run(params: "Params", job: Job, name: str) -> None:
         stem = name if len(pictures) == 1 else f"{name}-{index}"
         job.say("wrote " + " and ".join(str(path) for path in save(picture, FOLDER, stem)))
     if name == "similarity" and (pairs := similarity(evidence)) is not None:
-        replace_text(FOLDER / "similarity.json", json.dumps(pairs.as_json(), indent=2) + "\n")
+        replace_text(similarity_file(params), json.dumps(pairs.as_json(), indent=2) + "\n")

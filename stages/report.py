@@ -37,7 +37,8 @@ class Config:
 
 
 def run(params: "Params", job: Job) -> None:
-    """Write results/report/{index.html, summary.txt, similarity.json}. Raises DiffPSError where results are missing."""
+    """Write results/report/{index.html, summary.txt}, and beside the head similarity.json: the threshold for
+    ``false_match_rate``. Raises DiffPSError where results are missing."""
     from stages.files import replace_text
     from stages.page.compose import compose, summary
     from stages.page.evidence import Evidence
@@ -50,7 +51,7 @@ def run(params: "Params", job: Job) -> None:
     FOLDER.mkdir(parents=True, exist_ok=True)
     pairs = similarity(evidence)
     if pairs is not None:
-        replace_text(FOLDER / "similarity.json", json.dumps(pairs.as_json(), indent=2) + "\n")
+        replace_text(similarity_file(params), json.dumps(pairs.as_json(), indent=2) + "\n")
     lines = [*summary(evidence), f"page: {page} ({len(html.encode()) / 1e6:.1f} MB)"]
     replace_text(FOLDER / "summary.txt", "\n".join(lines) + "\n")
     replace_text(page, html)
@@ -66,3 +67,8 @@ def dry_run(params: "Params", job: Job) -> str:
     wanted = [EVALUATE / "metrics.json", TRAIN / "metrics.json", TRAIN / "losses.csv", SWEEP / "table.parquet"]
     state = ", ".join(f"{path} ({'there' if path.exists() else 'not yet'})" for path in wanted)
     return f"report: {config.queries} rankings and {config.scenes} scenes from {state} -> {FOLDER / 'index.html'}"
+
+
+def similarity_file(params: "Params") -> Path:
+    """Where the threshold for a head's similarities lies: beside its folder, for everybody who reads its scores."""
+    return Path(params.evaluate.head).parent / "similarity.json"

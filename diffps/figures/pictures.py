@@ -120,18 +120,3 @@ def letterbox(image: Image, width: int, height: int) -> Image:
     top, left = (height - inner.shape[0]) // 2, (width - inner.shape[1]) // 2
     frame[top : top + inner.shape[0], left : left + inner.shape[1]] = inner
     return frame
-
-
-def outline(
-    image: Image, boxes: NDArray[np.floating], colour: tuple[int, int, int] = (255, 255, 255), width: int = 2
-) -> Image:
-    """Image with boxes (n, 4) drawn on it: the colour inside a thin dark line, so that it shows on any ground."""
-    drawn = image.copy()
-    rows, columns = image.shape[:2]
-    for x1, y1, x2, y2 in np.asarray(boxes, np.float64).reshape(-1, 4).round().astype(int):
-        for inset, ink in ((-1, (0, 0, 0)), *((step, colour) for step in range(width))):
-            left, right = np.clip([x1 + inset, x2 - 1 - inset], 0, columns - 1)
-            top, bottom = np.clip([y1 + inset, y2 - 1 - inset], 0, rows - 1)
-            drawn[top, left : right + 1] = drawn[bottom, left : right + 1] = ink
-            drawn[top : bottom + 1, left] = drawn[top : bottom + 1, right] = ink
-    return drawn

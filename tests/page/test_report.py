@@ -120,13 +120,13 @@ def test_every_section_with_data_is_there_and_no_other(page: Reader) -> None:
     assert anchors == expected
 
 
-def test_summary_and_threshold_stand_beside_the_page(run: Run) -> None:
+def test_summary_and_threshold_are_written(run: Run) -> None:
     report.run(run.params, run.job)
     lines = (run.folder / "results/report/summary.txt").read_text().splitlines()
     assert len(lines) == 4
     assert lines[0].startswith("mAP 41.2")
     assert PAGE in lines[-1]
-    threshold = json.loads((run.folder / "results/report/similarity.json").read_text())
+    threshold = json.loads((run.folder / "results/train/similarity.json").read_text())
     assert threshold["false_match_rate"] == 0.01
     assert -1 <= threshold["threshold"] <= 1
 

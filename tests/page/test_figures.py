@@ -1,0 +1,220 @@
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from diffps.errors import ConfigError
+from diffps.figures.analyses import Person, Shown, attention_sheet, frequency_sheet, pca_sheet, semantics_sheet
+from diffps.figures.curves import bar_chart, loss_charts, score_chart
+from diffps.figures.pictures import crop, fit, heat, high_frequency, letterbox, normalise, overlay, pca_rgb
+from diffps.figures.render import inline_svg, save
+from diffps.figures.searches import box_overlaps, missed_persons, spread
+from diffps.figures.sheets import Chart, Row, Sheet, Tile
+from diffps.figures.similarity import compare_pairs, similarity_chart
+from diffps.metrics.matching import box_iou
+from tests.page.conftest import HOSTILE
+
+RNG = np.random.default_rng(0)
+IMAGE = RNG.integers(0, 255, (90, 160, 3), dtype=np.uint8)
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+def test_normalise_spans_zero_to_one_and_survives_what_is_no_number() -> None:
+    values = normalise(np.array([[2.0, 4.0], [3.0, 6.0]]))
+    assert values.min() == 0
+    assert values.max() == 1
+    assert not normalise(np.full((3, 3), 7.0)).any()
+    assert np.isfinite(normalise(np.array([np.nan, np.inf, 1.0, 2.0]))).all()
+
+
+def test_heat_runs_from_dark_to_bright() -> None:
+    brightness = heat(np.linspace(0, 1, 50)[None]).astype(int).sum(axis=-1)[0]
+    assert (np.diff(brightness) >= 0).all()
+
+
+def test_an_overlay_is_bright_where_the_map_is_high() -> None:
+    grey = np.full((64, 64, 3), 100, np.uint8)
+    grid = np.zeros((8, 8))
+    grid[1, 6] = 1
+    shown = overlay(grey, grid)
+    assert shown.shape == grey.shape
+    assert shown[8:16, 48:56].mean() > shown[40:, :32].mean() + 20
+
+
+def test_pca_finds_the_three_directions_that_vary() -> None:
+    colours = RNG.uniform(size=(10, 12, 3)) * [9, 5, 2]
+    mixing, _ = np.linalg.qr(RNG.normal(size=(20, 20)))
+    (picture,) = pca_rgb([colours @ mixing[:3]])
+    for channel in range(3):
+        found = np.corrcoef(picture[..., channel].ravel(), colours[..., channel].ravel())[0, 1]
+        assert abs(found) > 0.95
+
+
+def test_pca_is_fitted_together_and_takes_any_number_of_channels() -> None:
+    low, high = np.zeros((4, 4, 2)), np.ones((5, 3, 2))
+    first, second = pca_rgb([low, high])
+    assert first.shape == (4, 4, 3)
+    assert second.shape == (5, 3, 3)
+    assert first[0, 0, 0] != second[0, 0, 0]
+
+
+def test_high_frequency_energy_is_that_of_fine_structure() -> None:
+    rows, columns = np.mgrid[:16, :24]
+    board = ((rows + columns) % 2).astype(float)[..., None]
+    wave = np.sin(2 * np.pi * rows / 16)[..., None]
+    assert high_frequency(board)[1] == pytest.approx(1)
+    assert high_frequency(wave)[1] == pytest.approx(0, abs=1e-12)
+    assert high_frequency(np.ones((8, 8, 3)))[1] == 0
+    energy, share = high_frequency(board + wave)
+    assert energy.sum() == pytest.approx(share * np.square(board + wave - (board + wave).mean()).sum(), rel=1e-6)
+
+
+@given(st.tuples(*[st.floats(-50, 250)] * 4))
+def test_a_crop_is_never_empty_nor_larger_than_asked(corners: tuple[float, float, float, float]) -> None:
+    x1, y1, x2, y2 = corners
+    box = [min(x1, x2), min(y1, y2), max(x1, x2) + 1, max(y1, y2) + 1]
+    height, width, _ = crop(IMAGE, box, longest=64).shape
+    assert 1 <= height <= 64
+    assert 1 <= width <= 64
+
+
+def test_frames_keep_the_shape_of_what_is_in_them() -> None:
+    assert fit(IMAGE, 80).shape == (45, 80, 3)
+    assert fit(IMAGE, 500) is IMAGE
+    assert letterbox(IMAGE, 50, 100).shape == (100, 50, 3)
+
+
+def boxes(count: int) -> np.ndarray:
+    corners = RNG.uniform(0, 60, (count, 2))
+    return np.concatenate([corners, corners + RNG.uniform(5, 60, (count, 2))], axis=1).astype(np.float32)
+
+
+def test_overlaps_are_those_of_the_metrics() -> None:
+    first, second = boxes(6), boxes(9)
+    expected = [[box_iou(a, b) for b in second] for a in first]
+    np.testing.assert_allclose(box_overlaps(first, second), expected, atol=1e-6)
+    missed = missed_persons(first, second, 0.2)
+    assert missed.tolist() == [row for row, values in enumerate(expected) if max(values) < 0.2]
+    assert missed_persons(first, np.empty((0, 4))).tolist() == list(range(6))
+
+
+def test_spread_goes_from_the_worst_to_the_best() -> None:
+    values = RNG.uniform(size=40)
+    chosen = values[spread(values, 5)]
+    assert (np.diff(chosen) > 0).all()
+    assert chosen[0] == values.min()
+    assert chosen[-1] == values.max()
+    assert len(spread(values[:3], 5)) == 3
+
+
+@pytest.mark.parametrize("rate", [0.01, 0.1, 0.5])
+def test_pairs_are_every_pair_from_two_scenes(rate: float) -> None:
+    vectors = RNG.normal(size=(40, 8))
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    names, places = RNG.integers(-1, 5, 40), RNG.integers(0, 12, 40)
+    pairs = compare_pairs(vectors, names, places, rate)
+    assert pairs is not None
+    same, different = [], []
+    for a in range(40):
+        for b in range(a + 1, 40):
+            if min(names[a], names[b]) >= 0 and places[a] != places[b]:
+                (same if names[a] == names[b] else different).append(vectors[a] @ vectors[b])
+    np.testing.assert_allclose(pairs.same, sorted(same), atol=1e-6)
+    np.testing.assert_allclose(pairs.different, sorted(different), atol=1e-6)
+    assert np.mean(pairs.different > pairs.threshold) <= rate
+    assert pairs.true_match_rate == np.mean(pairs.same >= pairs.threshold)
+
+
+def test_pairs_of_one_kind_only_are_no_pairs() -> None:
+    vectors = np.eye(4, dtype=np.float32)
+    assert compare_pairs(vectors, np.array([1, 2, 3, 4]), np.arange(4), 0.1) is None
+    assert compare_pairs(vectors, np.full(4, -1), np.arange(4), 0.1) is None
+    with pytest.raises(ConfigError, match="false_match_rate"):
+        compare_pairs(vectors, np.arange(4), np.arange(4), 0)
+
+
+def test_loss_curves_leave_out_what_is_no_number() -> None:
+    total, parts = loss_charts(
+        {"step": list(range(1000)), "total": [1.0] * 1000, "a": [np.nan] * 1000, "b": [0.0] * 1000}
+    )
+    assert len(total.lines[0].x) == 400
+    assert [line.label for line in parts.lines] == ["b"]
+    assert not parts.log_y
+
+
+def charts() -> list[Chart]:
+    return [
+        score_chart(HOSTILE, "t", {HOSTILE: [(1, 0.5), (0, 0.4)], "b": [(0, 0.1), (1, 0.2)]}),
+        bar_chart("bars", "score", {"one": [(HOSTILE, 0.3), ("b", 0.2)], "two": [(HOSTILE, 0.1), ("b", 0.5)]}),
+        *loss_charts({"step": [1, 2, 3], "total": [100.0, 1.0, 0.1]}),
+    ]
+
+
+def test_inline_charts_are_well_formed_and_bring_their_own_ids_only() -> None:
+    for index, chart in enumerate(charts()):
+        svg = inline_svg(chart, f"name{index}")
+        root = ET.fromstring(svg)
+        ids = [element.get("id") for element in root.iter() if element.get("id")]
+        assert len(set(ids)) == len(ids)
+        assert all(name.startswith(f"name{index}-") for name in ids)
+        for element in root.iter():
+            target = element.get("href")
+            assert target is None or target[1:] in ids
+            assert element.tag.removeprefix(SVG) not in {"script", "style", "metadata", "foreignObject"}
+        assert root.get("viewBox")
+        assert root.get("width") is None
+        assert "var(--ink)" in svg
+        assert svg == inline_svg(chart, f"name{index}")
+
+
+def test_files_are_written_as_png_and_svg(tmp_path: Path) -> None:
+    sheet = Sheet(
+        title=HOSTILE, rows=(Row(label=HOSTILE, tiles=(Tile(image=IMAGE, caption="$x", mark="right"),)),), tall=True
+    )
+    for number, picture in enumerate([sheet, *charts()]):
+        png, svg = save(picture, tmp_path / "figures", str(number))
+        assert png.read_bytes().startswith(b"\x89PNG")
+        assert ET.parse(svg).getroot().tag == f"{SVG}svg"
+    assert HOSTILE in "".join(ET.parse(tmp_path / "figures/0.svg").getroot().itertext())
+
+
+def test_sheets_have_a_row_per_scene_and_say_what_they_show() -> None:
+    scenes = [Shown(scene_id="a", image=IMAGE), Shown(scene_id="b", image=IMAGE)]
+    maps = {"person": [RNG.uniform(size=(8, 8))] * 2, "head": [RNG.uniform(size=(4, 4))] * 2}
+    features = [RNG.normal(size=(6, 9, 12)) for _ in range(2)]
+    sheets = {
+        3: attention_sheet(scenes, maps),
+        2: pca_sheet(scenes, {"tap": features}),
+        5: frequency_sheet(scenes, features, features),
+    }
+    for columns, sheet in sheets.items():
+        assert [row.label for row in sheet.rows] == ["a", "b"]
+        assert all(len(row.tiles) == columns for row in sheet.rows)
+        assert all(tile.alt and tile.image.dtype == np.uint8 for row in sheet.rows for tile in row.tiles)
+
+
+def test_semantics_show_the_map_in_its_own_cells() -> None:
+    weights = np.zeros((6, 3))
+    weights[0] = 1
+    roi = RNG.normal(size=(6, 3, 5))
+    person = Person(
+        scene=Shown(scene_id="a", image=IMAGE), box=np.array([10, 10, 40, 80]), before=roi, weights=weights, after=roi
+    )
+    (row,) = semantics_sheet([person]).rows
+    map_tile = row.tiles[2].image
+    assert map_tile[:32].min(axis=(0, 1)).tolist() == heat(np.ones((1, 1)))[0, 0].tolist()
+    assert (map_tile[32:] == heat(np.zeros((1, 1)))[0, 0]).all()
+
+
+def test_the_similarity_chart_names_its_threshold() -> None:
+    vectors = RNG.normal(size=(60, 4))
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    pairs = compare_pairs(vectors, RNG.integers(0, 6, 60), np.arange(60), 0.05)
+    assert pairs is not None
+    chart = similarity_chart(pairs)
+    assert "5 % of pairs" in chart.note
+    for line in chart.lines:
+        assert np.trapezoid(line.y, line.x) == pytest.approx(1, abs=1e-3)
