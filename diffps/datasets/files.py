@@ -113,8 +113,8 @@ def clean_boxes(boxes_xywh: NDArray[Any], size: tuple[int, int], min_box: tuple[
     widths_heights = np.asarray(boxes_xywh, np.float64).reshape(-1, 4)[:, 2:]
     corners = corner_boxes(boxes_xywh)
     clipped = clip_boxes(corners, size)
-    large = ((widths_heights >= min_box) & (widths_heights > 0)).all(axis=1)
-    kept: NDArray[np.bool_] = large & (clipped[:, 2:] > clipped[:, :2]).all(axis=1)
+    large = np.all((widths_heights >= min_box) & (widths_heights > 0), axis=1)
+    kept = large & np.all(clipped[:, 2:] > clipped[:, :2], axis=1)
     return CleanBoxes(clipped[kept], kept, int((clipped != corners).any(1)[kept].sum()))
 
 

@@ -15,6 +15,7 @@ from sklearn.metrics import average_precision_score
 from diffps.errors import DatasetError
 from diffps.metrics.matching import Convention
 from diffps.metrics.search import Positives, SearchScores, score_search
+from tests.metrics.worlds import iou
 
 Array = np.ndarray
 
@@ -65,13 +66,6 @@ def random_world(seed: int) -> World:
         galleries=galleries,
         excluded=rng.integers(-1, scene_count, queries) if rng.random() < 0.5 else None,
     )
-
-
-def iou(a: Array, b: Array) -> float:
-    width = min(a[2], b[2]) - max(a[0], b[0])
-    height = min(a[3], b[3]) - max(a[1], b[1])
-    both = max(0.0, float(width)) * max(0.0, float(height))
-    return both / (float((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1])) - both)
 
 
 def cosine(a: Array, b: Array) -> float:

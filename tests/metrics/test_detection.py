@@ -1,0 +1,160 @@
+"""Detection scores against a slow evaluator, scikit-learn's average precision and faster-coco-eval."""
+
+import contextlib
+import io
+
+import numpy as np
+import pytest
+from faster_coco_eval import COCO, COCOeval_faster
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import average_precision_score
+
+from diffps.errors import DatasetError
+from diffps.metrics.detection import average_precision, score_detection
+from tests.metrics.worlds import DetectionWorld, detection_world, iou
+
+
+def score_slowly(world: DetectionWorld, only: np.ndarray | None = None) -> tuple[float, float]:
+    """(AP, recall), image by image: a pair matches where each is the other's largest overlap."""
+    labels, values, existing = [], [], 0
+    for scene in range(world.scene_count):
+        mine = (world.true_scenes == scene) & (True if only is None else only)
+        if only is not None and not mine.any():
+            continue
+        truths = world.true_boxes[mine]
+        here = np.flatnonzero(world.scenes == scene)
+        here = here[np.argsort(-world.scores[here], kind="stable")]
+        overlaps = np.array([[iou(t, world.boxes[d]) for d in here] for t in truths]).reshape(len(truths), len(here))
+        for column, d in enumerate(here):
+            row = int(np.argmax(overlaps[:, column])) if len(truths) else -1
+            right = row >= 0 and overlaps[row, column] >= 0.5 and int(np.argmax(overlaps[row])) == column
+            labels.append(right)
+            values.append(world.scores[d])
+        existing += len(truths)
+    if not existing:
+        return float("nan"), float("nan")
+    recall = sum(labels) / existing
+    return (average_precision_score(labels, values) * recall if recall else 0.0), recall
+
+
+@settings(max_examples=300)
+@given(seed=st.integers(0, 2**32 - 1))
+def test_scores_equal_the_slow_evaluator(seed: int) -> None:
+    world = detection_world(seed)
+    ap, recall = score_slowly(world)
+    found = world.score()
+    np.testing.assert_allclose([found.ap, found.recall], [ap, recall], rtol=1e-12)
+    only = np.random.default_rng(seed).random(len(world.true_boxes)) < 0.5
+    named = world.score(labelled=only)
+    np.testing.assert_allclose([named.ap, named.recall], score_slowly(world, only), rtol=1e-12)
+
+
+@settings(max_examples=200)
+@given(seed=st.integers(0, 2**32 - 1))
+def test_average_precision_equals_scikit_learn(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    n = int(rng.integers(1, 60))
+    labels, scores = rng.random(n) < 0.4, rng.integers(0, 8, n) / 8
+    if labels.any():
+        expected = average_precision_score(labels, scores)
+        assert average_precision(labels, scores, int(labels.sum())) == pytest.approx(expected, rel=1e-12)
+
+
+@settings(max_examples=60)
+@given(seed=st.integers(0, 2**32 - 1))
+def test_a_second_library_agrees_where_matching_is_not_in_question(seed: int) -> None:
+    """COCO matches greedily by score and interpolates at 101 recalls. Where no detection overlaps two true boxes nor
+    another one, both match the same pairs, and interpolating ours gives COCO's AP: in all and of small persons."""
+    world = detection_world(seed, separate=True)
+    if not len(world.boxes) or not len(world.true_boxes):
+        return
+    found = world.score()
+    ap, ap_small = coco_scores(world)
+    assert interpolated(world, found.matches, small=False) == pytest.approx(ap, abs=1e-9)
+    if (areas(world.true_boxes) <= 32**2).any():
+        assert interpolated(world, found.matches, small=True) == pytest.approx(ap_small, abs=1e-9)
+
+
+def areas(boxes: np.ndarray) -> np.ndarray:
+    return (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+
+
+def interpolated(world: DetectionWorld, matches: np.ndarray, *, small: bool) -> float:
+    """COCO's average precision at 101 recalls, from our matches."""
+    right, truly_small = matches >= 0, areas(world.true_boxes) <= 32**2
+    counted = np.ones(len(matches), bool)
+    existing = len(world.true_boxes)
+    if small:
+        counted = np.where(right, truly_small[matches], areas(world.boxes) <= 32**2)
+        existing = int(truly_small.sum())
+    order = np.argsort(-world.scores[counted], kind="stable")
+    hits = np.cumsum(right[counted][order])
+    precision = np.maximum.accumulate((hits / np.arange(1, len(hits) + 1))[::-1])[::-1]
+    at = np.searchsorted(hits / existing, np.linspace(0, 1, 101), side="left")
+    return float(np.mean([precision[i] if i < len(precision) else 0.0 for i in at]))
+
+
+def coco_scores(world: DetectionWorld) -> tuple[float, float]:
+    """(AP, AP of small) at IoU 0.5 by faster-coco-eval."""
+
+    def xywh(box: np.ndarray) -> list[float]:
+        return [float(box[0]), float(box[1]), float(box[2] - box[0]), float(box[3] - box[1])]
+
+    truth = {
+        "images": [{"id": scene, "width": 4000, "height": 4000} for scene in range(world.scene_count)],
+        "categories": [{"id": 1, "name": "person"}],
+        "annotations": [
+            {"id": n + 1, "image_id": int(s), "category_id": 1, "bbox": xywh(b), "area": float(a), "iscrowd": 0}
+            for n, (s, b, a) in enumerate(
+                zip(world.true_scenes, world.true_boxes, areas(world.true_boxes), strict=True)
+            )
+        ],
+    }
+    detections = [
+        {"image_id": int(s), "category_id": 1, "bbox": xywh(b), "score": float(score)}
+        for s, b, score in zip(world.scenes, world.boxes, world.scores, strict=True)
+    ]
+    with contextlib.redirect_stdout(io.StringIO()):
+        coco = COCO(truth)
+        evaluation = COCOeval_faster(coco, coco.loadRes(detections), "bbox")
+        evaluation.params.iouThrs = np.array([0.5])
+        evaluation.params.areaRng = [[0, 1e10], [0, 32**2]]
+        evaluation.params.areaRngLbl = ["all", "small"]
+        evaluation.params.maxDets = [1000]
+        evaluation.evaluate()
+        evaluation.accumulate()
+    precision = evaluation.eval["precision"]  # IoU, recall, class, area, limit
+    return float(precision[0, :, 0, 0, -1].mean()), float(precision[0, :, 0, 1, -1].mean())
+
+
+def test_order_of_detections_does_not_matter() -> None:
+    world = detection_world(7)
+    order = np.random.default_rng(0).permutation(len(world.boxes))
+    moved = score_detection(
+        world.boxes[order], world.scores[order], world.scenes[order], world.true_boxes, world.true_scenes
+    )
+    assert moved.summary() == pytest.approx(world.score().summary(), nan_ok=True)
+
+
+def test_of_equal_overlaps_the_higher_score_counts() -> None:
+    box = np.float32([[0, 0, 10, 10]])
+    found = score_detection(box.repeat(2, 0), np.array([0.6, 0.9]), np.zeros(2, int), box, np.zeros(1, int))
+    assert found.matches.tolist() == [-1, 0]
+    assert found.ap == 1
+    assert found.precision == 0.5
+
+
+def test_nothing_found_and_nothing_there() -> None:
+    none, box, at = np.empty((0, 4)), np.float32([[0, 0, 10, 10]]), np.zeros(1, int)
+    missed = score_detection(none, np.empty(0), np.empty(0, int), box, at)
+    assert (missed.ap, missed.recall, missed.precision) == (0, 0, 0)
+    empty = score_detection(box, np.ones(1), at, none, np.empty(0, int))
+    assert np.isnan(empty.ap)
+    assert np.isnan(empty.recall)
+    assert empty.precision == 0
+
+
+def test_shapes_are_checked() -> None:
+    with pytest.raises(DatasetError, match=r"shapes \(1, 4\), \(2,\), \(1,\)"):
+        score_detection(np.ones((1, 4)), np.ones(2), np.zeros(1, int), np.ones((0, 4)), np.zeros(0, int))
