@@ -24,7 +24,7 @@ from cache.fingerprint import explain_difference
 from cache.layout import ATTRIBUTE, SCALES, ZARR, ArraySpec, GroupKey, shard_file, shard_size
 from cache.receipts import Receipt, ReceiptBook
 from cache.rows import RowTable
-from cache.shards import ABSENT, CHECKSUM_BYTES, decompress, read_index
+from cache.shards import ABSENT, CHECKSUM_BYTES, REPAIR, decompress, read_fully, read_index
 
 if TYPE_CHECKING:
     from cache.ring import Slot
@@ -34,7 +34,6 @@ log = logging.getLogger(__name__)
 PIECE = 256 * 1024  # bytes read at a time: fits the second-level cache beside what is made of it
 Image: TypeAlias = "str | tuple[str, str]"  # scene id, or (scene id, view)
 Output: TypeAlias = Literal["stored", "float32"]
-_REPAIR = "`diffps cache verify --repair` and `diffps extract` rewrite just that shard"
 
 
 class _Place(NamedTuple):
@@ -72,7 +71,7 @@ class _Part:
         try:
             descriptor = os.open(path, os.O_RDONLY)
         except FileNotFoundError:
-            raise DamagedError(f"{path}: the shard is missing") from None
+            raise DamagedError(f"{path}: the shard is missing; {REPAIR}") from None
         try:
             status = os.fstat(descriptor)
             identity = (status.st_ino, status.st_size, status.st_mtime_ns)
@@ -82,7 +81,7 @@ class _Part:
                 self._indexes[shard] = known
             offset, size = (int(number) for number in known[1][slot])
             if offset == ABSENT or offset + size > status.st_size:
-                raise DamagedError(f"{path}: image {slot} of the shard is absent from its index")
+                raise DamagedError(f"{path}: image {slot} of the shard is absent from its index; {REPAIR}")
         except BaseException:
             os.close(descriptor)
             raise
@@ -282,7 +281,7 @@ class FeatureReader:
                 length = min(piece, part.nbytes - start)
                 at = 0 if target is None else start
                 if os.preadv(descriptor, [view[at : at + length]], offset + start) != length:
-                    _read_rest(descriptor, view[at : at + length], offset + start, part.file(place.shard))
+                    read_fully(descriptor, view[at : at + length], offset + start, part.file(place.shard))
                 if self._verify:
                     checksum = extend(checksum, address + at, length)
                 if use is not None:
@@ -299,7 +298,7 @@ class FeatureReader:
         try:
             size -= CHECKSUM_BYTES * part.checked
             stored = self._scratch("stored", size, np.uint8, (size,))
-            _read_rest(descriptor, stored.data, offset, part.file(place.shard))
+            read_fully(descriptor, stored.data, offset, part.file(place.shard))
             if self._verify:
                 checksum = extend(0, stored.ctypes.data, size)
                 self._compare(array, suffix, scene, place, checksum, descriptor, offset + size)
@@ -328,16 +327,7 @@ class FeatureReader:
             )
 
     def _damaged(self, part: _Part, scene: str, place: _Place, what: str) -> DamagedError:
-        return DamagedError(f"{part.file(place.shard)}: scene {scene!r} is damaged ({what}); {_REPAIR}")
-
-
-def _read_rest(descriptor: int, view: memoryview, offset: int, path: Path) -> None:
-    """Fill ``view``, however many calls it takes."""
-    while view:
-        got = os.preadv(descriptor, [view], offset)
-        if got <= 0:
-            raise DamagedError(f"{path}: ends before byte {offset + len(view)}; {_REPAIR}")
-        view, offset = view[got:], offset + got
+        return DamagedError(f"{part.file(place.shard)}: scene {scene!r} is damaged ({what}); {REPAIR}")
 
 
 def _parse(folder: Path) -> _Part:

@@ -14,6 +14,7 @@ from cache.receipts import PartReceipt
 
 ABSENT = 2**64 - 1
 CHECKSUM_BYTES = 4
+REPAIR = "`diffps cache verify --repair` and `diffps extract` rewrite just that shard"
 
 
 def index_bytes(images: int) -> int:
@@ -38,6 +39,10 @@ class ShardFile:
         data = np.ascontiguousarray(values)
         if self._codec is not None:
             data = np.frombuffer(compress(data, self._codec), np.uint8)
+        self.append_stored(slot, data)
+
+    def append_stored(self, slot: int, data: NDArray[Any]) -> None:
+        """The same with a chunk that is in its stored form already."""
         checksum = crc32c(data)
         self._index[slot] = self._size, data.nbytes + CHECKSUM_BYTES
         self._write(data.reshape(-1).view(np.uint8).data)
@@ -83,8 +88,34 @@ def read_index(descriptor: int, path: Path, images: int, *, at_end: bool = True)
     length = index_bytes(images)
     raw = os.pread(descriptor, length, max(0, size - length) if at_end else 0)
     if len(raw) < length or crc32c(raw[:-CHECKSUM_BYTES]) != int.from_bytes(raw[-CHECKSUM_BYTES:], "little"):
-        raise DamagedError(f"{path}: the shard's index does not match its checksum ({size} bytes)")
+        raise DamagedError(f"{path}: the shard's index does not match its checksum ({size} bytes); {REPAIR}")
     return np.frombuffer(raw, "<u8", 2 * images).reshape(images, 2)
+
+
+def read_chunk(path: Path, slot: int, images: int, expected: int | None) -> NDArray[np.uint8]:
+    """Stored form of one chunk, without its checksum. Raises DamagedError unless that is ``expected``."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        raise DamagedError(f"{path}: the shard is missing; {REPAIR}") from None
+    try:
+        offset, size = (int(number) for number in read_index(descriptor, path, images)[slot])
+        data = np.empty(0 if offset == ABSENT else size - CHECKSUM_BYTES, np.uint8)
+        read_fully(descriptor, data.data, offset, path)
+    finally:
+        os.close(descriptor)
+    if expected is None or crc32c(data) != expected:
+        raise DamagedError(f"{path}: image {slot} of the shard does not match its receipt; {REPAIR}")
+    return data
+
+
+def read_fully(descriptor: int, view: memoryview, offset: int, path: Path) -> None:
+    """Fill ``view``, however many calls it takes. Raises DamagedError at the file's end."""
+    while view:
+        got = os.preadv(descriptor, [view], offset)
+        if got <= 0:
+            raise DamagedError(f"{path}: ends before byte {offset + len(view)}; {REPAIR}")
+        view, offset = view[got:], offset + got
 
 
 def compress(data: NDArray[Any], codec: dict[str, Any]) -> bytes:

@@ -12,6 +12,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from cache.budget import require_space
+from cache.carry import carried_images
 from cache.encodings import Encoded, Project
 from cache.errors import CacheError, EncodingError, IncompleteError, NonFiniteError, RecipeError
 from cache.files import read_json, write_json
@@ -130,6 +131,7 @@ class ShardSink:
         task = self._task
         if self._done < len(task.rows):
             raise IncompleteError(f"shard {task.shard}: {self._done} of {len(task.rows)} images were given")
+        carried = {spec.name: self._carry(spec) for spec in task.specs}
         parts: dict[str, dict[str, PartReceipt]] = {}
         for (name, suffix), file in self._files.items():
             parts.setdefault(name, {})[suffix] = file.finish()
@@ -138,16 +140,34 @@ class ShardSink:
         book.withdraw(task.shard, parts)
         for file in self._files.values():
             file.publish()
-        book.add(
-            Receipt(
-                shard=task.shard,
-                rows=task.rows,
-                digests=task.digests,
-                skipped=self._skipped,
-                arrays={spec.name: (spec.id, parts[spec.name]) for spec in task.specs},
-                info={"seconds": round(time.monotonic() - self._started, 3), **self.info},
+        info = {"seconds": round(time.monotonic() - self._started, 3), **self.info}
+        # A receipt speaks of the same images for all of its arrays, and only one has the time on it.
+        for others in sorted(set(carried.values())):
+            book.add(
+                Receipt(
+                    shard=task.shard,
+                    rows=task.rows + tuple(row for row, _, _ in others),
+                    digests=task.digests + tuple(digest for _, digest, _ in others),
+                    skipped=self._skipped | {row: reason for row, _, reason in others if reason},
+                    arrays={
+                        spec.name: (spec.id, parts[spec.name]) for spec in task.specs if carried[spec.name] == others
+                    },
+                    info=info,
+                )
             )
-        )
+            info = {**info, "seconds": 0.0}
+
+    def _carry(self, spec: ArraySpec) -> tuple[tuple[int, str, str], ...]:
+        """Take over from the shard's present file what it holds beside this task: (row, digest, reason or "")."""
+        task, others = self._task, []
+        for image in carried_images(self._root, spec, task.shard, task.shard_size, task.rows):
+            for suffix in spec.parts():
+                if image.reason is None:
+                    self._files[spec.name, suffix].append_stored(image.row % task.shard_size, image.chunks[suffix])
+                else:
+                    self._files[spec.name, suffix].skip()
+            others.append((image.row, image.digest, image.reason or ""))
+        return tuple(others)
 
     def _discard(self) -> None:
         for file in self._files.values():

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from cache import CacheError, FeatureStore, SkippedImage
 from cache.errors import EncodingError, IncompleteError, NonFiniteError, NotCachedError, RecipeError
+from cache.verify import verify
 from tests.cache.builders import ENCODINGS, check, digest, expected, feature, group, images, spec, tree, write
 
 
@@ -79,6 +80,37 @@ def test_moved_renamed_and_shuffled_images_compute_nothing(store: FeatureStore) 
     assert write(store, [spec()], shuffled) == []
     check(store, [spec()], shuffled)
     check(store, [spec()], moved)
+
+
+def test_images_that_are_not_asked_for_are_not_lost(store: FeatureStore) -> None:
+    """Two datasets may share a shard; writing one must not cost the other anything."""
+    arrays = [spec("int8"), spec("bitround:6"), spec("project:4")]
+    first, second = images(3), images(5, start=3)
+    assert write(store, arrays[:2], first, unreadable=[first[1][0]]) == [0]
+    assert write(store, arrays, second) == [0, 1]
+    assert verify(store.root, store.arrays()) == []
+    check(store, arrays, second)
+    check(store, arrays[:2], [first[0], first[2]])
+    assert not store.reader(arrays).has(first[1][0], "tap@int8")
+    with pytest.raises(NotCachedError, match="no receipt"):
+        store.reader(arrays).read(first[0][0], "tap@project:4")
+    assert write(store, arrays[:2], first) == []
+    assert write(store, arrays, second) == []
+    edited = [(first[0][0], digest("edited"))]
+    assert write(store, arrays[:2], edited) == [0]
+    check(store, arrays[:2], [*edited, first[2], *second])
+
+
+def test_a_damaged_image_that_is_not_asked_for_is_not_carried_over(store: FeatureStore) -> None:
+    write(store, [spec()], images(2))
+    (file,) = (path for path in (store.root / "features.zarr" / spec().path / "c/0").rglob("*") if path.is_file())
+    data = bytearray(file.read_bytes())
+    data[7] ^= 1
+    file.write_bytes(data)
+    write(store, [spec()], images(1, start=2))
+    check(store, [spec()], images(2, start=1))
+    assert verify(store.root, store.arrays()) == []
+    assert write(store, [spec()], images(3)) == [0]
 
 
 def test_a_moved_store_is_the_same(store: FeatureStore) -> None:
