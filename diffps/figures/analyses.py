@@ -108,11 +108,15 @@ def semantics_sheet(persons: Sequence[Person]) -> Sheet:
                     alt=f"Person {index + 1} in scene {person.scene.scene_id}",
                 ),
                 _roi(pictures[index], "before", "Components before SFAN"),
-                _roi(heat(normalise(person.weights)), "summed map", "Where the words' similarities sum highest"),
+                _roi(
+                    heat(normalise(person.weights)),
+                    f"map {person.weights.min():.3f}–{person.weights.max():.3f}",
+                    "Where the words' similarities sum highest",
+                ),
                 _roi(pictures[index + len(persons)], "after", "Components after SFAN"),
             )
         )
-    note = "SFAN weighs each location of a person by its similarity to the words; the map is their weighted sum."
+    note = "SFAN weighs each location of a person by its similarity to the words; the map is their weighted sum, shown from its lowest to its highest value."
     sheet = tuple(Row(label=scene_id, tiles=tuple(tiles)) for scene_id, tiles in rows.items())
     return Sheet(title="Semantic weighting", rows=sheet, note=note, tall=True)
 

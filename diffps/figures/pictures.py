@@ -12,14 +12,15 @@ Floats = NDArray[np.float64]
 
 # Five anchors of "inferno", dark to bright: readable in print and by the colour-blind.
 HEAT = np.array([[0, 0, 4], [87, 16, 110], [188, 55, 84], [249, 142, 9], [252, 255, 164]], np.float32)
+ROUNDING = 1e-6  # relative; what varies less in float32 is noise, which must not be stretched into a pattern
 CROP_MARGIN = 0.12  # of the box's height, on every side: a person is easier to recognise with a little surrounding
 
 
 def normalise(values: NDArray[np.floating], low: float = 0.0, high: float = 100.0) -> NDArray[np.float32]:
-    """Values of any shape scaled to [0, 1] between two percentiles; all zero where nothing varies or is finite."""
+    """Values of any shape scaled to [0, 1] between two percentiles; all zero where nothing varies beyond rounding."""
     values = np.nan_to_num(np.asarray(values, np.float32), posinf=0, neginf=0)
     bottom, top = np.percentile(values, [low, high])
-    if not top > bottom:
+    if top - bottom <= ROUNDING * max(abs(bottom), abs(top)):
         return np.zeros_like(values)
     return np.asarray(np.clip((values - bottom) / (top - bottom), 0, 1), np.float32)
 

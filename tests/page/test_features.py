@@ -23,6 +23,14 @@ from tests.page.conftest import CROSS, SELF_K, Run
 GRID = 16, 24
 SHAPES = {SELF_K: FeatureShape(*GRID, 8), f"{CROSS}.person": FeatureShape(*GRID, 1)}
 
+SMALL: dict[str, Any] = {
+    "channels": 32,
+    "head_channels": 64,
+    "head_blocks": 1,
+    "head_weights": "random",
+    "embedding": EmbeddingConfig(size=64, reduction=4),
+}
+
 
 class Stored:
     """Random features that depend on scene, name and timestep alone; its buffers are used again, as a ring's are."""
@@ -50,12 +58,7 @@ class Stored:
 def filled(run: Run, monkeypatch: pytest.MonkeyPatch) -> Run:
     """The run with a store and a small head of its own."""
     monkeypatch.setattr(sources, "CachedSource", Stored)
-    save_head(
-        run,
-        ModelConfig(
-            channels=8, head_channels=16, head_blocks=1, head_weights="random", embedding=EmbeddingConfig(size=16)
-        ),
-    )
+    save_head(run, ModelConfig(**SMALL))
     return run
 
 
@@ -64,6 +67,8 @@ def save_head(run: Run, config: ModelConfig) -> None:
     torch.manual_seed(0)
     words = torch.rand(4, 12) if config.sfan else None
     head = build_searcher(config, taps, SHAPES, run.params.encode.frame, words, identities=4)
+    if config.sfan:  # equal weights, as they start, make the summed map the same everywhere
+        torch.nn.init.uniform_(head.reid_head.sfan.part_weights)
     head.save_pretrained(run.folder / "results/train/head")
 
 
@@ -98,9 +103,7 @@ def test_the_head_is_looked_into(filled: Run) -> None:
 
 
 def test_parts_that_are_off_have_no_figure(filled: Run) -> None:
-    embedding = EmbeddingConfig(size=16)
-    small = {"channels": 8, "head_channels": 16, "head_blocks": 1, "head_weights": "random", "embedding": embedding}
-    save_head(filled, ModelConfig(**small, msfrn=None, sfan=None))
+    save_head(filled, ModelConfig(**SMALL, msfrn=None, sfan=None))
     for name, part in (("frequency", "msfrn"), ("semantics", "sfan")):
         with pytest.raises(NotThereError, match=part):
             make(name, filled.evidence)

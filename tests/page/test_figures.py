@@ -27,6 +27,7 @@ def test_normalise_spans_zero_to_one_and_survives_what_is_no_number() -> None:
     assert values.min() == 0
     assert values.max() == 1
     assert not normalise(np.full((3, 3), 7.0)).any()
+    assert not normalise(np.float32(0.25) + np.spacing(np.float32(0.25)) * np.arange(3)).any()
     assert np.isfinite(normalise(np.array([np.nan, np.inf, 1.0, 2.0]))).all()
 
 
