@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from diffps.backbone.frozen import FrozenUNet
 
 TIMESTEPS = (0, 50, 200)
-_IDENTITIES = 60
+_IDENTITIES = 48
 _PICTURED = ("person", "head", "shirts", "pants", "shoes", "car")
 
 
@@ -67,9 +67,12 @@ def _measure(unet: "FrozenUNet", held: Any, seen: Any, timesteps: tuple[int, ...
     """Every score by timestep (as text: it goes into JSON), and the maps at the first."""
     from diffps.pretraining.identity_report import descriptors, score_identity
     from diffps.pretraining.maps_report import presence, score_parts, score_words, specificity, word_maps
+    from diffps.pretraining.reading import Reader
+    from diffps.pretraining.scenes import WORDS
 
     found: dict[str, Any] = {name: {} for name in ("words", "parts", "specificity", "presence", "identity")}
-    work = len(timesteps) * (len(held.images) + len(seen.images))
+    reader, persons = Reader.of(unet, held.images), Reader.of(unet, seen.images)
+    work = len(timesteps) * (len(WORDS) * len(held.images) + len(seen.images))
     with job.track("pretrain: held out", work, "images") as tracker:
 
         def advance(images: int) -> None:
@@ -78,13 +81,13 @@ def _measure(unet: "FrozenUNet", held: Any, seen: Any, timesteps: tuple[int, ...
                 raise StoppedError("stopped while measuring; the same command measures again")
 
         for timestep in timesteps:
-            maps = word_maps(unet, held, timestep, advance)
+            maps = word_maps(reader, timestep, advance)
             found.setdefault("maps", maps)
             key = str(timestep)
             found["words"][key] = score_words(maps, held)
             found["parts"][key] = score_parts(maps, held)
             found["specificity"][key] = specificity(maps, held)
             found["presence"][key] = presence(maps["person"], held)
-            values = descriptors(unet, seen, timestep, advance)
+            values = descriptors(persons, seen, timestep, advance)
             found["identity"][key] = {name: score_identity(value, seen) for name, value in values.items()}
     return found

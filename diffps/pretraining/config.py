@@ -37,7 +37,7 @@ class PretrainConfig:
     map_weight: float = 0.1
     map_timesteps: int = 500
     save_every: int = 100
-    test_scenes: int = 96
+    test_scenes: int = 64
 
     def __post_init__(self) -> None:
         for name in (

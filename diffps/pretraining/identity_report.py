@@ -7,9 +7,9 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from diffps.backbone.frozen import FrozenUNet
 from diffps.datasets.streets.scene import draw_scene
 from diffps.datasets.streets.scenery import make_camera
+from diffps.pretraining.reading import Reader
 from diffps.pretraining.scenes import World, pixels
 
 TAPS = (
@@ -26,7 +26,6 @@ _CAMERAS = 6
 _PROBE_CAMERAS = 4  # of them, the linear probe learns from these and is tested on the others
 _TOGETHER = 3
 _RIDGE = 1.0
-_BATCH = 8
 
 Box = tuple[int, int, int, int]
 
@@ -62,23 +61,22 @@ def draw_appearances(world: World, identities: int) -> Appearances:
 
 
 def descriptors(
-    unet: FrozenUNet, seen: Appearances, timestep: int, advance: Callable[[int], None]
+    reader: Reader, seen: Appearances, timestep: int, advance: Callable[[int], None]
 ) -> dict[str, NDArray[np.float64]]:
     """{feature: (appearances, D)} for the taps, latents, mean RGB and colour histograms, all over the same strips."""
     found: dict[str, list[NDArray[np.float64]]] = {}
-    for start in range(0, len(seen.images), _BATCH):
-        images = seen.images[start : start + _BATCH]
-        taken = unet.extract(images, ["unet-in", *TAPS], timestep, "person")
-        maps = {name: value.float().numpy() for name, value in taken.items()}
-        for index in np.flatnonzero((seen.scene >= start) & (seen.scene < start + len(images))):
+    for part, taken in reader.read(TAPS, timestep, "person"):
+        maps = {name: value.permute(0, 3, 1, 2).float().numpy() for name, value in taken.items()}
+        maps["latents"] = reader.latents[part].numpy()
+        for index in np.flatnonzero((seen.scene >= part.start) & (seen.scene < part.stop)):
             image, box = seen.images[seen.scene[index]], seen.boxes[index]
-            described = {name: strip_means(value[seen.scene[index] - start], box) for name, value in maps.items()}
+            described = {name: strip_means(value[seen.scene[index] - part.start], box) for name, value in maps.items()}
             described[LEVEL3] = np.concatenate([described[name] for name in TAPS if "level3" in name])
             described["mean RGB"] = strip_means(image.transpose(2, 0, 1).astype(np.float32), box)
             described["colour histogram"] = strip_histograms(image, box)
             for name, value in described.items():
-                found.setdefault("latents" if name == "unet-in" else name, []).append(value)
-        advance(len(images))
+                found.setdefault(name, []).append(value)
+        advance(len(maps["latents"]))
     return {name: np.stack(values) for name, values in found.items()}
 
 

@@ -8,16 +8,16 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from diffps.backbone.frozen import FrozenUNet
 from diffps.datasets.streets.people import PARTS
 from diffps.datasets.streets.scene import DrawnScene
+from diffps.pretraining.reading import Reader
 from diffps.pretraining.scenes import STRIDE, WORDS, pixels, word_masks
+from diffps.taps import map_name
 
 MAP_TAP = "up-level3-repeat0-vit-block0-cross-map"  # the one that DGRPN reads
 _SCALE = 2  # pixel scores are taken at half the scene's side
 _LEAST_PIXELS = 45  # of a word in a scene that counts for it
 _TALL = 60.0  # pixels; parts are scored inside boxes of persons at least so tall
-_BATCH = 8
 
 Maps = NDArray[np.float32]  # (scenes, h, w)
 
@@ -35,16 +35,14 @@ class HeldOut:
         return cls(tuple(scenes), tuple(map(pixels, scenes)), np.stack([word_masks(scene) for scene in scenes]))
 
 
-def word_maps(unet: FrozenUNet, held: HeldOut, timestep: int, advance: Callable[[int], None]) -> dict[str, Maps]:
+def word_maps(reader: Reader, timestep: int, advance: Callable[[int], None]) -> dict[str, Maps]:
     """The map of each of WORDS, the word alone being the prompt, averaged over heads."""
-    maps: dict[str, list[torch.Tensor]] = {word: [] for word in WORDS}
-    for start in range(0, len(held.images), _BATCH):
-        images = held.images[start : start + _BATCH]
-        for word in WORDS:
-            taken = unet.extract(images, [MAP_TAP], timestep, word, words=[word], head="mean")
-            maps[word].append(taken[f"{MAP_TAP}.{word}"][:, 0].float())
-        advance(len(images))
-    return {word: torch.cat(batches).numpy() for word, batches in maps.items()}
+    maps: dict[str, Maps] = {}
+    for word in WORDS:
+        read = reader.read([MAP_TAP], timestep, word, [word])
+        maps[word] = torch.cat([taken[map_name(MAP_TAP, word)][..., 0] for _, taken in read]).numpy()
+        advance(len(reader.latents))
+    return maps
 
 
 def score_words(maps: Mapping[str, Maps], held: HeldOut) -> dict[str, dict[str, float]]:

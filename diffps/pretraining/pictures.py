@@ -19,7 +19,7 @@ def maps_picture(
 ) -> Image.Image:
     """For each of the first ``count`` scenes one row per named set of maps: the scene, then the map of each word."""
     tiles = []
-    for index in range(count):
+    for index in range(min(count, len(held.images))):
         image = held.images[index]
         for name, maps in rows:
             overlays = [_titled(_overlay(image, maps[word][index]), word) for word in words]
