@@ -117,8 +117,8 @@ def semantics_sheet(persons: Sequence[Person]) -> Sheet:
             )
         )
     note = (
-        "SFAN weighs each location of a person by its similarity to the words. The map is their weighted sum, shown from "
-        "its lowest to its highest value."
+        "SFAN weighs each location of a person by its similarity to the words. The map is their weighted sum, shown "
+        "from its lowest to its highest value."
     )
     sheet = tuple(Row(label=scene_id, tiles=tuple(tiles)) for scene_id, tiles in rows.items())
     return Sheet(title="Semantic weighting", rows=sheet, note=note, tall=True)

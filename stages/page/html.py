@@ -8,7 +8,6 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, StrictUndefined
-from markupsafe import Markup
 from PIL import Image as Pil
 
 if TYPE_CHECKING:
@@ -32,7 +31,7 @@ def render(page: "Page") -> str:
         "default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
         f"script-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
     )
-    parts = {"style": Markup(style), "script": Markup(script), "policy": policy}
+    parts = {"style": style, "script": script, "policy": policy}
     return environment.from_string(template).render(page=page, **parts)
 
 
@@ -47,11 +46,11 @@ def picture(image: "Image") -> str:
     return f"data:image/{kind};base64,{base64.b64encode(encoded[kind]).decode()}"
 
 
-def vector(chart: "Chart", name: str) -> Markup:
+def vector(chart: "Chart", name: str) -> str:
     """A chart as inline SVG; matplotlib has escaped its texts."""
     from diffps.figures.render import inline_svg
 
-    return Markup(inline_svg(chart, name))
+    return inline_svg(chart, name)
 
 
 def percent(value: float | None, digits: int = 1) -> str:
