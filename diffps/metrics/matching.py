@@ -5,7 +5,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from diffps.metrics.compiled import compiled
+from diffps.compiled import compiled
 
 Convention = Literal["protocol", "labels"]
 IOU_THRESHOLD = 0.5

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from diffps.metrics.compiled import compiled, prange
+from diffps.compiled import compiled, prange
 from diffps.metrics.matching import box_iou
 from diffps.metrics.similarity import dot
 

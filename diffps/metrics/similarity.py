@@ -8,8 +8,8 @@ depend on block size, thread count or the BLAS in use.
 import numpy as np
 from numpy.typing import NDArray
 
+from diffps.compiled import compiled, prange
 from diffps.errors import DatasetError
-from diffps.metrics.compiled import compiled, prange
 
 GRID = 2.0**24
 

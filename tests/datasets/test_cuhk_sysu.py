@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from scipy.io import savemat
+from scipy.io import loadmat, savemat
 
 from diffps.datasets.cuhk_sysu import read_cuhk_sysu, read_protocol
 from diffps.datasets.tables import read_gallery, write_index
@@ -125,7 +125,7 @@ def test_missing_images_are_counted_and_named(cuhk_tree: Path) -> None:
 
 def test_another_structure_is_refused(cuhk_tree: Path) -> None:
     savemat(cuhk_tree / "annotation/test/train_test/TestG50.mat", {"TestG50": np.ones((2, 2))})
-    with pytest.raises(DatasetError, match=r"TestG50.mat must hold a struct with Query, Gallery; found none"):
+    with pytest.raises(DatasetError, match=r"TestG50.mat: no struct array of structs named TestG50: its first"):
         read_cuhk_sysu(cuhk_tree)
 
 
@@ -133,10 +133,44 @@ def test_another_structure_is_refused(cuhk_tree: Path) -> None:
 def test_the_real_protocol_file() -> None:
     lines = read_protocol(REAL, "TestG100")
     assert len(lines) == 2900
-    assert {len(line.gallery) for line in lines} == {100}
-    positives = [sum(len(row.box) > 0 for row in line.gallery) for line in lines]
+    assert {len(line.images) for line in lines} == {100}
+    positives = [len(line.positives) for line in lines]
     assert sum(positives) == 5447
     assert positives.count(1) == 1501
     assert lines[0].identity == 10581
     assert lines[0].query.image == "s15538.jpg"
     assert lines[0].query.box.tolist() == [488, 90, 88, 250]
+
+
+@pytest.mark.skipif(not REAL.exists(), reason="the real TestG100.mat (../shared/data/cuhk-sysu) is not here")
+def test_the_compact_reader_reads_what_scipy_reads() -> None:
+    rows = np.ravel(loadmat(REAL)["TestG100"])
+    for line, row in zip(read_protocol(REAL, "TestG100"), rows, strict=True):
+        query, gallery = row["Query"][0, 0], np.ravel(row["Gallery"])
+        assert line.query.image == query["imname"][0]
+        assert line.identity == int(query["idname"][0][1:])
+        np.testing.assert_array_equal(line.query.box, query["idlocate"][0])
+        assert line.images == [name[0] for name in gallery["imname"]]
+        pairs = zip(gallery["imname"], gallery["idlocate"], strict=True)
+        expected = [(name[0], box[0].tolist()) for name, box in pairs if box.size]
+        assert [(found.image, found.box.tolist()) for found in line.positives] == expected
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_compressed_and_plain_files(tmp_path: Path, compressed: bool) -> None:
+    """One character names and numbers of one byte sit inside their tags."""
+    row = np.zeros((1, 2), [("Query", object), ("Gallery", object)])
+    person = np.zeros((1, 1), [("imname", object), ("idlocate", object), ("idname", object)])
+    person[0, 0] = ("s", np.array([[1, 2, 3, 4]], np.uint8), "p5")
+    row[0, 0] = row[0, 1] = (person, person)
+    savemat(tmp_path / "g.mat", {"TestG50": row}, do_compression=compressed)
+    first, second = read_protocol(tmp_path / "g.mat", "TestG50")
+    assert first.images == second.images == ["s"]
+    assert first.query.box.tolist() == [1, 2, 3, 4]
+
+
+def test_a_torn_file_is_named(cuhk_tree: Path) -> None:
+    path = cuhk_tree / "annotation/test/train_test/TestG50.mat"
+    path.write_bytes(path.read_bytes()[:-400])
+    with pytest.raises(DatasetError, match=r"TestG50.mat: .*the file ends too early"):
+        read_cuhk_sysu(cuhk_tree)

@@ -119,10 +119,10 @@ def real_task(convention: Convention) -> tuple[SearchTask, dict[str, Annotations
     """Scenes and labels as far as the protocol file knows them."""
     found: dict[str, dict[tuple[float, ...], int]] = defaultdict(dict)
     for line in real_lines():
-        for row in (line.query, *line.gallery):
-            boxes = found[row.image]
-            if len(row.box):
-                boxes[tuple(row.box)] = line.identity
+        for row in (line.query, *line.positives):
+            found[row.image][tuple(row.box)] = line.identity
+        for name in line.images:
+            found[name]
     scenes = [scene(name, None) for name in found]
     annotations = {
         name: Annotations(corner_boxes(np.array(list(boxes)).reshape(-1, 4)), np.array(list(boxes.values()), np.int64))
@@ -134,13 +134,12 @@ def real_task(convention: Convention) -> tuple[SearchTask, dict[str, Annotations
         Query(query_id=str(n), scene_id=line.query.image, box=corner_boxes(line.query.box)[0], identity=line.identity)
         for n, line in enumerate(lines)
     ]
-    positives = [[row for row in line.gallery if len(row.box)] for line in lines]
     gallery = Gallery(
         name="100",
         query_ids=tuple(query.query_id for query in queries),
-        scenes=tuple(np.array([numbers[row.image] for row in line.gallery], np.int32) for line in lines),
-        positive_scenes=tuple(np.array([numbers[row.image] for row in part], np.int32) for part in positives),
-        positive_boxes=tuple(corner_boxes(np.array([row.box for row in part])) for part in positives),
+        scenes=tuple(np.array([numbers[image] for image in line.images], np.int32) for line in lines),
+        positive_scenes=tuple(np.array([numbers[row.image] for row in line.positives], np.int32) for line in lines),
+        positive_boxes=tuple(corner_boxes(np.array([row.box for row in line.positives])) for line in lines),
     )
     return listed_task(scenes, annotations, queries, gallery, scenes, convention), annotations
 
