@@ -14,6 +14,7 @@ from torchvision.ops import roi_align
 from diffps.features import Feature
 from diffps.heads.detection import BoxHead
 from diffps.heads.dgrpn import DGRPN
+from diffps.heads.embedding import CBAM, PartEncoder
 from diffps.heads.lpm import LPM, Aggregation
 from diffps.heads.msfrn import FRM, MSFRN, SRB
 from diffps.heads.oim import OIM
@@ -159,6 +160,27 @@ class PlainSFAN(nn.Module):
         return x + self.module.alpha * (summed - x)
 
 
+class PlainPartEncoder(nn.Module):
+    """Every attended map is built, then pooled."""
+
+    def __init__(self, encoder: PartEncoder) -> None:
+        super().__init__()
+        self.encoders = own_copy(encoder.encoders)
+
+    def forward(self, maps: Sequence[Tensor]) -> Tensor:
+        parts = []
+        for encoder, x in zip(self.encoders, maps, strict=True):
+            for branch in encoder.branches:
+                for strip, rows in zip(branch, torch.tensor_split(x, len(branch), dim=2), strict=True):
+                    parts.append(strip.norm(strip.linear(self._attended(strip.attention, rows).amax((2, 3)))))
+        return F.normalize(torch.cat(parts, dim=1), dim=1)
+
+    @staticmethod
+    def _attended(cbam: CBAM, x: Tensor) -> Tensor:
+        x = x * torch.sigmoid(cbam.channel(x.mean((2, 3))) + cbam.channel(x.amax((2, 3))))[:, :, None, None]
+        return x * torch.sigmoid(cbam.spatial(torch.cat([x.amax(1, keepdim=True), x.mean(1, keepdim=True)], dim=1)))
+
+
 class PlainOIM(nn.Module):
     """The table is updated one sample at a time."""
 
@@ -205,7 +227,8 @@ class PlainReIDHead(nn.Module):
     def __init__(self, module: ReIDHead) -> None:
         super().__init__()
         self.config, self.canvas, self.sample = module.config, module.canvas, module.sample
-        self.sfan, self.body, self.encoder = PlainSFAN(module.sfan), own_copy(module.body), own_copy(module.encoder)
+        self.sfan, self.body = PlainSFAN(module.sfan), own_copy(module.body)
+        self.encoder = PlainPartEncoder(module.encoder)
 
     def forward(self, features: Tensor, boxes: Sequence[Tensor]) -> Tensor:
         scale = features.shape[2] / self.canvas[0]

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from diffps.heads.config import EmbeddingConfig
-from diffps.heads.embedding import CBAM, GFE, MGE, PartEncoder, split_evenly
+from diffps.heads.embedding import CBAM, GFE, MGE, PartEncoder, split_evenly, strongest_product
 from tests.heads import reference
 
 CONFIG = EmbeddingConfig(size=40, branches=3, reduction=4, kernel=3, drop_path=0.0)
@@ -23,7 +23,16 @@ def test_uneven_splits_give_the_remainder_to_the_first(total: int, parts: int) -
 def test_cbam() -> None:
     module, x = CBAM(8, 4, 3).double(), torch.randn(3, 8, 5, 4, dtype=torch.float64)
     reference.randomise(module)
-    np.testing.assert_allclose(reference.array(module(x)), reference.cbam(x.numpy(), module), atol=1e-10)
+    attended, weights = module(x)
+    np.testing.assert_allclose(reference.array(attended * weights), reference.cbam(x.numpy(), module), atol=1e-10)
+
+
+def test_pooled_product_and_its_gradients() -> None:
+    torch.manual_seed(0)
+    x = torch.randn(3, 4, 5, 6, dtype=torch.float64, requires_grad=True)
+    scale = torch.rand(3, 1, 5, 6, dtype=torch.float64, requires_grad=True)
+    torch.testing.assert_close(strongest_product(x, scale), (x * scale).amax((2, 3)))
+    assert torch.autograd.gradcheck(strongest_product, (x, scale))
 
 
 @pytest.mark.parametrize("height", [6, 7, 3])
