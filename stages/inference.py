@@ -90,7 +90,8 @@ def read_detections(path: Path) -> dict[str, Detections]:
     """detections.parquet as ``{scene_id: Detections}`` in the scene frame, strongest first; empty scenes are absent."""
     table = pq.read_table(path)
     boxes, scores = box_array(table), table["score"].to_numpy()
-    embeddings = np.array(table["embedding"].to_pylist(), np.float32)
+    column = table["embedding"].combine_chunks()
+    embeddings = column.flatten().to_numpy().reshape(len(table), column.type.list_size)
     scene_ids = np.array(table["scene_id"].to_pylist())
     order = np.lexsort((-scores, scene_ids))
     names, starts = np.unique(scene_ids[order], return_index=True)
