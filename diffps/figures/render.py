@@ -2,6 +2,7 @@
 
 import io
 import re
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,8 @@ from diffps.figures.sheets import Chart, Line, Picture, Row, Sheet
 SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 DASHES = ("-", "--", ":", "-.", (0, (6, 1, 1, 1)), (0, (1, 1)))
 INK, FAINT, RIGHT, WRONG = "#222222", "#8a8a8a", "#007a55", "#b3400a"
-CHART_INCHES = (4.4, 2.7)
+CHART_INCHES, FLAT_INCHES = (4.4, 2.7), (4.4, 1.7)
+LEGEND_LETTERS = 56  # that fit beside each other in the width of a chart, four of them for each line's sample
 TILE_INCHES, TALL_INCHES = (1.9, 1.9), (1.0, 1.9)
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
@@ -77,9 +79,10 @@ def inline_svg(chart: Chart, name: str) -> str:
 
 
 def _chart(chart: Chart, *, title: bool = True) -> Figure:
-    groups = max((len(bar.values) for bar in chart.bars), default=0)
-    height = max(CHART_INCHES[1], 0.9 + 0.24 * groups * len(chart.bars)) if groups else CHART_INCHES[1]
-    figure = Figure(figsize=(CHART_INCHES[0], height), layout="constrained")
+    values = max((len(bar.values) for bar in chart.bars), default=0)
+    width, least = FLAT_INCHES if chart.flat else CHART_INCHES
+    height = max(least, 0.9 + 0.24 * values * len(chart.bars))
+    figure = Figure(figsize=(width, height), layout="constrained")
     axes = figure.add_subplot()
     if chart.bars:
         _bars(axes, chart)
@@ -93,8 +96,14 @@ def _chart(chart: Chart, *, title: bool = True) -> Figure:
         axes.yaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel(chart.x_label)
     axes.set_ylabel(chart.y_label)
-    if len(chart.lines) + len(chart.bars) + len(chart.markers) > 1:
-        axes.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=3, fontsize=8.5, borderaxespad=0.2)
+    labels = [line.label for line in chart.lines] + [bar.label for bar in chart.bars]
+    labels += [label for _, label in chart.markers]
+    if len(labels) > 1:
+        columns = max(1, min(len(labels), LEGEND_LETTERS // (4 + max(map(len, labels)))))
+        columns = ceil(len(labels) / ceil(len(labels) / columns))  # as many in the last row as in the others
+        axes.legend(
+            frameon=False, ncols=columns, fontsize=8.5, loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2
+        )
     if title:
         figure.suptitle(chart.title, x=0.01, ha="left", fontsize=11)
     return figure

@@ -60,16 +60,10 @@ def failures_sheet(missed: Sequence[Find], false: Sequence[Find], confused: Sequ
     if false:
         tiles = tuple(find.tile(f"{find.value or 0:.2f}", f"False alarm in {find.scene_id}") for find in false)
         rows.append(Row(label="False alarms", remark="detected, nobody annotated; the most confident", tiles=tiles))
-    for query, wrong, right in confused:
-        tiles = (
-            query.tile("query", f"Query in {query.scene_id}"),
-            wrong.tile(f"taken for it, {wrong.value or 0:.2f}", f"Another person in {wrong.scene_id}"),
-            right.tile(
-                "the right one" + (f", {right.value:.2f}" if right.value is not None else ""),
-                f"The same person in {right.scene_id}",
-            ),
-        )
-        rows.append(Row(label="Confused", remark=f"{query.scene_id}", tiles=tiles))
+    if confused:
+        tiles = tuple(tile for case in confused for tile in _case(*case))
+        remark = "who was looked for, who came first, and who should have; the most similar"
+        rows.append(Row(label="Confused identities", remark=remark, tiles=tiles))
     return Sheet(title="Failures", rows=tuple(rows), note="The most telling cases of each kind.", tall=True)
 
 
@@ -99,3 +93,11 @@ def spread(values: NDArray[np.floating], count: int) -> NDArray[np.int64]:
 def _size(find: Find) -> str:
     width, height = (find.box[2:] - find.box[:2]).round().astype(int)
     return f"{width} × {height}"
+
+
+def _case(query: Find, wrong: Find, right: Find) -> tuple[Tile, Tile, Tile]:
+    return (
+        query.tile("query", f"Query in {query.scene_id}"),
+        wrong.tile(f"{wrong.value or 0:.2f}", f"Another person, taken for the query, in {wrong.scene_id}"),
+        right.tile(f"{right.value or 0:.2f}", f"The same person as in the query, in {right.scene_id}"),
+    )

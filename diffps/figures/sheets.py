@@ -62,7 +62,8 @@ class Bar:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Chart:
-    """Lines over one pair of axes, or groups of bars. ``markers`` are vertical lines: position and label."""
+    """Lines over one pair of axes, or groups of bars. ``markers`` are vertical lines: position and label; ``flat`` is
+    for a chart that stands below numbers."""
 
     title: str
     x_label: str
@@ -71,6 +72,7 @@ class Chart:
     bars: tuple[Bar, ...] = ()
     markers: tuple[tuple[float, str], ...] = ()
     log_y: bool = False
+    flat: bool = False
     note: str = ""
     summary: str = ""
 

@@ -9,11 +9,12 @@ import numpy as np
 from diffps.figures.sheets import Chart, Sheet
 from diffps.figures.similarity import histogram
 from stages.page.content import Headline, Page, Score, Section, Table
-from stages.page.cost import Cost, cost_chart, measure_cost, size_text, store_table, time_text
-from stages.page.evidence import Evidence, NotThereError
+from stages.page.cost import Cost, cost_chart, count_text, measure_cost, size_text, store_table, time_text
+from stages.page.evidence import Evidence, NotThereError, Row
 from stages.page.figures import TITLES, make
 from stages.page.html import percent
 
+COLOURS = "Colours of true boxes"
 RECIPE = ("index", "encode", "extract", "train", "evaluate")
 LEADS = {
     "ranking": "Whole scenes are searched: every result is a box the head found itself.",
@@ -91,11 +92,11 @@ def _lead(evidence: Evidence) -> str:
     height, width = params.encode.canvas
     scenes = [scene.split for scene in evidence.scenes.values()]
     steps = ", ".join(map(str, params.extract.timesteps))
+    epochs = count_text(evidence.training.get("epochs", params.train.epochs), "epoch")
     return (
-        f"A head trained for {evidence.training.get('epochs', params.train.epochs)} epochs on "
-        f"{scenes.count('train'):,} scenes, searched in {scenes.count('test'):,}. It reads stored features of a frozen "
-        f"diffusion backbone: {len(params.extract.taps)} taps at timestep {steps}, canvas {width} × {height}, "
-        f"kept as {params.extract.encoding}."
+        f"A head trained for {epochs} on {count_text(scenes.count('train'), 'scene')}, searched in "
+        f"{scenes.count('test'):,}. It reads features of a frozen diffusion backbone: {len(params.extract.taps)} taps "
+        f"at timestep {steps}, canvas {width} × {height}, kept as {params.extract.encoding}."
     )
 
 
@@ -111,7 +112,7 @@ def _scores(evidence: Evidence) -> list[Score]:
         )
     ]
     rows += _without_guidance(evidence)
-    for key, name in (("baseline", "Colour histograms"), ("chance", "Chance")):
+    for key, name in (("baseline", COLOURS), ("chance", "Chance")):
         entry = found.get(key)
         if entry is not None:
             rows.append(Score(name=name, mean_precision=entry.get("map"), top1=entry.get("top1")))
@@ -124,7 +125,8 @@ def _without_guidance(evidence: Evidence) -> list[Score]:
     without = found.get("model.dgrpn=null")
     if without is None:
         return []
-    rows, ending = {"Without DGRPN": without}, ""
+    rows: dict[str, Row | None] = {"Without DGRPN": without}
+    ending = ""
     if without["epochs"] != evidence.params.train.epochs:
         ending = f", {without['epochs']} epochs"
         rows = {"With DGRPN": found.get("as in params"), **rows}
@@ -143,6 +145,7 @@ def _precisions(evidence: Evidence) -> Chart | None:
     low, middle, high = np.quantile(values, [0.25, 0.5, 0.75])
     summary = f"Half of the queries lie between {low:.2f} and {high:.2f}, the median is {middle:.2f}."
     return Chart(
+        flat=True,
         title="Queries by average precision",
         x_label="average precision",
         y_label="queries",
@@ -155,7 +158,11 @@ def _headlines(evidence: Evidence) -> list[Headline]:
     main, *others = _scores(evidence)
     value = main.mean_precision or 0.0
     ratios = {score.name: value / score.mean_precision for score in others if score.mean_precision}
-    remarks = [f"{ratios[name]:.1f} × {name.lower()}" for name in ("Chance", "Colour histograms") if name in ratios]
+    remarks = [
+        f"{ratios[name]:.1f} × {short}"
+        for name, short in (("Chance", "chance"), (COLOURS, "colours"))
+        if name in ratios
+    ]
     recall = evidence.scores["detection"].get("recall")
     queries = evidence.scores["search"].get("queries")
     return [
@@ -197,7 +204,7 @@ def _training(evidence: Evidence) -> list[Section]:
         return []
     facts = evidence.training
     seconds = facts.get("seconds")
-    lead = f"{facts.get('steps', len(columns['step'])):,} steps"
+    lead = count_text(facts.get("steps", len(columns["step"])), "step")
     lead += f" in {time_text(seconds)}" if seconds else ""
     lead += f", {facts['parameters']:,} trained parameters" if facts.get("parameters") else ""
     return [Section(anchor="training", title="Training", lead=lead + ".", charts=charts)]

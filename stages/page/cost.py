@@ -45,7 +45,7 @@ class Cost:
         paid = self.paid_after
         return [
             Headline(label="On disk", value=size_text(self.nbytes), remark="features and maps"),
-            Headline(label="Filled in", value=time_text(self.seconds), remark="once"),
+            Headline(label="Filled in", value=time_text(self.seconds, short=True), remark="once"),
             Headline(
                 label="Paid after",
                 value="–" if paid is None else f"{paid:.1f}",
@@ -55,6 +55,8 @@ class Cost:
 
     def text(self) -> str:
         """The same as a sentence, with the reckoning behind it."""
+        if not self.nbytes:
+            return "Nothing is stored: this head read its features live."
         if self.live_epoch is None or self.cached_epoch is None or self.saved is None:
             return "Times were not recorded for this store, so what it saved is not known."
         each = (
@@ -64,7 +66,7 @@ class Cost:
         if self.paid_after is None:
             return each + "On this machine the cache does not pay: compute live."
         verb = "saved" if self.saved >= 0 else "is still short of breaking even by"
-        return each + f"Over the {self.epochs} epochs of this head it {verb} {time_text(abs(self.saved))}."
+        return each + f"Over {count_text(self.epochs, 'epoch')} of this head it {verb} {time_text(abs(self.saved))}."
 
 
 def cost_chart(cost: Cost) -> Chart | None:
@@ -84,6 +86,7 @@ def cost_chart(cost: Cost) -> Chart | None:
             f"After {last} epochs: {cached[1]:.0f} seconds from the cache, filling included; "
             f"{live[1]:.0f} seconds computed anew."
         ),
+        flat=True,
     )
 
 
@@ -177,13 +180,20 @@ def size_text(nbytes: float) -> str:
     return f"{nbytes:.3g}\N{NO-BREAK SPACE}TB"
 
 
-def time_text(seconds: float | None) -> str:
-    """Seconds as "48 s", "3 min 20 s" or "2.5 h"."""
+def time_text(seconds: float | None, *, short: bool = False) -> str:
+    """Seconds as "48 s", "3 min 20 s" ("3 min" where ``short``) or "2.5 h"."""
     if seconds is None:
         return "–"
     space = "\N{NO-BREAK SPACE}"
     if seconds < 90:
         return f"{seconds:.2g}{space}s" if seconds < 10 else f"{seconds:.0f}{space}s"
     if seconds < 5400:
-        return f"{seconds // 60:.0f}{space}min {seconds % 60:.0f}{space}s"
+        if short:
+            return f"{seconds / 60:.0f}{space}min"
+        return f"{int(seconds) // 60}{space}min {int(seconds) % 60}{space}s"
     return f"{seconds / 3600:.1f}{space}h"
+
+
+def count_text(count: int, noun: str) -> str:
+    """A number with its noun, which takes an s unless there is one."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"

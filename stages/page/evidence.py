@@ -15,7 +15,7 @@ from stages.job import Job
 
 if TYPE_CHECKING:
     from diffps.figures.sheets import Image
-    from diffps.records import Annotations, Query, Scene
+    from diffps.records import Annotations, Detections, Query, Scene
     from stages.params import Params
 
 INDEX = Path("data/index")
@@ -95,12 +95,11 @@ class Evidence:
         return {row["query_id"]: float(row["ap"]) for row in rows if row["ap"] is not None}
 
     @cached_property
-    def detections(self) -> dict[str, list[Row]]:
-        """Detections of every scene, strongest first; a scene without any is not listed."""
-        found: dict[str, list[Row]] = {}
-        for row in sorted(_table(EVALUATE / "detections.parquet", "evaluate"), key=lambda row: -row["score"]):
-            found.setdefault(row["scene_id"], []).append(row)
-        return found
+    def detections(self) -> "dict[str, Detections]":
+        """Detections of every scene, strongest first; a scene without any is not listed. Raises NotThereError."""
+        from stages.inference import read_detections
+
+        return read_detections(_there(EVALUATE / "detections.parquet", "evaluate"))
 
     @cached_property
     def sweep(self) -> list[Row]:
@@ -119,24 +118,21 @@ def box_of(row: Row) -> NDArray[np.float32]:
     return np.array([row[name] for name in ("x1", "y1", "x2", "y2")], np.float32)
 
 
-def boxes_of(rows: list[Row]) -> NDArray[np.float32]:
-    """The boxes (n, 4) of rows."""
-    return np.array([box_of(row) for row in rows], np.float32).reshape(-1, 4)
+def _there(path: Path, stage: str) -> Path:
+    if not path.exists():
+        raise NotThereError(f"{path} is missing; run: diffps {stage}")
+    return path
 
 
 def _json(path: Path, stage: str) -> Row:
-    if not path.exists():
-        raise NotThereError(f"{path} is missing; run: diffps {stage}")
-    content: Row = json.loads(path.read_text(encoding="utf-8"))
+    content: Row = json.loads(_there(path, stage).read_text(encoding="utf-8"))
     return content
 
 
 def _table(path: Path, stage: str) -> list[Row]:
     import pyarrow.parquet as pq
 
-    if not path.exists():
-        raise NotThereError(f"{path} is missing; run: diffps {stage}")
-    rows: list[Row] = pq.read_table(path).to_pylist()
+    rows: list[Row] = pq.read_table(_there(path, stage)).to_pylist()
     return rows
 
 

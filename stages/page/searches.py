@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stages.page.evidence import Evidence, NotThereError, Row, box_of, boxes_of
+from stages.page.evidence import Evidence, NotThereError, Row, box_of
 
 if TYPE_CHECKING:
     from diffps.figures.searches import Find
@@ -47,13 +47,14 @@ def failures(evidence: Evidence) -> "Sheet":
     for scene in evidence.scenes.values():
         if scene.split != "test":
             continue
-        persons, rows = evidence.annotations[scene.scene_id].boxes, evidence.detections.get(scene.scene_id, [])
-        found = boxes_of(rows)
-        for index in missed_persons(persons, found, OVERLAP):
+        persons, found = evidence.annotations[scene.scene_id].boxes, evidence.detections.get(scene.scene_id)
+        boxes = np.empty((0, 4), np.float32) if found is None else found.boxes
+        for index in missed_persons(persons, boxes, OVERLAP):
             size = persons[index, 2:] - persons[index, :2]
             missed.append((float(size.prod()), scene.scene_id, persons[index]))
-        nearest = box_overlaps(found, persons).max(axis=1, initial=0)
-        false += [(rows[i]["score"], scene.scene_id, found[i]) for i in np.flatnonzero(nearest < OVERLAP)]
+        if found is not None:
+            nearest = box_overlaps(boxes, persons).max(axis=1, initial=0)
+            false += [(float(found.scores[i]), scene.scene_id, boxes[i]) for i in np.flatnonzero(nearest < OVERLAP)]
 
     def strongest(cases: list[tuple[float, str, np.ndarray]], *, scored: bool) -> list[Find]:
         ordered = sorted(cases, key=lambda case: (-case[0], case[1]))[:FAILURES]
@@ -71,24 +72,20 @@ def similarity(evidence: Evidence) -> "Similarity | None":
     from diffps.figures.similarity import compare_pairs
 
     vectors, identities, places = [], [], []
-    for place, (scene_id, rows) in enumerate(sorted(evidence.detections.items())):
+    for place, (scene_id, found) in enumerate(sorted(evidence.detections.items())):
         persons = evidence.annotations[scene_id]
         if not len(persons.boxes):
             continue
-        overlaps = box_overlaps(boxes_of(rows), persons.boxes)
-        for row, nearest, overlap in zip(rows, overlaps.argmax(axis=1), overlaps.max(axis=1), strict=True):
-            if overlap >= OVERLAP and persons.identities[nearest] >= 0:
-                vectors.append(row["embedding"])
-                identities.append(int(persons.identities[nearest]))
-                places.append(place)
+        overlaps = box_overlaps(found.boxes, persons.boxes)
+        names = persons.identities[overlaps.argmax(axis=1)]
+        known = (overlaps.max(axis=1) >= OVERLAP) & (names >= 0)
+        vectors.append(found.embeddings[known])
+        identities.append(names[known])
+        places.append(np.full(known.sum(), place))
     if not vectors:
         return None
-    return compare_pairs(
-        np.array(vectors, np.float32),
-        np.array(identities),
-        np.array(places),
-        evidence.params.report.false_match_rate,
-    )
+    rate = evidence.params.report.false_match_rate
+    return compare_pairs(np.concatenate(vectors), np.concatenate(identities), np.concatenate(places), rate)
 
 
 def _confused(evidence: Evidence) -> "list[tuple[Find, Find, Find]]":

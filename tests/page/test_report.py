@@ -1,9 +1,11 @@
 import json
 import re
+import shutil
 from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import pairwise
 
+import pyarrow.parquet as pq
 import pytest
 
 from stages import report
@@ -54,7 +56,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Reader:
 def test_the_first_screen_says_what_was_run_and_how_good_it_is(page: Reader) -> None:
     text = " ".join(" ".join(page.text).split())
     assert "41.2 %" in text
-    assert "5.9 × chance, 1.3 × colour histograms" in text
+    assert "5.9 × chance, 1.3 × colours" in text
     assert "71.2 %" in text
     assert "6 epochs on 6 scenes, searched in 6" in text
     assert "canvas 192 × 128" in text
@@ -88,6 +90,12 @@ def test_nothing_points_outside_the_file(page: Reader) -> None:
     html = "".join(page.text)
     assert "@import" not in html
     assert "url(" not in html.replace("url(#", "")
+
+
+def test_the_head_without_guidance_stands_beside_its_equal(page: Reader) -> None:
+    text = " ".join(" ".join(page.text).split())
+    assert "With DGRPN, 3 epochs" in text
+    assert "Without DGRPN, 3 epochs" in text
 
 
 def test_hostile_names_are_text_and_nothing_else(page: Reader) -> None:
@@ -144,6 +152,23 @@ def test_without_evaluation_the_command_that_is_missing_is_named(run: Run) -> No
     with pytest.raises(NotThereError, match="diffps evaluate"):
         report.run(run.params, run.job)
     assert not (run.folder / PAGE).exists()
+
+
+def test_a_run_without_a_store_says_so(run: Run) -> None:
+    shutil.rmtree(run.folder / "data/features")
+    report.run(run.params, run.job)
+    assert "read its features live" in (run.folder / PAGE).read_text()
+
+
+def test_a_run_that_found_nothing_still_has_its_page(run: Run) -> None:
+    for name in ("detections", "ranking"):
+        path = run.folder / f"results/evaluate/{name}.parquet"
+        pq.write_table(pq.read_table(path).slice(0, 0), path)
+    report.run(run.params, run.job)
+    text = (run.folder / PAGE).read_text()
+    assert "Missed persons" in text
+    assert "False alarms" not in text
+    assert 'id="similarity"' not in text
 
 
 def test_a_run_without_sweep_training_curves_and_times_still_has_its_page(run: Run) -> None:
