@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from diffps.datasets.streets import StreetsConfig
 from diffps.errors import ConfigError
-from stages.job import Job
+from stages.job import Job, StoppedError
 
 if TYPE_CHECKING:
     from diffps.records import SearchIndex
@@ -60,7 +60,13 @@ def read_dataset(config: Config, job: Job) -> "SearchIndex":
 
     def measure(paths: Sequence[Path]) -> list[ImageFacts]:
         with job.track("index", len(paths), "images") as tracker:
-            return measure_images(paths, HASHING_THREADS, lambda nbytes: tracker.advance(1, nbytes))
+
+            def measured(nbytes: int) -> None:
+                tracker.advance(1, nbytes)
+                if job.stopping:
+                    raise StoppedError("index: stopped; nothing was written, the same command starts over")
+
+            return measure_images(paths, HASHING_THREADS, measured)
 
     root = Path(config.root)
     if config.dataset == "streets":

@@ -128,12 +128,8 @@ def _names(text: bytes, width: int) -> list[str]:
 
 @compiled()
 def _word(buffer: NDArray[np.uint8], at: int) -> int:
-    return (
-        np.int64(buffer[at])
-        + (np.int64(buffer[at + 1]) << 8)
-        + (np.int64(buffer[at + 2]) << 16)
-        + (np.int64(buffer[at + 3]) << 24)
-    )
+    low, high = int(buffer[at]) | int(buffer[at + 1]) << 8, int(buffer[at + 2]) | int(buffer[at + 3]) << 8
+    return low | high << 16
 
 
 @compiled()

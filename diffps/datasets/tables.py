@@ -14,18 +14,24 @@ from numpy.typing import NDArray
 from diffps.errors import DatasetError
 from diffps.records import Annotations, Gallery, Query, Scene, SearchIndex, Split
 
+REPORT = "report.json"
 BOX_COLUMNS = ("x1", "y1", "x2", "y2")
 
 
 def write_index(index: SearchIndex, folder: Path) -> None:
-    """Write ``folder``/{images,annotations,queries,galleries}.parquet and report.json; the report is written last."""
+    """Write ``folder``/{images,annotations,queries,galleries}.parquet and report.json.
+
+    The report is removed first and written last: without it the other files are not taken for an index.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "report.json").unlink(missing_ok=True)
+    (folder / REPORT).unlink(missing_ok=True)
     pq.write_table(_images_table(index.scenes), folder / "images.parquet")
     pq.write_table(_annotations_table(index), folder / "annotations.parquet")
     pq.write_table(_queries_table(index.queries), folder / "queries.parquet")
     pq.write_table(_galleries_table(index.galleries), folder / "galleries.parquet")
-    (folder / "report.json").write_text(json.dumps(index.report, indent=2) + "\n")
+    temporary = folder / f".{REPORT}.tmp"
+    temporary.write_text(json.dumps(index.report, indent=2) + "\n", encoding="utf-8")
+    temporary.replace(folder / REPORT)
 
 
 def read_scenes(folder: Path, split: Split | None = None) -> list[Scene]:
@@ -151,4 +157,6 @@ def _read(folder: Path, name: str, **options: Any) -> pa.Table:
     path = folder / f"{name}.parquet"
     if not path.exists():
         raise DatasetError(f"index: {path} is missing; run: diffps index")
+    if not (folder / REPORT).exists():
+        raise DatasetError(f"index: {folder} was not written to the end ({REPORT} is missing); run: diffps index")
     return pq.read_table(path, **options)

@@ -63,6 +63,13 @@ def test_listed_galleries_survive_the_disk(prw_tree: Path, tmp_path: Path) -> No
         read_gallery(tmp_path, "4000")
 
 
+def test_an_unfinished_index_is_not_read(prw_tree: Path, tmp_path: Path) -> None:
+    write_index(read_prw(prw_tree), tmp_path / "index")
+    (tmp_path / "index" / "report.json").unlink()
+    with pytest.raises(DatasetError, match=r"was not written to the end \(report.json is missing\); run: diffps index"):
+        read_scenes(tmp_path / "index")
+
+
 def test_a_missing_index_names_the_command(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"images.parquet is missing; run: diffps index"):
         read_scenes(tmp_path)

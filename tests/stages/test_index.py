@@ -10,7 +10,7 @@ from diffps.datasets.streets import StreetsConfig
 from diffps.datasets.tables import read_annotations, read_queries, read_scenes
 from diffps.errors import ConfigError, DatasetError
 from stages.index import INDEX_FOLDER, Config, describe, dry_run, run
-from stages.job import QuietJob
+from stages.job import QuietJob, StoppedError
 
 STREETS = StreetsConfig(
     train_scenes=8,
@@ -53,6 +53,12 @@ def test_the_same_run_again_writes_the_same_bytes(here: Path) -> None:
     before = {path.name: path.read_bytes() for path in INDEX_FOLDER.iterdir()}
     run(params(), QuietJob())
     assert before == {path.name: path.read_bytes() for path in INDEX_FOLDER.iterdir()}
+
+
+def test_stopping_writes_nothing(here: Path) -> None:
+    with pytest.raises(StoppedError):
+        run(params(), QuietJob(stopping=True))
+    assert not INDEX_FOLDER.exists()
 
 
 def test_min_box_is_the_datasets_own_unless_given(here: Path) -> None:
