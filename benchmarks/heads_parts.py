@@ -1,9 +1,9 @@
 """Time and peak memory of every part of the head and of a whole training step, beside a plain implementation.
 
-    python benchmarks/heads_parts.py                      # canvas 640, C = 1024, 128 RoIs
-    python benchmarks/heads_parts.py --quick              # canvas 256, C = 64: seconds
-    python benchmarks/heads_parts.py --canvas 1280        # the paper's size: about 20 GB on a CPU
-    python benchmarks/heads_parts.py --device cuda --canvas 1280
+    python benchmarks/heads_parts.py                      # canvas 640, C = 256, 128 RoIs: a few minutes on 2 cores
+    python benchmarks/heads_parts.py --quick              # canvas 256, C = 64, 32 RoIs
+    python benchmarks/heads_parts.py --channels 1024      # the paper's width at canvas 640
+    python benchmarks/heads_parts.py --device cuda --canvas 1280 --channels 1024
 
 Both sides hold the same weights and are compared before they are timed. A run is a forward and its backward; ours and
 plain take turns. Memory is what the allocator holds at most above what was there before: exact, counted in a run of its
@@ -296,9 +296,9 @@ def show(row: dict[str, object]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--canvas", type=int, default=640)
-    parser.add_argument("--channels", type=int, default=1024)
+    parser.add_argument("--channels", type=int, default=256)
     parser.add_argument("--rois", type=int, default=128)
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--parts", nargs="*", help="only these")

@@ -33,7 +33,7 @@ def strongest_product(x: Tensor, scale: Tensor) -> Tensor:
 
 
 class CBAM(nn.Module):
-    """Channel, then spatial attention on (R, C, H, W): the map after the first, the weights (R, 1, H, W) of the second."""
+    """Channel, then spatial attention on (R, C, H, W): the first's map and the second's weights (R, 1, H, W)."""
 
     def __init__(self, channels: int, reduction: int, kernel: int) -> None:
         super().__init__()
