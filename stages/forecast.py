@@ -56,7 +56,7 @@ def forecast(params: "Params", job: Job) -> str:
     lines += [
         f"  memory: {own / 1e9:.2f} GB model and optimiser, {whole.activation_bytes / 1e9:.2f} GB activations, "
         f"{shared / 1e9:.2f} GB features of a batch of {batch}",
-        f"  time: {steps} steps of {seconds:.3g} s: {duration(steps * seconds)} (measured on {device}, random features)",
+        f"  time: {steps} steps of {seconds:.3g} s: {duration(steps * seconds)} (measured on {device})",
         f"  reads {read / 1e6:.1f} MB a step, {steps * read / 1e9:.2f} GB in all; the disk keeps pace from "
         f"{read / seconds / 1e6:.0f} MB/s on",
         f"  writes results/train: checkpoint {own * 3 / 4 / 1e6:.1f} MB, head {own / 4 / 1e6:.1f} MB",
@@ -79,10 +79,10 @@ def feature_shapes(params: "Params") -> dict[str, FeatureShape]:
 
 
 def image_bytes(params: "Params", shapes: Mapping[str, FeatureShape]) -> int:
-    """Bytes read from the store for one image."""
+    """Bytes read from the store for one image, of the features that ``shapes`` names."""
     encoding = parse_encoding(params.extract.encoding)
     total = 0
-    for name in params.train.taps.names:
+    for name in shapes:
         height, width, channels = shapes[name]
         if name in params.extract.taps:
             stored = encoding.stored_channels(channels)

@@ -8,7 +8,7 @@ import csv
 import json
 import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,14 +18,15 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from diffps.cards import CardFacts, write_card
+from diffps.cards import CardFacts, with_scores, write_card
 from diffps.errors import CheckpointError, ConfigError, DivergedError
 from diffps.features import FeatureShape, FeatureSource
 from diffps.model import PersonSearcher, apply_init, build_searcher
 from diffps.training import HeadState, HeadTrainer, train_heads
 from stages.encode import WORDS_FILE
-from stages.files import replace_file, replace_folder, write_json
+from stages.files import replace_file, replace_folder, replace_text, write_json
 from stages.job import Job, StoppedError
+from stages.settings import code_digest, difference, settings
 from stages.training_set import TrainingSet
 from stages.validation import held_out_map
 
@@ -56,7 +57,7 @@ class HeadRun:
             return build_model(params, shapes, data.identities)
 
         self.trainer = HeadTrainer(build, config.taps.names, config, data.order.batches_per_epoch, device)
-        self._settings = json.loads(json.dumps(settings(params, data)))
+        self._settings = settings(params) | {"data": data.digest(), "code": code_digest()}
 
     @property
     def _state_file(self) -> Path:
@@ -81,7 +82,7 @@ class HeadRun:
                 f"{path}: not a checkpoint of this program ({error}); delete it to begin anew"
             ) from error
         if stored != self._settings:
-            return f"{self.folder}: training starts anew, for {_difference(stored, self._settings)}"
+            return f"{self.folder}: training starts anew, for {difference(stored, self._settings)}"
         self.trainer.load_state(HeadState(tensors, metadata["scalars"]))
         best = json.loads(metadata["best"])
         self.best = None if best is None else (best[0], best[1])
@@ -120,6 +121,14 @@ class HeadRun:
         replace_file(self.folder / "losses.csv", self._write_losses)
         write_json(self.folder / "metrics.json", self.metrics())
         return model
+
+    def add_scores(self, metrics: Mapping[str, Mapping[str, Any]]) -> None:
+        """Put the scores of an evaluation on the finished head's card."""
+        search, detection = metrics["search"], metrics["detection"]
+        scores = {"detection AP": detection["ap"], "mAP": search["map"], "top-1": search["top1"]}
+        card = self.folder / "head" / "README.md"
+        known = {name: value for name, value in scores.items() if value is not None}
+        replace_text(card, with_scores(card.read_text(encoding="utf-8"), known))
 
     def metrics(self) -> dict[str, Any]:
         """Counts, times and the mean losses of the last epoch."""
@@ -173,13 +182,14 @@ class HeadRun:
         )
 
 
-def train_all(
-    runs: Mapping[str, HeadRun], source: FeatureSource, job: Job, *, save_seconds: float = SAVE_SECONDS
-) -> None:
-    """Train every run to its end from one stream, saving now and then; a head that diverges gets its ``diverged`` set.
+def train_all(runs: Mapping[str, HeadRun], source: FeatureSource, job: Job, done: Callable[[str], object]) -> None:
+    """Train every run to its end from one stream, saving now and then, and call ``done`` with each that is finished.
 
-    All runs have the same order of samples. Raises StoppedError, everything saved, when the job is to stop.
+    All runs have the same order of samples. A head that diverges gets its ``diverged`` set instead. Raises
+    StoppedError, everything saved, when the job is to stop.
     """
+    for name in [name for name, run in runs.items() if run.trainer.finished]:
+        done(name)
     data = next(iter(runs.values())).data
     heads = {name: run.trainer for name, run in runs.items()}
     left = sum(head.total - head.position for head in heads.values())
@@ -197,7 +207,7 @@ def train_all(
                     run.end_epoch(source)
             tracker.advance(len(results))
             going = {name for name in results if runs[name].diverged is None}
-            if time.monotonic() - saved_at >= save_seconds or (job.stopping and not stopping):
+            if time.monotonic() - saved_at >= SAVE_SECONDS or (job.stopping and not stopping):
                 unsaved |= going
                 saved_at, stopping = time.monotonic(), job.stopping
             unsaved = (unsaved & going) | {name for name in going if heads[name].finished}
@@ -205,6 +215,8 @@ def train_all(
             for name in [name for name in unsaved if heads[name].settled]:
                 runs[name].save()
                 unsaved.remove(name)
+                if heads[name].finished:
+                    done(name)
             if stopping and not unsaved:
                 raise StoppedError("training stopped; the same command goes on")
 
@@ -223,30 +235,3 @@ def read_words() -> Tensor:
     if not WORDS_FILE.exists():
         raise ConfigError(f"{WORDS_FILE} is missing: run `diffps encode` first")
     return load_file(WORDS_FILE)["embeddings"]
-
-
-def settings(params: "Params", data: TrainingSet) -> dict[str, Any]:
-    """Everything that decides the weights: a checkpoint of other settings is not gone on from."""
-    train = asdict(params.train)
-    del train["source"]  # live and cached features are the same
-    features = asdict(params.extract)
-    for what_else_is_stored in ("name", "taps", "timesteps", "words"):
-        del features[what_else_is_stored]
-    encode = asdict(params.encode)
-    return {
-        "train": train,
-        "features": features,
-        "checkpoint": [encode["checkpoint"], encode["revision"]],
-        "canvas": encode["canvas"],
-        "words": encode["words"],
-        "data": data.digest(),
-    }
-
-
-def _difference(old: Any, new: Any, at: str = "") -> str:
-    """The first key under which two nested settings differ, with both values."""
-    if isinstance(old, dict) and isinstance(new, dict):
-        for key in {**old, **new}:
-            if old.get(key) != new.get(key):
-                return _difference(old.get(key), new.get(key), f"{at}.{key}" if at else key)
-    return f"{at} was {old!r} and is {new!r}"

@@ -62,10 +62,9 @@ def run(params: "Params", job: Job) -> None:
     with open_source(params, job, split="train", section="train") as source:
         head = HeadRun(params, data, source.shapes, device, FOLDER)
         job.say(head.resume())
-        train_all({"train": head}, source, job)
+        train_all({"head": head}, source, job, lambda _: head.finish())
     if head.diverged is not None:
         raise head.diverged
-    head.finish()
     job.say(f"{FOLDER / 'head'}: written; mean loss of the last epoch {head.metrics()['loss']:.4f}")
 
 

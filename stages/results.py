@@ -1,0 +1,160 @@
+"""What came out of a sweep: one result per variant, and the table over them."""
+
+import csv
+import io
+import json
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from stages.files import replace_file, replace_text, write_json
+from stages.settings import code_digest, settings
+from stages.variants import FOLDER, Variant, describe_changes
+
+COLUMNS = {
+    "variant": str,
+    "group": str,
+    "status": str,
+    "changes": str,
+    "seed": int,
+    "timestep": int,
+    "encoding": str,
+    "taps": str,
+    "detection_ap": float,
+    "detection_recall": float,
+    "map": float,
+    "top1": float,
+    "seeds": int,
+    "map_mean": float,
+    "map_std": float,
+    "map_diff": float,
+    "map_diff_se": float,
+    "se_over": str,
+    "loss": float,
+    "epochs": int,
+    "seconds": float,
+    "parameters": int,
+    "folder": str,
+    "error": str,
+}
+
+
+def write_result(variant: Variant, result: Mapping[str, Any]) -> None:
+    """Written last: with it a variant counts as done, under its settings and those of the evaluation."""
+    write_json(variant.folder / "result.json", {"of": _made_under(variant), **result})
+
+
+def result_of(variant: Variant) -> dict[str, Any] | None:
+    """The variant's result, None where it is missing or of other settings or code."""
+    path = variant.folder / "result.json"
+    if not path.is_file():
+        return None
+    result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return result if result.pop("of") == _made_under(variant) else None
+
+
+def write_table(variants: Sequence[Variant]) -> None:
+    """results/sweep/table.parquet, table.csv and metrics.json from the results there are."""
+    rows = table_rows(variants)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(COLUMNS), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    replace_text(FOLDER / "table.csv", text.getvalue())
+    replace_file(FOLDER / "table.parquet", lambda path: _write_parquet(rows, path))
+    keys = ("detection_ap", "map", "top1", "map_mean", "map_std", "map_diff", "map_diff_se")
+    found = {row["variant"]: {key: row[key] for key in keys if row[key] is not None} for row in rows}
+    write_json(FOLDER / "metrics.json", {name: scores for name, scores in found.items() if scores})
+
+
+def table_rows(variants: Sequence[Variant]) -> list[dict[str, Any]]:
+    """One row per variant, in order. Differences are to the first variant's group, paired query by query and seed by
+    seed; their standard error is over seeds where there are several, else over queries."""
+    results = {variant.name: result_of(variant) for variant in variants}
+    rows = [_row(variant, results[variant.name]) for variant in variants]
+    by_group: dict[str, list[tuple[Variant, dict[str, Any]]]] = {}
+    for variant, row in zip(variants, rows, strict=True):
+        if row["map"] is not None:
+            by_group.setdefault(variant.group, []).append((variant, row))
+    first = {v.params.train.seed: _precisions(v) for v, _ in by_group.get(variants[0].group, [])}
+    for name, members in by_group.items():
+        maps = [row["map"] for _, row in members]
+        shared = {
+            "seeds": len(members),
+            "map_mean": statistics.fmean(maps),
+            "map_std": statistics.stdev(maps) if len(maps) > 1 else None,
+        }
+        if name != variants[0].group:
+            pairs = [(first[v.params.train.seed], _precisions(v)) for v, _ in members if v.params.train.seed in first]
+            shared |= paired_difference(pairs)
+        for _, row in members:
+            row |= shared
+    return rows
+
+
+def paired_difference(pairs: Sequence[tuple[Mapping[str, float], Mapping[str, float]]]) -> dict[str, Any]:
+    """Mean difference of average precision (second less first) and its standard error; a pair per seed, each
+    ``{query: ap}``."""
+    by_seed = [[b[query] - a[query] for query in a if query in b] for a, b in pairs]
+    by_seed = [differences for differences in by_seed if differences]
+    if not by_seed:
+        return {}
+    means = [statistics.fmean(differences) for differences in by_seed]
+    over, values = ("seeds", means) if len(means) > 1 else ("queries", by_seed[0])
+    error = statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None
+    return {"map_diff": statistics.fmean(means), "map_diff_se": error, "se_over": over}
+
+
+def _row(variant: Variant, result: Mapping[str, Any] | None) -> dict[str, Any]:
+    train = variant.params.train
+    row: dict[str, Any] = dict.fromkeys(COLUMNS)
+    row |= {
+        "variant": variant.name,
+        "group": variant.group,
+        "status": result["status"] if result else _stage_of(variant),
+        "changes": describe_changes(variant.changes),
+        "seed": train.seed,
+        "timestep": train.timestep,
+        "encoding": variant.params.extract.encoding,
+        "taps": ", ".join(train.taps.names),
+        "epochs": train.epochs,
+        "folder": str(variant.folder),
+        "error": result.get("error") if result else None,
+    }
+    if result and result["status"] == "done":
+        training, scores = result["training"], result["scores"]
+        row |= {name: training[name] for name in ("loss", "seconds", "parameters")}
+        row |= {"detection_ap": scores["detection"]["ap"], "detection_recall": scores["detection"]["recall"]}
+        row |= {"map": scores["search"]["map"], "top1": scores["search"]["top1"]}
+    return row
+
+
+def _stage_of(variant: Variant) -> str:
+    if (variant.folder / "head").exists():
+        return "trained"
+    return "training" if (variant.folder / "checkpoint").exists() else "waiting"
+
+
+def _precisions(variant: Variant) -> dict[str, float]:
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(variant.folder / "evaluate" / "per_query.parquet", columns=["query_id", "ap"])
+    pairs = zip(table["query_id"].to_pylist(), table["ap"].to_pylist(), strict=True)
+    return {query: precision for query, precision in pairs if precision is not None}
+
+
+def _write_parquet(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    types = {str: pa.string(), int: pa.int64(), float: pa.float64()}
+    schema = pa.schema([(name, types[kind]) for name, kind in COLUMNS.items()])
+    pq.write_table(pa.Table.from_pylist([dict(row) for row in rows], schema), path)
+
+
+def _made_under(variant: Variant) -> dict[str, Any]:
+    evaluate = json.loads(json.dumps(asdict(variant.params.evaluate)))
+    return {"settings": settings(variant.params), "evaluate": evaluate, "code": code_digest()}

@@ -1,0 +1,55 @@
+"""What decides the weights of a head: only what was made under equal settings is gone on from or taken over."""
+
+import hashlib
+import json
+from dataclasses import asdict
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from stages.params import Params
+
+# Code that computes the weights; a change of it asks for a new training, as it does for DVC.
+CODE = ("features.py", "model.py", "schedule.py", "training.py", "heads/*.py")
+
+
+def settings(params: "Params") -> dict[str, Any]:
+    """The settings of section ``train`` and of the features it reads, as plain JSON values."""
+    train = asdict(params.train)
+    del train["source"]  # live and cached features are the same
+    features = asdict(params.extract)
+    for what_else_is_stored in ("name", "taps", "timesteps", "words"):
+        del features[what_else_is_stored]
+    encode = asdict(params.encode)
+    found = {
+        "train": train,
+        "features": features,
+        "checkpoint": [encode["checkpoint"], encode["revision"]],
+        "canvas": encode["canvas"],
+        "words": encode["words"],
+    }
+    plain: dict[str, Any] = json.loads(json.dumps(found))
+    return plain
+
+
+@cache
+def code_digest() -> str:
+    """Ten hex digits over the code that computes the weights."""
+    import diffps
+
+    root = Path(diffps.__file__).parent
+    found = hashlib.sha256()
+    for pattern in CODE:
+        for path in sorted(root.glob(pattern)):
+            found.update(path.read_bytes())
+    return found.hexdigest()[:10]
+
+
+def difference(old: Any, new: Any, at: str = "") -> str:
+    """The first key under which two nested settings differ, with both values."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in {**old, **new}:
+            if old.get(key) != new.get(key):
+                return difference(old.get(key), new.get(key), f"{at}.{key}" if at else key)
+    return f"{at} was {old!r} and is {new!r}"

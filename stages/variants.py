@@ -1,0 +1,184 @@
+"""The variants of a sweep file, and which of them can be trained from one reading of the cache."""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import product
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cache.fingerprint import fingerprint
+from diffps.errors import ConfigError
+from diffps.taps import standard_taps
+from stages.params import override
+from stages.settings import settings
+
+if TYPE_CHECKING:
+    from stages.params import Params
+
+FOLDER = Path("results/sweep")
+UNION_LIMIT = 1.25  # heads share a pass while their taps together are at most this much more than the largest set
+KEYS_OF_FILE = ("base", "variants", "grid")
+# What a variant may change outside section `train`: which of the arrays stored are read.
+READING = "extract.encoding"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Variant:
+    """One head of a sweep. ``group``: its name without the seed; heads of one group differ in nothing else."""
+
+    name: str
+    group: str
+    changes: Mapping[str, Any]
+    params: "Params"
+
+    @property
+    def folder(self) -> Path:
+        """Where it is trained; the same settings have the same folder in every sweep file."""
+        return FOLDER / "heads" / f"{self.name}-{fingerprint(settings(self.params))[:6]}"
+
+
+def read_variants(params: "Params") -> list[Variant]:
+    """The variants that ``sweep.file`` names, in order. Raises ConfigError naming file, variant and nearest key."""
+    path = Path(params.sweep.file)
+    content = _read(path)
+    base = _mapping(content.get("base"), f"{path}: base")
+    grid = _mapping(content.get("grid"), f"{path}: grid")
+    listed = _mapping(content.get("variants") or {"": {}}, f"{path}: variants")
+    for key, values in grid.items():
+        if not isinstance(values, list) or not values:
+            raise ConfigError(f"{path}: grid.{key}: expected a list of values, found {values!r}")
+    found: dict[str, tuple[str, dict[str, Any]]] = {}
+    for name, own in listed.items():
+        for point in product(*grid.values()):
+            cell = dict(zip(grid, point, strict=True))
+            label = _label(str(name), cell)
+            if label in found:
+                raise ConfigError(f"{path}: two variants are called {label}")
+            group = _label(str(name), {key: value for key, value in cell.items() if key != "seed"})
+            found[label] = group, {**_mapping(own, f"{path}: variants.{name}"), **cell}
+    _check_timesteps(found, params, path)
+    variants = []
+    for label, (group, changes) in found.items():
+        where = f"{path}: variant {label}"
+        full = {_full_key(key, where): value for key, value in {**base, **changes}.items()}
+        variants.append(Variant(name=label, group=group, changes=changes, params=override(params, full, where)))
+    _check_distinct(variants, path)
+    return variants
+
+
+def plan_passes(variants: Sequence[Variant]) -> list[list[Variant]]:
+    """Variants that share one reading: same features, order and mirroring, and taps that overlap enough."""
+    passes: list[list[Variant]] = []
+    for variant in sorted(variants, key=_size, reverse=True):
+        for others in passes:
+            together = _bytes({name for other in [*others, variant] for name in other.params.train.taps.names})
+            if _stream(others[0]) == _stream(variant) and together <= UNION_LIMIT * _size(others[0]):
+                others.append(variant)
+                break
+        else:
+            passes.append([variant])
+    order = {variant.name: number for number, variant in enumerate(variants)}
+    ordered = [sorted(group, key=lambda variant: order[variant.name]) for group in passes]
+    return sorted(ordered, key=lambda group: order[group[0].name])
+
+
+def pass_names(variants: Sequence[Variant]) -> tuple[str, ...]:
+    """Every feature a pass reads, once."""
+    return tuple(dict.fromkeys(name for variant in variants for name in variant.params.train.taps.names))
+
+
+def _stream(variant: Variant) -> str:
+    """Everything that must be equal for heads to see the same batches."""
+    train = asdict(variant.params.train)
+    keys = ("source", "timestep", "flip", "data_seed", "batch", "scenes", "holdout")
+    return json.dumps([asdict(variant.params.extract), {key: train[key] for key in keys}])
+
+
+def _size(variant: Variant) -> float:
+    return _bytes(set(variant.params.train.taps.names))
+
+
+def _bytes(names: set[str]) -> float:
+    """Relative size of a set of features: channels per canvas pixel. Maps are small."""
+    table = standard_taps()
+    return sum(table[name].channels / table[name].stride ** 2 for name in names if name in table)
+
+
+def _label(name: str, cell: Mapping[str, Any]) -> str:
+    parts = [name] if name else []
+    for key, value in cell.items():
+        parts.append(f"{key.rpartition('.')[2]}{'' if key == 'seed' else '='}{_value(value)}")
+    return "-".join(parts) or "base"
+
+
+def _value(value: Any) -> str:
+    text = "off" if value is None else value if isinstance(value, str) else json.dumps(value)
+    return re.sub(r"[^A-Za-z0-9_.:+-]+", "_", text).strip("_")
+
+
+def _full_key(key: str, where: str) -> str:
+    if key == READING:
+        return key
+    if key.startswith("extract."):
+        raise ConfigError(f"{where}: {key} cannot be varied here, only {READING} and the keys of section train can")
+    return f"train.{key}"
+
+
+def _check_timesteps(found: Mapping[str, tuple[str, Mapping[str, Any]]], params: "Params", path: Path) -> None:
+    """All variants that read a timestep extract does not make, at once: one more extraction serves them all."""
+    stored = params.extract.timesteps
+    wanted = {label: changes["timestep"] for label, (_, changes) in found.items() if "timestep" in changes}
+    missing = [label for label, timestep in wanted.items() if timestep not in stored]
+    if missing and params.train.source == "cached":
+        every = json.dumps(sorted({*stored, *wanted.values()})).replace(" ", "")
+        raise ConfigError(
+            f"{path}: {', '.join(missing)} read timesteps that extract.timesteps {list(stored)} lacks: "
+            f"run `diffps extract --set extract.timesteps={every}`, then `diffps sweep` with the same --set"
+        )
+
+
+def _check_distinct(variants: Sequence[Variant], path: Path) -> None:
+    seen: dict[str, str] = {}
+    for variant in variants:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.:=+-]*", variant.name):
+            raise ConfigError(f"{path}: variant {variant.name!r}: use letters, digits and . : = + _ - for names")
+        same = fingerprint(settings(variant.params))
+        if same in seen:
+            raise ConfigError(f"{path}: {seen[same]} and {variant.name} are the same settings")
+        seen[same] = variant.name
+
+
+def _read(path: Path) -> dict[str, Any]:
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+
+    try:
+        content = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        near = ", ".join(sorted(str(other) for other in path.parent.glob("*.yaml"))) or "none beside it"
+        raise ConfigError(f"sweep.file {path}: cannot be read ({error.strerror}); there are: {near}") from error
+    except YAMLError as error:
+        raise ConfigError(f"sweep.file {path}: not valid YAML: {str(error).splitlines()[0]}") from error
+    found = _mapping(content, str(path))
+    if unknown := [key for key in found if key not in KEYS_OF_FILE]:
+        raise ConfigError(f"{path}: {unknown[0]} is not known; a sweep file has {', '.join(KEYS_OF_FILE)}")
+    return found
+
+
+def _mapping(value: Any, where: str) -> dict[str, Any]:
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise ConfigError(f"{where}: expected a mapping, found {type(value).__name__}")
+    return dict(value)
+
+
+def describe_changes(changes: Mapping[str, Any]) -> str:
+    """Changes as one line for a table."""
+    return ", ".join(f"{key}={_plain(value)}" for key, value in changes.items()) or "as in params"
+
+
+def _plain(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
