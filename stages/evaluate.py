@@ -37,16 +37,17 @@ class Config:
     """Section ``evaluate`` of params.yaml.
 
     ``gallery``: all, same_camera or cross_camera; or one that the dataset lists (CUHK-SYSU: 50 to 4000, occlusion,
-    resolution). ``convention``: what counts as found, and where ground truth is read (see diffps.metrics.search).
-    ``gt_boxes``: true boxes take the place of detections. ``score_threshold``: detections below it are not ranked.
-    ``ranking``: how many of each query's most similar detections are written. ``baseline``: also score colour
-    histograms of true boxes, which reads the images.
+    resolution). ``also``: further galleries, scored from the same detections into metrics.json. ``convention``: what
+    counts as found, and where ground truth is read (see diffps.metrics.search). ``gt_boxes``: true boxes take the place
+    of detections. ``score_threshold``: detections below it are not ranked. ``ranking``: how many of each query's most
+    similar detections are written. ``baseline``: also score colour histograms of true boxes, which reads the images.
     """
 
     source: Literal["cached", "live"] = "cached"
     head: str = "results/train/head"
     convention: Literal["protocol", "labels"] = "protocol"
-    gallery: str = "all"
+    gallery: str | int = "all"
+    also: tuple[str | int, ...] = ()
     gt_boxes: bool = False
     cbgm: CBGMConfig | None = None
     score_threshold: float = 0.5
@@ -65,15 +66,19 @@ def run(params: "Params", job: Job) -> None:
     """Score the head at ``evaluate.head`` into results/evaluate. Raises CheckpointError, DatasetError, CacheError."""
     from diffps.metrics.baselines import chance_level
     from diffps.model import PersonSearcher
-    from stages.scoring import open_task, read_search_set, score_colours, write_metrics
+    from stages.scoring import open_task, rank, read_search_set, score_colours, search_metrics, write_metrics
     from stages.sources import open_source
 
     config = params.evaluate
     searcher = PersonSearcher.from_pretrained(config.head)
     test = read_search_set(INDEX_FOLDER)
     task = open_task(config, test, INDEX_FOLDER)
+    further = {str(name): open_task(config, test, INDEX_FOLDER, name) for name in config.also}
     with open_source(params, job, split="test", section="evaluate", names=searcher.taps.names) as source:
         found, metrics = _evaluate(params, job, {"head": searcher}, source, {"head": FOLDER}, test, task)["head"]
+    metrics["also"] = {
+        name: search_metrics(config, other, rank(config, other, test, found)) for name, other in further.items()
+    }
     metrics["chance"] = chance_level(task, found.boxes, found.scenes)
     if config.baseline:
         metrics["baseline"] = score_colours(task, test, Path(params.index.root), job)

@@ -67,42 +67,54 @@ def read_search_set(folder: Path) -> SearchSet:
     )
 
 
-def open_task(config: "Config", test: SearchSet, folder: Path) -> SearchTask:
-    """The evaluation that ``config`` asks for. Raises ConfigError naming the galleries there are."""
+def open_task(config: "Config", test: SearchSet, folder: Path, name: str | int | None = None) -> SearchTask:
+    """The evaluation that ``config`` asks for, or the same in gallery ``name``. Raises ConfigError naming those there
+    are."""
+    name = str(config.gallery if name is None else name)
     listed = gallery_names(folder)
-    if config.gallery in listed:
-        gallery = read_gallery(folder, config.gallery)
+    if name in listed:
+        gallery = read_gallery(folder, name)
         return listed_task(test.scenes, test.annotations, test.queries, gallery, read_scenes(folder), config.convention)
     for rule in GALLERY_RULES:
-        if config.gallery == rule:
+        if name == rule:
             return rule_task(test.scenes, test.annotations, test.queries, rule, config.convention)  # type: ignore[arg-type]
     known = ", ".join([*GALLERY_RULES, *listed])
-    raise ConfigError(f"evaluate.gallery {config.gallery}: this dataset has {known}")
+    raise ConfigError(f"evaluate.gallery {name}: this dataset has {known}")
 
 
 def score_head(config: "Config", task: SearchTask, test: SearchSet, found: "Found", folder: Path) -> dict[str, Any]:
     """Score, write the tables into ``folder``, and give the numbers."""
+    scores = rank(config, task, test, found)
+    found.write(folder, test)
+    _write_ranking(task, scores, found, folder)
+    _write_per_query(task, scores, folder)
+    return {
+        "detection": detection_metrics(test, found.boxes, found.scores, found.scenes),
+        "search": search_metrics(config, task, scores),
+    }
+
+
+def rank(config: "Config", task: SearchTask, test: SearchSet, found: "Found") -> SearchScores:
+    """Rank what a head found, with context matching where ``config`` wants it."""
     query_embeddings = found.query_embeddings[task.rows]
     overrides = None
     if config.cbgm is not None:
         ranked = task.score(query_embeddings, found.embeddings, found.boxes, found.scenes, top=config.cbgm.k1)
         contexts = _contexts(task, test, found, config.cbgm)
         overrides = context_overrides(ranked.ranking, contexts, found.embeddings, found.scenes)
-    scores = task.score(
+    return task.score(
         query_embeddings, found.embeddings, found.boxes, found.scenes, top=config.ranking, overrides=overrides
     )
-    found.write(folder, test)
-    _write_ranking(task, scores, found, folder)
-    _write_per_query(task, scores, folder)
+
+
+def search_metrics(config: "Config", task: SearchTask, scores: SearchScores) -> dict[str, Any]:
+    """The means, and what they are means of."""
     return {
-        "detection": detection_metrics(test, found.boxes, found.scores, found.scenes),
-        "search": {
-            **_numbers(scores.summary()),
-            "gallery": task.name,
-            "convention": task.convention,
-            "gt_boxes": config.gt_boxes,
-            "cbgm": config.cbgm is not None,
-        },
+        **_numbers(scores.summary()),
+        "gallery": task.name,
+        "convention": task.convention,
+        "gt_boxes": config.gt_boxes,
+        "cbgm": config.cbgm is not None,
     }
 
 

@@ -12,11 +12,12 @@ import torch
 from faster_coco_eval import COCO
 from PIL import Image
 
-from diffps.datasets.tables import box_array, read_queries, read_scenes
+from diffps.datasets.tables import box_array, read_annotations, read_queries, read_scenes, write_index
 from diffps.errors import CheckpointError, ConfigError
 from diffps.geometry import Canvas
 from diffps.heads.config import ModelConfig
 from diffps.model import PersonSearcher, apply_init, build_searcher
+from diffps.records import Gallery, SearchIndex
 from stages.evaluate import CBGMConfig, Config, dry_run, evaluate_searchers, run
 from stages.index import INDEX_FOLDER
 from stages.inference import read_detections
@@ -68,7 +69,7 @@ def test_everything_is_written_and_agrees(here: Path, source: SmallSource) -> No
     head().save_pretrained(Path("results/train/head"))
     run(params(here), quiet())
     found = metrics()
-    assert set(found) == {"detection", "search", "chance"}
+    assert set(found) == {"detection", "search", "also", "chance"}
     assert found["search"]["queries"] == 4
     assert found["search"]["gallery"] == "all"
     per_query = pq.read_table(FOLDER / "per_query.parquet").to_pylist()
@@ -146,6 +147,36 @@ def test_context_matching_changes_only_the_ranking(here: Path, source: SmallSour
     assert context["search"]["cbgm"] is True
     similarity = pq.read_table(here / "b" / "ranking.parquet")["similarity"].to_numpy()
     assert similarity.max() > 1.5  # sums of matched pairs
+
+
+def test_further_galleries_are_scored_from_the_same_detections(here: Path, source: SmallSource) -> None:
+    index = read_scenes(INDEX_FOLDER)
+    number = next(row for row, scene in enumerate(index) if scene.split == "test")
+    gallery = Gallery(
+        name="100",
+        query_ids=("q1",),
+        scenes=(np.arange(number, number + 4, dtype=np.int32),),
+        positive_scenes=(np.array([number], np.int32),),
+        positive_boxes=(np.float32([[0, 8, 30, 70]]),),
+    )
+    write_index(
+        SearchIndex(
+            scenes=tuple(index),
+            annotations=read_annotations(INDEX_FOLDER),
+            queries=tuple(read_queries(INDEX_FOLDER)),
+            galleries=(gallery,),
+            report={},
+        ),
+        INDEX_FOLDER,
+    )
+    head().save_pretrained(Path("results/train/head"))
+    run(params(here, also=(100,)), quiet())
+    assert metrics()["also"]["100"]["queries"] == 1  # type: ignore[index]
+    assert source.given == 2
+    run(params(here, gallery=100), quiet())
+    assert metrics()["search"]["gallery"] == "100"
+    with pytest.raises(ConfigError, match=r"evaluate.gallery 50: this dataset has .*cross_camera, 100"):
+        run(params(here, also=(50,)), quiet())
 
 
 def test_the_colour_baseline_reads_the_images(here: Path, source: SmallSource) -> None:
