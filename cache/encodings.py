@@ -63,7 +63,9 @@ class _Plain:
 
     def decode(self, encoded: Encoded) -> NDArray[np.float32]:
         """(n, H, W, C) float32."""
-        return encoded.values.astype(np.float32)
+        from cache import kernels
+
+        return kernels.as_float32(encoded.values)
 
 
 @dataclass(frozen=True)
@@ -96,9 +98,11 @@ class Float16(_Plain):
 
     def encode(self, x: Floats) -> Encoded:
         """``x`` (n, H, W, C). Raises NonFiniteError, also on magnitudes above 65504."""
+        from cache import kernels
+
         with np.errstate(over="ignore"):
             values = np.ascontiguousarray(x, np.float16)
-        if not np.isfinite(values).all():
+        if not kernels.all_finite(values):
             raise NonFiniteError(_describe(x, HALF_MAX))
         return Encoded(values)
 
@@ -165,7 +169,9 @@ class Int8:
         from cache import kernels
 
         n, height, width, channels = x.shape
-        rows = np.ascontiguousarray(x, np.float32).reshape(n, height * width, channels)
+        if x.dtype == np.float16 and not kernels.all_finite(np.ascontiguousarray(x)):
+            raise NonFiniteError(_describe(x))
+        rows = kernels.as_float32(x).reshape(n, height * width, channels)
         values = np.empty(rows.shape, np.int8)
         scales = np.empty((n, self.blocks(height * width), channels), np.float16)
         maxima = np.empty(scales.shape[1:], np.float32)

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 BLOCK = 256  # consecutive positions that share one scale per channel
 LIMIT = np.float32(127)
-_SMALLEST, _LARGEST = np.float32(2**-24), np.float32(65504)  # of float16, in which scales are stored
 _FLOAT_MAX = np.finfo(np.float32).max
+_WIDENED = 1 << 16  # values at a time: both passes over them stay in the processor's cache
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
@@ -49,6 +49,45 @@ def quantise(x: NDArray[np.float32], scales: NDArray[np.float32], values: NDArra
                 inverse[k] = np.float32(0) if scale == 0 else np.float32(1) / scale
         for k in range(x.shape[1]):
             values[p, k] = np.int8(np.rint(min(max(x[p, k] * inverse[k], -LIMIT), LIMIT)))
+
+
+@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+def _widen(bits: NDArray[np.uint16], wide_bits: NDArray[np.uint32], wide: NDArray[np.float32]) -> None:
+    for i in range(bits.shape[0]):
+        half = np.uint32(bits[i])
+        wide_bits[i] = (half & np.uint32(0x8000)) << np.uint32(16) | (half & np.uint32(0x7FFF)) << np.uint32(13)
+    for i in range(bits.shape[0]):
+        wide[i] *= np.float32(2.0**112)  # the two formats' exponents are offset by 15 and 127
+
+
+@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+def _all_finite(bits: NDArray[np.uint16]) -> bool:
+    bad = 0
+    for i in range(bits.shape[0]):
+        bad += (bits[i] & np.uint16(0x7C00)) == np.uint16(0x7C00)
+    return bad == 0
+
+
+def widen(half: NDArray[np.float16], out: NDArray[np.float32]) -> None:
+    """``out`` = ``half``, both contiguous and of one size; infinities would come out wrong."""
+    flat = out.reshape(-1)
+    for start in range(0, flat.size, _WIDENED):
+        piece = flat[start : start + _WIDENED]
+        _widen(half.reshape(-1)[start : start + _WIDENED].view(np.uint16), piece.view(np.uint32), piece)
+
+
+def all_finite(x: NDArray[Any]) -> bool:
+    """Whether a contiguous float16 or float32 array holds neither NaN nor infinity."""
+    return bool(_all_finite(x.reshape(-1).view(np.uint16)) if x.dtype == np.float16 else np.isfinite(x).all())
+
+
+def as_float32(x: NDArray[Any]) -> NDArray[np.float32]:
+    """Finite float16 or float32 as contiguous float32."""
+    if x.dtype != np.float16:
+        return np.ascontiguousarray(x, np.float32)
+    out = np.empty(x.shape, np.float32)
+    widen(np.ascontiguousarray(x), out)
+    return out
 
 
 def scales_of(maxima: NDArray[np.float32]) -> NDArray[np.float16]:

@@ -92,7 +92,7 @@ class _Array:
     """One feature: spec, parts and receipts of the array that holds it."""
 
     def __init__(self, root: Path, spec: ArraySpec, book: ReceiptBook, rows: RowTable) -> None:
-        self.spec, self._book, self._rows = spec, book, rows
+        self.spec, self._id, self._book, self._rows = spec, spec.id, book, rows
         folder = root / ZARR / spec.path
         try:
             metadata = read_json(folder / "zarr.json")
@@ -109,7 +109,7 @@ class _Array:
         row = self._rows.row(scene_id)
         size = self._shard_size
         receipt = self._book.find(row // size, self.spec.name)
-        if receipt is None or row not in receipt.rows or receipt.arrays[self.spec.name][0] != self.spec.id:
+        if receipt is None or row not in receipt.rows or receipt.arrays[self.spec.name][0] != self._id:
             raise NotCachedError(f"{self.spec.path}: no receipt for scene {scene_id!r}; run `diffps extract`")
         position = receipt.rows.index(row)
         if receipt.digests[position] != self._rows.digests[row]:
@@ -200,22 +200,32 @@ class FeatureReader:
         """Dequantised stored channels into ``out`` (H, W, K) float32: the feature, but for ``project:k``."""
         scene, view = self._split(image)
         array = self._array(name, view)
-        if not array.spec.encoding.scaled:
-            part = array.parts[""]
-            values = out if part.dtype == np.float32 else self._scratch("values", part.nbytes, part.dtype, part.shape)
-            self.read_stored(image, name, values)
-            if values is not out:
-                out[...] = values
-            return
         from cache import kernels
 
         place = array.locate(scene)
+        part = array.parts[""]
+        flat = out.reshape(-1, out.shape[-1])
+        if part.dtype == np.float32:
+            self._read_part(array, "", scene, place, out)
+            return
+        if part.codec is not None:
+            values = self._scratch("values", part.nbytes, part.dtype, part.shape)
+            self._read_part(array, "", scene, place, values)
+            kernels.widen(values, out)
+            return
+        if not array.spec.encoding.scaled:
+
+            def widen(start: int, piece: NDArray[np.uint8]) -> None:
+                half = piece.view(np.float16)
+                kernels.widen(half, out.reshape(-1)[start // 2 : start // 2 + half.size])
+
+            self._stream_part(array, "", scene, place, PIECE, widen)
+            return
         part = array.parts[SCALES]
         stored = self._scratch("scales", part.nbytes, part.dtype, part.shape)
         self._read_part(array, SCALES, scene, place, stored)
         scales = stored.astype(np.float32)
         channels = out.shape[-1]
-        flat = out.reshape(-1, channels)
 
         def expand(start: int, piece: NDArray[np.uint8]) -> None:
             first = start // channels

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as nps
 from numpy.typing import NDArray
 
-from cache import Encoded, Encoding, fit_basis, parse_encoding, state_error
+from cache import Encoded, Encoding, fit_basis, kernels, parse_encoding, state_error
 from cache.encodings import BLOCK, Project
 from cache.errors import EncodingError, NonFiniteError
 
@@ -97,10 +97,28 @@ def test_a_few_huge_positions_do_not_drown_the_others() -> None:
     assert state_error(x, parse_encoding("int8")).location_median < 0.01
 
 
+def test_compiled_widening_is_numpy_s() -> None:
+    halves = np.arange(1 << 16, dtype=np.uint16).view(np.float16)
+    finite = halves[np.isfinite(halves)]
+    encoding = parse_encoding("float16")
+    x = finite[None, None, :, None]
+    np.testing.assert_array_equal(encoding.decode(encoding.encode(x)), x.astype(np.float32))
+    assert np.signbit(encoding.decode(Encoded(np.array([-0.0], np.float16)))).all()
+    assert not [half for half in halves[~np.isfinite(halves)] if kernels.all_finite(half.reshape(1))]
+
+
+def test_int8_of_half_precision_is_that_of_its_float32() -> None:
+    x = np.random.default_rng(3).normal(size=(2, 20, 20, 7)).astype(np.float16)
+    half, single = parse_encoding("int8").encode(x), parse_encoding("int8").encode(x.astype(np.float32))
+    np.testing.assert_array_equal(half.values, single.values)
+    np.testing.assert_array_equal(half.scales, single.scales)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
 @pytest.mark.parametrize("name", ["float16", "float32", "int8", "bitround:7", "project:2"])
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_what_is_not_finite_is_refused(name: str, bad: float) -> None:
-    x = np.ones((1, 4, 4, 3), np.float32)
+def test_what_is_not_finite_is_refused(name: str, bad: float, dtype: type) -> None:
+    x = np.ones((1, 4, 4, 3), dtype)
     x[0, 1, 2, 0] = bad
     with pytest.raises(NonFiniteError, match=r"(NaN|infinity) at \(1, 2, 0\)"):
         complete(name).encode(x)
