@@ -22,9 +22,15 @@ PERSON = 1  # the class beside background, 0
 SMALLEST_SIDE = 1e-2  # canvas pixels; a smaller decoded box is no box
 
 
-class _FloatRPNHead(RPNHead):
-    """Coordinates and scores leave in float32: half precision cannot tell neighbouring pixels of a canvas apart."""
+# Half precision cannot tell neighbouring pixels of a canvas apart: anchors, coordinates and scores are float32.
 
+
+class _FloatAnchors(AnchorGenerator):
+    def set_cell_anchors(self, dtype: torch.dtype, device: torch.device) -> None:
+        super().set_cell_anchors(torch.float32, device)
+
+
+class _FloatRPNHead(RPNHead):
     def forward(self, x: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         scores, deltas = super().forward(x)
         return [score.float() for score in scores], [delta.float() for delta in deltas]
@@ -36,7 +42,7 @@ class ProposalNetwork(nn.Module):
     def __init__(self, config: RPNConfig, channels: int, canvas: tuple[int, int]) -> None:
         super().__init__()
         self.canvas = canvas
-        anchors = AnchorGenerator((tuple(config.anchor_sizes),), (tuple(config.anchor_ratios),))
+        anchors = _FloatAnchors((tuple(config.anchor_sizes),), (tuple(config.anchor_ratios),))
         self.rpn = RegionProposalNetwork(
             anchors,
             _FloatRPNHead(channels, anchors.num_anchors_per_location()[0]),

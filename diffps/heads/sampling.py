@@ -66,6 +66,9 @@ def cut_rois(
     Returns (sum n_i, C, *grid) in channels_last memory.
     """
     scale = features.shape[2] / canvas[0]
-    rois = [image_boxes.to(features.dtype) for image_boxes in boxes]
-    cut: Tensor = roi_align(features, rois, grid, spatial_scale=scale, sampling_ratio=sampling_ratio, aligned=False)
-    return cut.contiguous(memory_format=torch.channels_last)
+    exact = torch.promote_types(features.dtype, torch.float32)  # half precision would move the boxes by pixels
+    rois = [image_boxes.to(exact) for image_boxes in boxes]
+    cut: Tensor = roi_align(
+        features.to(exact), rois, grid, spatial_scale=scale, sampling_ratio=sampling_ratio, aligned=False
+    )
+    return cut.to(features.dtype, memory_format=torch.channels_last)

@@ -192,9 +192,25 @@ def test_anchors_cover_a_canvas_that_is_no_square() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_coordinates_stay_exact_under_autocast(dtype: torch.dtype) -> None:
+def test_coordinates_stay_exact_in_half_precision(dtype: torch.dtype) -> None:
+    """A network of zeros proposes its anchors: the same ones, whatever the type of the map."""
     torch.manual_seed(0)
-    network = ProposalNetwork(RPNConfig(anchor_sizes=(16, 32)), 6, CANVAS).eval()
-    with torch.no_grad(), torch.autocast("cpu", dtype):
-        proposals, _ = network(torch.randn(1, 6, 8, 12))
-    assert proposals[0].dtype == torch.float32
+    canvas = (1024, 1536)
+    network = ProposalNetwork(RPNConfig(anchor_sizes=(48,), anchor_ratios=(0.5,)), 6, canvas).eval()
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.zero_()
+        exact, _ = network(torch.zeros(1, 6, 16, 24))
+        with torch.autocast("cpu", dtype):
+            half, _ = network(torch.zeros(1, 6, 16, 24, dtype=dtype))
+    assert half[0].dtype == torch.float32
+    assert torch.equal(half[0], exact[0])
+
+
+def test_rois_of_a_half_precision_map_lie_where_they_should() -> None:
+    ramp = torch.arange(192.0).expand(1, 1, 128, 192)
+    boxes = [torch.tensor([[1001.0, 500, 1013, 530]])]
+    exact = cut_rois(ramp, boxes, (2, 2), (1024, 1536), 2)
+    half = cut_rois(ramp.half(), boxes, (2, 2), (1024, 1536), 2)
+    assert half.dtype == torch.float16
+    torch.testing.assert_close(half.float(), exact, atol=0.05, rtol=0)
