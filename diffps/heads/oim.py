@@ -35,10 +35,9 @@ class OIM(nn.Module):
         any."""
         with full_precision(embeddings):
             embeddings = embeddings.float()
-            # Copies: the update must see the memory as the loss saw it, and the backward the memory it was given.
             self._pending = embeddings.detach(), labels
             labelled = labels >= 0
-            memory = torch.cat([self.table, self.queue])
+            memory = torch.cat([self.table, self.queue])  # a copy: the update may come before the backward
             logits = self.config.scale * embeddings[labelled] @ memory.T
             return F.cross_entropy(logits, labels[labelled], reduction="sum") / labelled.sum().clamp_min(1)
 
