@@ -109,9 +109,7 @@ def semantics_sheet(persons: Sequence[Person]) -> Sheet:
                 ),
                 _roi(pictures[index], "before", "Components before SFAN"),
                 _roi(
-                    heat(normalise(person.weights)),
-                    f"map {person.weights.min():.3f}–{person.weights.max():.3f}",
-                    "Where the words' similarities sum highest",
+                    heat(normalise(person.weights)), _range(person.weights), "Where the words' similarities sum highest"
                 ),
                 _roi(pictures[index + len(persons)], "after", "Components after SFAN"),
             )
@@ -127,3 +125,8 @@ def semantics_sheet(persons: Sequence[Person]) -> Sheet:
 def _roi(picture: Image, caption: str, alt: str) -> Tile:
     """A RoI's grid in a person's shape."""
     return Tile(image=resize(picture, 96, 192, smooth=False), caption=caption, alt=alt)
+
+
+def _range(values: Map) -> str:
+    """The map's lowest and highest value, once where they are the same in print."""
+    return "map " + "–".join(dict.fromkeys((f"{values.min():.3f}", f"{values.max():.3f}")))

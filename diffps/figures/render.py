@@ -148,7 +148,7 @@ def _sheet(sheet: Sheet) -> Figure:
     figure.suptitle(sheet.title, x=0.01, ha="left", fontsize=12)
     bands = np.atleast_1d(np.asarray(figure.subfigures(max(1, len(sheet.rows)), 1)))
     for band, row in zip(bands, sheet.rows, strict=False):
-        band.suptitle(row.label, x=0.01, ha="left", fontsize=9, color=INK)
+        band.suptitle("   ".join(filter(None, (row.label, row.remark))), x=0.01, ha="left", fontsize=9, color=INK)
         _tiles(band.subplots(1, columns, squeeze=False)[0], row, tall=sheet.tall)
     return figure
 

@@ -123,7 +123,7 @@ def store_table(evidence: Evidence) -> Table:
     """One row per array of this run."""
     rows = [
         [
-            entry["name"],
+            entry["name"].partition("@")[0],
             _group(entry["path"]),
             entry["images"],
             " × ".join(map(str, entry["shape"])),
