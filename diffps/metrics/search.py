@@ -135,7 +135,7 @@ def score_search(
     )
     counts = scan(query_rows, rows, starts, listing, targets, overrides, top, block)
     average_precision, found = _average_precision(targets, counts.above)
-    correct = _mark_correct(counts.ranking, targets)
+    correct = _mark_correct(counts.ranking, targets, len(order))
     return SearchScores(
         average_precision=average_precision,
         existing=targets.existing,
@@ -162,12 +162,12 @@ def _average_precision(targets: Targets, above: NDArray[np.int64]) -> tuple[NDAr
     return average_precision, found
 
 
-def _mark_correct(ranking: NDArray[np.int64], targets: Targets) -> NDArray[np.bool_]:
-    correct = np.zeros(ranking.shape, np.bool_)
-    for q in range(len(ranking)):
-        right = targets.detections[targets.detection_starts[q] : targets.detection_starts[q + 1]]
-        correct[q] = np.isin(ranking[q], right)
-    return correct
+def _mark_correct(ranking: NDArray[np.int64], targets: Targets, detections: int) -> NDArray[np.bool_]:
+    """Which entries of the ranking are targets of their own query; a pair of both is one number."""
+    queries = np.repeat(np.arange(len(ranking)), np.diff(targets.detection_starts))
+    right = queries * detections + targets.detections
+    asked = np.arange(len(ranking))[:, None] * detections + ranking
+    return np.isin(asked, right) & (ranking >= 0)
 
 
 def _check_shapes(
