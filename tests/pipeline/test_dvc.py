@@ -46,12 +46,12 @@ def test_the_whole_pipeline_runs_and_a_second_repro_does_nothing(finished: Proje
 @pytest.mark.parametrize(
     ("changes", "stages"),
     [
-        ({"train": {"lr": 5e-4}}, {"train", "sweep"}),
-        ({"train": {"model": {"dgrpn": None}}}, {"train", "sweep"}),
-        ({"evaluate": {"score_threshold": 0.3}}, {"evaluate", "sweep"}),
+        ({"train": {"lr": 5e-4}}, {"train", "sweep", "report"}),
+        ({"train": {"model": {"dgrpn": None}}}, {"train", "sweep", "report"}),
+        ({"evaluate": {"score_threshold": 0.3}}, {"evaluate", "sweep", "report"}),
         ({"report": {"title": "Other"}}, {"report"}),
         ({"runtime": {"batch": 3, "readers": 1}}, set()),
-        ({"extract": {"timesteps": [0, 50]}}, {"extract"}),
+        ({"extract": {"timesteps": [0, 50]}}, {"extract", "report"}),
     ],
 )
 def test_a_change_reaches_the_stages_it_concerns(
