@@ -1,11 +1,15 @@
 """Files that are either whole or not there."""
 
+import fcntl
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from shutil import rmtree
 from typing import Any
+
+from diffps.errors import DiffPSError
 
 
 def replace_file(path: Path, write: Callable[[Path], None]) -> None:
@@ -55,6 +59,24 @@ def replace_folder(path: Path, write: Callable[[Path], None]) -> None:
         _sync(path.parent)
     finally:
         rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Keep ``folder`` for this process, as long as it lives. Raises DiffPSError naming the process that has it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.seek(0)
+            raise DiffPSError(
+                f"{folder}: process {file.read().strip() or 'unknown'} is training there; wait for it, or end it"
+            ) from error
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
 
 
 def _sync(path: Path) -> None:

@@ -79,7 +79,7 @@ def table_rows(variants: Sequence[Variant]) -> list[dict[str, Any]]:
     for variant, row in zip(variants, rows, strict=True):
         if row["map"] is not None:
             by_group.setdefault(variant.group, []).append((variant, row))
-    first = {v.params.train.seed: _precisions(v) for v, _ in by_group.get(variants[0].group, [])}
+    reference = by_group.get(variants[0].group, [])
     for name, members in by_group.items():
         maps = [row["map"] for _, row in members]
         shared = {
@@ -88,8 +88,7 @@ def table_rows(variants: Sequence[Variant]) -> list[dict[str, Any]]:
             "map_std": statistics.stdev(maps) if len(maps) > 1 else None,
         }
         if name != variants[0].group:
-            pairs = [(first[v.params.train.seed], _precisions(v)) for v, _ in members if v.params.train.seed in first]
-            shared |= paired_difference(pairs)
+            shared |= paired_difference(_pairs([v for v, _ in reference], [v for v, _ in members]))
         for _, row in members:
             row |= shared
     return rows
@@ -106,6 +105,13 @@ def paired_difference(pairs: Sequence[tuple[Mapping[str, float], Mapping[str, fl
     over, values = ("seeds", means) if len(means) > 1 else ("queries", by_seed[0])
     error = statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None
     return {"map_diff": statistics.fmean(means), "map_diff_se": error, "se_over": over}
+
+
+def _pairs(ours: Sequence[Variant], theirs: Sequence[Variant]) -> list[tuple[dict[str, float], dict[str, float]]]:
+    """Average precisions of equal seeds; of the first two heads where no seed is common."""
+    by_seed = {variant.params.train.seed: variant for variant in ours}
+    pairs = [(by_seed[v.params.train.seed], v) for v in theirs if v.params.train.seed in by_seed]
+    return [(_precisions(a), _precisions(b)) for a, b in pairs or list(zip(ours, theirs, strict=False))[:1]]
 
 
 def _row(variant: Variant, result: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -36,22 +36,42 @@ def run(params: "Params", job: Job) -> None:
     Raises ConfigError for a variant that cannot be made or whose features are not stored, before anything is trained;
     StoppedError when asked to stop; DivergedError where no head is left.
     """
+    from stages.files import held
+    from stages.results import result_of
+    from stages.variants import FOLDER, read_variants
+
+    variants = read_variants(params)
+    with held(FOLDER):
+        _train_missing(params, variants, job)
+    results = {variant.name: result_of(variant) for variant in variants}
+    diverged = [name for name, result in results.items() if result and result["status"] == "diverged"]
+    if len(diverged) == len(variants):
+        raise DivergedError(f"{params.sweep.file}: every variant diverged; lower train.lr")
+    job.say(f"{FOLDER / 'table.csv'}: {len(variants)} variants, {len(diverged)} diverged")
+
+
+def dry_run(params: "Params", job: Job) -> str:
+    """The passes, what each reads, how long it takes and what it leaves on the disk."""
+    from stages.sweep_forecast import forecast
+
+    return forecast(params, job)
+
+
+def _train_missing(params: "Params", variants: Sequence["Variant"], job: Job) -> None:
     from stages.cluster import cluster
     from stages.results import result_of, write_table
     from stages.sweep_pass import check_features, split_by_memory, train_pass
-    from stages.variants import plan_passes, read_variants
-
-    variants = read_variants(params)
-    todo = [variant for variant in variants if result_of(variant) is None]
-    passes = plan_passes(todo)
-    for group in passes:
-        check_features(group, job)
-    passes = [part for group in passes for part in split_by_memory(group, job)]
-    job.say(f"{params.sweep.file}: {len(variants)} variants, {len(todo)} to train in {len(passes)} passes")
+    from stages.variants import plan_passes
 
     def refresh() -> None:
         write_table(variants)
 
+    todo = [variant for variant in variants if result_of(variant) is None]
+    groups = plan_passes(todo)
+    for group in groups:
+        check_features(group, job)
+    passes = [part for group in groups for part in split_by_memory(group, job)]
+    job.say(f"{params.sweep.file}: {len(variants)} variants, {len(todo)} to train in {len(passes)} passes")
     refresh()
     with cluster(job.runtime) as client:
         if client is None:
@@ -60,18 +80,6 @@ def run(params: "Params", job: Job) -> None:
         else:
             _on_cluster(client, passes, job)
     refresh()
-    results = {variant.name: result_of(variant) for variant in variants}
-    diverged = [name for name, result in results.items() if result and result["status"] == "diverged"]
-    if len(diverged) == len(variants):
-        raise DivergedError(f"{params.sweep.file}: every variant diverged; lower train.lr")
-    job.say(f"results/sweep/table.csv: {len(variants)} variants, {len(diverged)} diverged")
-
-
-def dry_run(params: "Params", job: Job) -> str:
-    """The passes, what each reads, how long it takes and what it leaves on the disk."""
-    from stages.sweep_forecast import forecast
-
-    return forecast(params, job)
 
 
 def _on_cluster(client: "Client", passes: Sequence[Sequence["Variant"]], job: Job) -> None:

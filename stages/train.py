@@ -53,13 +53,14 @@ def run(params: "Params", job: Job) -> None:
     """Train the head of section ``train`` into results/train. Raises DivergedError, the last good checkpoint kept;
     StoppedError when asked to stop; ConfigError, DatasetError or CacheError for what does not fit together."""
     from stages.devices import choose_device
+    from stages.files import held
     from stages.heads import HeadRun, train_all
     from stages.sources import open_source
     from stages.training_set import training_set
 
     device = choose_device(job.runtime)
     data = training_set(params, INDEX_FOLDER)
-    with open_source(params, job, split="train", section="train") as source:
+    with held(FOLDER / "checkpoint"), open_source(params, job, split="train", section="train") as source:
         head = HeadRun(params, data, source.shapes, device, FOLDER)
         job.say(head.resume())
         train_all({"head": head}, source, job, lambda _: head.finish())

@@ -1,0 +1,247 @@
+"""Sweeps on a small index and random features in the place of the store's."""
+
+import csv
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from diffps.errors import ConfigError, DiffPSError
+from stages.files import held
+from stages.job import QuietJob, StoppedError
+from stages.results import paired_difference
+from stages.sweep import run
+from stages.train import run as train
+from stages.variants import Variant, plan_passes, read_variants
+from tests.stages.small import SmallSource, small_params, write_small_index
+from tests.stages.test_train import StoppingJob, equal, weights
+
+MIXED = """
+base: {epochs: 1}
+variants:
+  full: {}
+  structure: {model.dgrpn: null, model.sfan: null}
+  longer: {epochs: 2, accumulate: 3}
+  fewer-taps: {taps.level1: [], taps.level3: [up-level3-repeat0-vit-block0-self-k]}
+  other-seed: {seed: 9, model.msfrn: null}
+"""
+
+
+class Sources:
+    """Stands for stages.sources: the same features for whoever asks, and a note of each opening."""
+
+    def __init__(self) -> None:
+        self.opened: list[tuple[str, SmallSource]] = []
+        self.broken: str | None = None
+
+    def __call__(self, params, job, *, split, section, names=None, timestep=None) -> SmallSource:
+        source = SmallSource()
+        source.broken = self.broken
+        self.opened.append((split, source))
+        return source
+
+    def batches(self, split: str) -> list[int]:
+        return [source.given for name, source in self.opened if name == split and source.given]
+
+
+@pytest.fixture
+def sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sources:
+    monkeypatch.chdir(tmp_path)
+    write_small_index(tmp_path)
+    found = Sources()
+    monkeypatch.setattr("stages.sources.open_source", found)
+    monkeypatch.setattr("stages.sweep_pass.open_source", found)
+    # Shapes of the real checkpoint are not those of the small source.
+    monkeypatch.setattr("stages.forecast.feature_shapes", lambda params: SmallSource().shapes)
+    return found
+
+
+def sweep_params(text: str, changes: dict | None = None):
+    Path("sweep.yaml").write_text(text)
+    return small_params({"sweep.file": "sweep.yaml", **(changes or {})})
+
+
+def variants_of(text: str, changes: dict | None = None) -> list[Variant]:
+    return read_variants(sweep_params(text, changes))
+
+
+def table() -> list[dict[str, str]]:
+    with Path("results/sweep/table.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_head_of_a_sweep_is_the_head_trained_alone_bit_by_bit(sources: Sources) -> None:
+    params = sweep_params(MIXED)
+    run(params, QuietJob())
+    variants = read_variants(params)
+    # One reading of the training split for all, as long as the longest head; one of the gallery.
+    assert sources.batches("train") == [8]
+    assert len(sources.batches("test")) == 1
+    for variant in variants:
+        train(variant.params, QuietJob())
+        assert equal(weights(), weights(variant.folder)), variant.name
+    rows = table()
+    assert [row["variant"] for row in rows] == [variant.name for variant in variants]
+    assert {row["status"] for row in rows} == {"done"}
+    assert all(0 <= float(row["map"]) <= 1 for row in rows)
+    assert rows[0]["map_diff"] == ""
+    assert all(row["map_diff"] and row["se_over"] == "queries" for row in rows[1:])
+    assert json.loads(Path("results/sweep/metrics.json").read_text()).keys() == {v.name for v in variants}
+    assert "| mAP |" in (variants[0].folder / "head" / "README.md").read_text()
+
+
+def test_run_again_trains_nothing_and_a_later_variant_trains_alone(sources: Sources) -> None:
+    run(sweep_params("variants: {a: {epochs: 1}}"), QuietJob())
+    before = len(sources.opened)
+    run(sweep_params("variants: {a: {epochs: 1}}"), QuietJob())
+    assert len(sources.opened) == before
+    first = weights(read_variants(sweep_params("variants: {a: {epochs: 1}}"))[0].folder)
+    both = sweep_params("variants: {a: {epochs: 1}, b: {epochs: 1, seed: 3}}")
+    run(both, QuietJob())
+    a, b = read_variants(both)
+    assert equal(first, weights(a.folder))
+    assert not equal(first, weights(b.folder))
+    assert sources.batches("train") == [4, 4]
+
+
+def test_stopped_and_run_again_it_continues(sources: Sources) -> None:
+    text = "variants: {a: {epochs: 1}, b: {epochs: 1, seed: 2, accumulate: 3}}"
+    with pytest.raises(StoppedError):
+        run(sweep_params(text), StoppingJob(2))
+    run(sweep_params(text), QuietJob())
+    for variant in variants_of(text):
+        train(variant.params, QuietJob())
+        assert equal(weights(), weights(variant.folder)), variant.name
+
+
+def test_a_diverging_head_is_reported_and_the_others_go_on(sources: Sources) -> None:
+    text = "variants: {calm: {epochs: 1}, wild: {epochs: 1, lr: 1.0e+30, clip: 1.0e+30, warmup_epochs: 0.0}}"
+    run(sweep_params(text), QuietJob())
+    calm, wild = table()
+    assert calm["status"] == "done"
+    assert wild["status"] == "diverged"
+    assert "loss" in wild["error"]
+    assert "c" in wild["error"]
+
+
+def test_seeds_are_averaged_and_paired(sources: Sources) -> None:
+    run(sweep_params("variants: {a: {epochs: 1}, b: {epochs: 1, lr: 0.01}}\ngrid: {seed: [1, 2]}"), QuietJob())
+    rows = {row["variant"]: row for row in table()}
+    assert rows.keys() == {"a-seed1", "a-seed2", "b-seed1", "b-seed2"}
+    maps = [float(rows[f"b-seed{seed}"]["map"]) - float(rows[f"a-seed{seed}"]["map"]) for seed in (1, 2)]
+    assert rows["b-seed1"]["se_over"] == "seeds"
+    assert float(rows["b-seed1"]["map_diff"]) == pytest.approx(sum(maps) / 2)
+    assert float(rows["b-seed1"]["map_diff_se"]) == pytest.approx(abs(maps[0] - maps[1]) / 2)
+    assert float(rows["a-seed1"]["map_mean"]) == pytest.approx(
+        np.mean([float(rows[f"a-seed{seed}"]["map"]) for seed in (1, 2)])
+    )
+
+
+def test_the_error_of_one_seed_is_over_queries() -> None:
+    a, b = {"q": 0.5, "r": 0.1, "s": 0.3}, {"q": 0.6, "r": 0.4, "s": 0.3}
+    found = paired_difference([(a, b)])
+    assert found["map_diff"] == pytest.approx(0.4 / 3)
+    assert found["map_diff_se"] == pytest.approx(np.std([0.1, 0.3, 0.0], ddof=1) / np.sqrt(3))
+    assert found["se_over"] == "queries"
+
+
+def names(passes: Sequence[Sequence[Variant]]) -> list[list[str]]:
+    return [[variant.name for variant in group] for group in passes]
+
+
+def test_passes_share_what_must_be_equal(sources: Sources) -> None:
+    text = """
+variants:
+  a: {}
+  model: {model.sfan: null, lr: 0.01, epochs: 1, precision: bfloat16}
+  batch: {batch: 4}
+  order: {data_seed: 5}
+  mirrored: {flip: feature}
+  coded: {extract.encoding: float16}
+"""
+    assert names(plan_passes(variants_of(text))) == [["a", "model"], ["batch"], ["order"], ["mirrored"], ["coded"]]
+
+
+def test_taps_that_overlap_too_little_are_read_apart(sources: Sources) -> None:
+    text = """
+variants:
+  v: {taps.level1: [], taps.level2: [], taps.level3: [up-level3-repeat0-vit-block0-self-v]}
+  q: {taps.level1: [], taps.level2: [], taps.level3: [up-level3-repeat0-vit-block0-self-q]}
+"""
+    assert names(plan_passes(variants_of(text))) == [["v"], ["q"]]
+    assert names(plan_passes(variants_of(text.replace("variants:", "variants:\n  all: {}")))) == [["all", "v", "q"]]
+
+
+def test_memory_decides_how_many_share_a_pass(sources: Sources) -> None:
+    from stages.sweep_pass import head_bytes, split_by_memory
+
+    variants = variants_of("grid: {seed: [1, 2, 3, 4, 5]}")
+    own, activations = head_bytes(variants[0], QuietJob())
+    fits = int((3.5 * own + activations) / 0.8)
+    assert [len(part) for part in split_by_memory(variants, QuietJob(), fits)] == [3, 2]
+    assert [len(part) for part in split_by_memory(variants, QuietJob(), 1)] == [1] * 5
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "variants: {a: {modle.sfan: null}}",
+            r"variant a: train\.modle\.sfan is not a parameter; nearest: train\.model",
+        ),
+        ("variants: {a: {lr: fast}}", r"variant a: train\.lr: .*'fast'"),
+        ("variants: {a: {lr: -1.0}}", "variant a: .*lr -1.0"),
+        ("variants: {a: {extract.prompt: dog}}", r"extract\.prompt cannot be varied"),
+        ("variants: {a: {timestep: 7}, b: {timestep: 9}}", r"a, b read timesteps.*diffps extract --set .*\[0,7,9\]"),
+        ("variants: {a: {seed: 2}, b: {seed: 2}}", "a and b are the same settings"),
+        ("variants: {a/b: {}}", "a/b"),
+        ("variant: {a: {}}", "variant is not known; a sweep file has base, variants, grid"),
+        ("grid: {seed: 3}", r"grid\.seed: expected a list"),
+        ("variants: [a]", "expected a mapping"),
+        ("a: [", "not valid YAML"),
+    ],
+)
+def test_a_mistake_in_the_file_is_named(sources: Sources, text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        variants_of(text)
+
+
+def test_a_missing_file_names_those_there_are(sources: Sources) -> None:
+    Path("other.yaml").write_text("{}")
+    with pytest.raises(ConfigError, match=r"nothing\.yaml.*other\.yaml"):
+        read_variants(small_params({"sweep.file": "nothing.yaml"}))
+
+
+def test_a_folder_is_trained_into_by_one_process(sources: Sources) -> None:
+    with held(Path("results/train/checkpoint")), pytest.raises(DiffPSError, match=r"results/train.*process \d+"):
+        train(small_params(), QuietJob())
+    with held(Path("results/sweep")), pytest.raises(DiffPSError, match="results/sweep"):
+        run(sweep_params("variants: {a: {}}"), QuietJob())
+
+
+def test_every_preset_is_valid(sources: Sources) -> None:
+    root = Path(__file__).parents[2] / "presets" / "sweeps"
+    allowing = {
+        "extract.timesteps": [0, 50, 100, 200, 300, 500, 800],
+        "extract.prompt": "person head shirts pants shoes",
+        "extract.words": ["person", "head", "shirts", "pants", "shoes"],
+    }
+    found = {
+        path.stem: read_variants(small_params({"sweep.file": str(path), **allowing})) for path in root.glob("*.yaml")
+    }
+    assert found.keys() == {"demo", "modules", "timesteps", "taps", "words", "encodings", "flip", "seeds"}
+    passes = {name: len(plan_passes(variants)) for name, variants in found.items()}
+    assert passes == {
+        "demo": 1, "modules": 1, "timesteps": 7, "taps": 1, "words": 1, "encodings": 5, "flip": 3, "seeds": 1
+    }  # fmt: skip
+
+
+def test_final_weights_are_those_on_disk(sources: Sources) -> None:
+    run(sweep_params("variants: {a: {epochs: 1}}"), QuietJob())
+    folder = variants_of("variants: {a: {epochs: 1}}")[0].folder
+    state = load_file(folder / "checkpoint" / "state.safetensors")
+    assert all(torch.equal(tensor, state[f"model.{name}"]) for name, tensor in weights(folder).items())
