@@ -62,6 +62,8 @@ def dry_run(params: "Params", job: Job) -> str:
 
 def train(config: Config, job: Job, device: "torch.device") -> None:
     """VAE, latents, UNet and text encoder, models/streets; every phase resumes from models/streets-work."""
+    import torch
+
     from diffps.backbone.builtin.topology import build, save_checkpoint
     from diffps.backbone.checkpoint import load_checkpoint
     from diffps.pretraining.scenes import World
@@ -74,7 +76,8 @@ def train(config: Config, job: Job, device: "torch.device") -> None:
     _train_denoiser(config, job, scenes, parts, device)
     for model in (parts.unet, parts.vae, parts.text_encoder):
         model.to("cpu").half().eval()
-    recipe: dict[str, Any] = {"command": COMMAND, "pretrain": _plain(config)}
+    made_with = {"torch": torch.__version__, "device": device.type, "threads": torch.get_num_threads()}
+    recipe: dict[str, Any] = {"command": COMMAND, "pretrain": _plain(config), "made_with": made_with}
     save_checkpoint(parts, FOLDER, recipe)
     checkpoint = load_checkpoint(str(FOLDER))
     recipe["digests"] = {part: checkpoint.digest(part) for part in ("unet", "vae", "text_encoder")}

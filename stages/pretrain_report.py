@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from diffps.backbone.frozen import FrozenUNet
 
 TIMESTEPS = (0, 50, 200)
-_IDENTITIES = 48
+_IDENTITIES = 36
 _PICTURED = ("person", "head", "shirts", "pants", "shoes", "car")
 
 

@@ -8,7 +8,12 @@ from diffps.backbone.builtin import MAPS_NOTE
 
 def model_card(recipe: Mapping[str, Any], report: Mapping[str, Any]) -> str:
     """README.md of the checkpoint. ``report`` is what the stage writes as results/pretrain/metrics.json."""
-    config, words, control = recipe["pretrain"], report["words"]["0"], report["control"]["words"]["0"]
+    made, config, words, control = (
+        recipe["made_with"],
+        recipe["pretrain"],
+        report["words"]["0"],
+        report["control"]["words"]["0"],
+    )
     widths = config["widths"]
     lines = [
         "# builtin:streets",
@@ -26,7 +31,8 @@ def model_card(recipe: Mapping[str, Any], report: Mapping[str, Any]) -> str:
         f"- Trained on {config['scenes']} scenes: the VAE for {config['vae_steps']} steps, UNet and text encoder for",
         f"  {config['steps']} steps on predicting noise plus {config['map_weight']} x KL(drawn mask || word map) below",
         f"  timestep {config['map_timesteps']}, for the words {', '.join(words)}.",
-        "- Weights are float16 safetensors; digests of the parts:",
+        "- The same recipe gives the same weights bit for bit only with the same torch and threads; these are of torch",
+        f"  {made['torch']}, {made['device']}, {made['threads']} thread(s). float16 safetensors; digests of the parts:",
         *(f"  {part} `{digest}`" for part, digest in recipe["digests"].items()),
         "",
         f"## Held out: {report['scenes']} scenes of other persons before other cameras",

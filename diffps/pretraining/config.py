@@ -29,15 +29,15 @@ class PretrainConfig:
     vae_batch: int = 8
     vae_crop: int = 96
     vae_lr: float = 1.5e-3
-    steps: int = 1000
-    settle: int = 300
+    steps: int = 860
+    settle: int = 160
     batch: int = 16
     crop: int = 16
     lr: float = 1e-3
     map_weight: float = 0.1
     map_timesteps: int = 500
     save_every: int = 100
-    test_scenes: int = 64
+    test_scenes: int = 48
 
     def __post_init__(self) -> None:
         for name in (
