@@ -2,7 +2,8 @@
 # make test   install into .venv, run the tests
 PYTHON ?= python3
 VENV ?= .venv
-PYTEST ?= -n auto --maxprocesses 8
+# Whole files, so that what a file prepares is prepared once.
+PYTEST ?= -n auto --maxprocesses 8 --dist loadfile
 
 BIN := $(abspath $(VENV))/bin
 STAMP := $(VENV)/installed
