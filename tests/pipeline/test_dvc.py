@@ -40,7 +40,7 @@ def test_the_whole_pipeline_runs_and_a_second_repro_does_nothing(finished: Proje
     assert finished.files("results") == before
     assert (finished.root / "results/report/index.html").stat().st_size > 10_000
     assert (finished.root / "results/report/summary.txt").read_text().strip()
-    assert "mAP" in finished.run("dvc", "metrics", "show").stdout
+    assert "search.map" in finished.run("dvc", "metrics", "show").stdout
 
 
 @pytest.mark.parametrize(
