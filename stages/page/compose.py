@@ -191,7 +191,26 @@ def _sections(evidence: Evidence, cost: Cost) -> list[Section]:
             charts=[picture for picture in pictures if isinstance(picture, Chart)],
         )
     first = [figures.pop("ranking")] if "ranking" in figures else []
-    return [*first, *_training(evidence), *figures.values(), *_sweep(evidence), _store(evidence), _recipe(evidence)]
+    return [
+        *first,
+        *_galleries(evidence),
+        *_training(evidence),
+        *figures.values(),
+        *_sweep(evidence),
+        _store(evidence),
+        _recipe(evidence),
+    ]
+
+
+def _galleries(evidence: Evidence) -> list[Section]:
+    scores = evidence.scores
+    if not scores.get("also"):
+        return []
+    galleries = {scores["search"].get("gallery", "all"): scores["search"], **scores["also"]}
+    columns = {"map": "Mean AP", "top1": "Top-1", "top5": "Top-5", "top10": "Top-10", "queries": "Queries"}
+    rows = [[name, *(found.get(column) for column in columns)] for name, found in galleries.items()]
+    table = Table(caption="The same detections", columns=["Gallery", *columns.values()], rows=rows)
+    return [Section(anchor="galleries", title="Galleries", lead="Searched in other sets of scenes.", tables=[table])]
 
 
 def _training(evidence: Evidence) -> list[Section]:

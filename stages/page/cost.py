@@ -103,17 +103,16 @@ def measure_cost(evidence: Evidence) -> Cost:
         for group, each in seconds.items()
         if group.startswith("train/") and (_timestep(group) in (None, params.train.timestep))
     }
-    first = {group: each for group, each in trained.items() if group.split("/")[1] == "identity"}
-    images = max((groups[group]["images"] for group in first), default=0)
-    used = facts.get("images", images)
-    live = _total(first)
+    views = {group.split("/")[1] for group in trained}
+    images = max((groups[group]["images"] for group in trained), default=0)
+    used, whole = facts.get("images", images), _total(trained)
     epochs = int(facts.get("epochs", params.train.epochs))
     waiting = facts.get("seconds_waiting")
     return Cost(
         nbytes=sum(entry["nbytes"] for entry in arrays),
         seconds=_total(seconds),
-        train_seconds=_total(trained),
-        live_epoch=live * used / images if live is not None and images else None,
+        train_seconds=whole,
+        live_epoch=whole / len(views) * used / images if whole is not None and images else None,
         cached_epoch=waiting / epochs if waiting is not None and params.train.source == "cached" else None,
         epochs=epochs,
     )

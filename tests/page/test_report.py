@@ -4,11 +4,13 @@ import shutil
 from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import pairwise
+from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
 from stages import report
+from stages.page.cost import measure_cost
 from stages.page.evidence import NotThereError
 from tests.page.conftest import HOSTILE, Run, made_up_run
 
@@ -152,6 +154,36 @@ def test_without_evaluation_the_command_that_is_missing_is_named(run: Run) -> No
     with pytest.raises(NotThereError, match="diffps evaluate"):
         report.run(run.params, run.job)
     assert not (run.folder / PAGE).exists()
+
+
+def test_further_galleries_have_a_table(run: Run) -> None:
+    path = run.folder / "results/evaluate/metrics.json"
+    scores = json.loads(path.read_text())
+    scores["also"] = {"4000": {"map": 0.123, "top1": None, "queries": 6}}
+    path.write_text(json.dumps(scores))
+    report.run(run.params, run.job)
+    page = Reader((run.folder / PAGE).read_text())
+    assert "galleries" in [attributes.get("id") for attributes in page.all("section")]
+    assert {"4000", "0.123"} <= set(page.text)
+
+
+def test_both_views_count_into_the_break_even(run: Run) -> None:
+    for kind, name in (("aaaa", "encode/train"), ("bbbb/t0", "extract/train")):
+        folder = run.folder / "data/features/receipts/train"
+        (folder / "hflip" / kind).mkdir(parents=True)
+        shutil.copy(folder / "identity" / kind / "0.0.json", folder / "hflip" / kind)
+        for path in (run.folder / "data/features/manifests" / name).rglob("*.json"):
+            other = (
+                path.with_name("hflip.json")
+                if path.name == "identity.json"
+                else Path(str(path).replace("identity", "hflip"))
+            )
+            other.parent.mkdir(parents=True, exist_ok=True)
+            other.write_text(path.read_text().replace("/identity/", "/hflip/"))
+    cost = measure_cost(run.evidence)
+    assert cost.train_seconds == 18
+    assert cost.live_epoch == 9
+    assert cost.paid_after == pytest.approx(18 / (9 - 0.2))
 
 
 def test_a_run_without_a_store_says_so(run: Run) -> None:
