@@ -1,7 +1,7 @@
 """Does a smaller setting rank ablations as the full one does? Measured on the demo's data.
 
-The full setting is the demo's; the fast one shrinks it as presets/fast.yaml shrinks PRW's: half the canvas, a quarter of
-the channels, about a quarter of the frames, about a third of the epochs, mirrored features in the place of a cached view.
+The full setting is the demo's; the fast one shrinks it as presets/fast.yaml shrinks PRW's: half the canvas, a quarter
+of the channels, about a quarter of the frames and a third of the epochs, mirrored features instead of a cached view.
 Both train the module ablations and score them on the same gallery; Kendall's tau compares the orders.
 """
 
