@@ -126,9 +126,9 @@ def report(
 ) -> None:
     run_stage("report", params, overrides or [], dry_run)
     if show and not dry_run:
-        from stages.report import open_page
+        import webbrowser
 
-        open_page()
+        webbrowser.open(Path("results/report/index.html").resolve().as_uri())
 
 
 @app.command(help="Draw one of the paper's figures from the store, as PNG and SVG.")
@@ -136,14 +136,10 @@ def figure(
     name: Annotated[str, typer.Argument(help="Which one; an unknown name lists them.")],
     params: ParamsOption = PARAMS,
     overrides: SetOption = None,
-    dry_run: DryRunOption = False,
 ) -> None:
     from stages import figure as stage
 
-    if dry_run:
-        print(stage.dry_run(*_start("figure", params, overrides or []), name))
-    else:
-        run_command("figure", params, overrides or [], lambda loaded, job: stage.run(loaded, job, name))
+    run_command("figure", params, overrides or [], lambda loaded, job: stage.run(loaded, job, name))
 
 
 @app.command(help="Look at this machine and the checkpoint: what is there, what does not go together.")
