@@ -1,0 +1,166 @@
+"""Bytes and error of every encoding, per tap: on features of a real UNet, on heavy-tailed and on spiked ones.
+
+    python benchmarks/store_size.py                       # the built-in checkpoint on drawn scenes: a minute or two
+    python benchmarks/store_size.py --checkpoint models/sd21-base --canvas 1280 --device cuda
+
+Real: the stages index, encode and extract run below a temporary folder, in float32, features kept as float16.
+Heavy-tailed: Student's t with three degrees of freedom. Spiked: normal, with four positions a hundred times as large,
+as diffusion transformers have. Sizes are those of real files at the canvas of 1280, errors as ``cache.state_error`` defines them.
+"""
+
+import argparse
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from store_common import RESULTS, files_below, fill_store, specs
+
+from cache import FeatureStore, fit_basis, parse_encoding, state_error
+from cache.encodings import BLOCK, Encoding, Project
+
+ENCODINGS = ("float16", "int8", "bitround:7", "project:64")
+SCENES = 8
+
+
+def real_features(checkpoint: str, canvas: int, device: str, folder: Path) -> dict[str, NDArray[np.float32]]:
+    """tap -> (images, H, W, C) of a few drawn scenes."""
+    from dataclasses import replace
+
+    from pipeline.config import load_params
+    from stages import encode, extract, index
+    from stages.job import QuietJob
+    from stages.storage import store_root
+
+    here = Path.cwd()
+    changes = [
+        f"index.streets.train_scenes={SCENES}",
+        f"index.streets.test_scenes={SCENES}",
+        "index.streets.train_identities=8",
+        "index.streets.test_identities=8",
+        f"encode.canvas=[{canvas}, {canvas}]",
+        "encode.views=[identity]",
+        "train.flip=feature",
+        f"encode.checkpoint={checkpoint}",
+        "extract.encoding=float16",
+    ]
+    params = load_params(here / "presets/demo.yaml", changes)
+    os.chdir(folder)
+    try:
+        job = QuietJob(replace(params.runtime, device=device))
+        for stage in (index, encode, extract):
+            stage.run(params, job)
+        store = FeatureStore(store_root(job))
+        arrays = [s for s in store.arrays() if s.group.split == "train" and s.name.endswith("@float16")]
+        reader = store.reader(arrays)
+        names = [name for name, _ in sorted(store.rows("train").scenes.items())][:SCENES]
+        return {a.name[:-8]: np.stack([reader.read_float(name, a.name) for name in names]) for a in arrays}
+    finally:
+        os.chdir(here)
+
+
+def synthetic(kind: str) -> NDArray[np.float32]:
+    rng = np.random.default_rng(0)
+    shape = (2, 80, 80, 320)
+    if kind == "heavy-tailed":
+        return rng.standard_t(3, shape).astype(np.float32)
+    x = rng.standard_normal(shape, np.float32)
+    x[:, [5, 20, 50, 70], [10, 40, 60, 3]] *= 100
+    return x
+
+
+def complete(name: str, x: NDArray[np.float32]) -> Encoding | None:
+    """The encoding with its basis fitted on half of the images; None where it does not apply."""
+    encoding = parse_encoding(name)
+    if not isinstance(encoding, Project):
+        return encoding
+    channels = x.shape[-1]
+    if encoding.k >= channels:
+        return None
+    return Project(encoding.k, fit_basis(x[: max(1, len(x) // 2)].reshape(-1, channels)[::4], encoding.k))
+
+
+def one_scale_per_channel(x: NDArray[np.float32]) -> dict[str, float]:
+    """What int8 would lose without blocks: for comparison."""
+    rows = x.reshape(len(x), -1, x.shape[-1])
+    scale = (np.abs(rows).max(1, keepdims=True) / 127).astype(np.float16).astype(np.float32)
+    found = np.rint(rows / np.maximum(scale, 1e-12)).clip(-127, 127) * scale
+    norm = np.linalg.norm(rows, axis=-1)
+    error = np.linalg.norm(found - rows, axis=-1)
+    return {
+        "relative_l2": float(np.linalg.norm(found - rows) / np.linalg.norm(rows)),
+        "location_median": float(np.median(error[norm > 0] / norm[norm > 0])),
+    }
+
+
+def sizes(folder: Path) -> dict[str, float]:
+    """Bytes of the seven taps at canvas 1280 in each encoding, as files, against float16."""
+    found = {}
+    for name in ENCODINGS:
+        if name.startswith("project"):
+            from cache.budget import Budget, PlannedArray
+
+            found[name] = Budget(arrays=[PlannedArray(s, 16) for s in specs(1280, name)], shard=16).nbytes / 16
+            continue
+        fill_store(folder / name.replace(":", ""), 1280, name, 2)
+        found[name] = sum(p.stat().st_size for p in files_below(folder / name.replace(":", "") / "features.zarr")) / 2
+    return {name: size / found["float16"] for name, size in found.items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--checkpoint", default="builtin:random")
+    parser.add_argument("--canvas", type=int, default=256)
+    parser.add_argument("--device", default="auto")
+    arguments = parser.parse_args()
+    from dataclasses import asdict
+
+    with tempfile.TemporaryDirectory() as folder:
+        features = real_features(arguments.checkpoint, arguments.canvas, arguments.device, Path(folder))
+        features |= {kind: synthetic(kind) for kind in ("heavy-tailed", "spiked")}
+        rows: list[dict[str, Any]] = []
+        for tap, x in features.items():
+            for name in ENCODINGS:
+                encoding = complete(name, x)
+                if encoding is not None:
+                    rows.append({"tap": tap, "encoding": name, **asdict(state_error(x, encoding))})
+            rows.append({"tap": tap, "encoding": "int8, one scale a channel", **one_scale_per_channel(x)})
+        shares = sizes(Path(folder))
+    for row in rows:
+        values = "  ".join(f"{key} {value:.4f}" for key, value in row.items() if isinstance(value, float))
+        print(f"{row['tap']:44} {row['encoding']:26} {values}")
+    print("bytes at canvas 1280 against float16 (random features, which do not compress):")
+    print("  " + ", ".join(f"{name} {share:.4f}" for name, share in shares.items()))
+    RESULTS.mkdir(exist_ok=True)
+    facts = {"checkpoint": arguments.checkpoint, "canvas": arguments.canvas, "scenes": SCENES, "block": BLOCK}
+    name = "store_size_" + arguments.checkpoint.replace(":", "_").replace("/", "_")
+    content = {**facts, "size_against_float16": shares, "errors": rows}
+    (RESULTS / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n")
+    _picture(rows, name)
+
+
+def _picture(rows: list[dict[str, Any]], name: str) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    taps = list(dict.fromkeys(row["tap"] for row in rows))
+    kinds = list(dict.fromkeys(row["encoding"] for row in rows))
+    figure, axis = plt.subplots(figsize=(9, 0.55 * len(taps) + 1.5), layout="constrained")
+    for kind in kinds:
+        there = [row for row in rows if row["encoding"] == kind]
+        axis.plot([row["location_median"] for row in there], [taps.index(row["tap"]) for row in there], "o", label=kind)
+    axis.set(xscale="symlog", xlabel="median relative error of a location", yticks=range(len(taps)), yticklabels=taps)
+    axis.set_xscale("symlog", linthresh=1e-4)
+    axis.invert_yaxis()
+    axis.legend(fontsize=8)
+    figure.savefig(RESULTS / f"{name}.png", dpi=110)
+    plt.close(figure)
+
+
+if __name__ == "__main__":
+    main()
