@@ -36,8 +36,8 @@ def _software() -> Iterator[str]:
     try:
         from torchvision.ops import nms  # noqa: F401 - a mismatched build fails here, and takes diffusers down with it
     except (ImportError, RuntimeError) as error:
-        yield f"PROBLEM: torchvision {found['torchvision']} does not go with torch {found['torch']} ({error}); install both "
-        yield "  in one command, from the same index"
+        yield f"PROBLEM: torchvision {found['torchvision']} does not go with torch {found['torch']} ({error}); "
+        yield "  install both in one command, from the same index"
 
 
 def _devices(params: "Params", job: Job) -> Iterator[str]:

@@ -5,7 +5,7 @@ import pytest
 from diffps.errors import CheckpointError
 from pipeline.config import load_params
 from stages import doctor
-from stages.job import QuietJob
+from stages.job import QuietJob, RuntimeConfig
 from stages.params import Params, override
 from tests.tiny import write_params
 
@@ -13,7 +13,8 @@ from tests.tiny import write_params
 class Listener(QuietJob):
     """Keeps what is said."""
 
-    def __post_init__(self) -> None:
+    def __init__(self, runtime: RuntimeConfig) -> None:
+        super().__init__(runtime)
         self.lines: list[str] = []
 
     def say(self, message: str, **fields: object) -> None:
