@@ -26,7 +26,7 @@ from diffps.training import HeadState, HeadTrainer, train_heads
 from stages.encode import WORDS_FILE
 from stages.files import replace_file, replace_folder, replace_text, write_json
 from stages.job import Job, StoppedError
-from stages.settings import code_digest, difference, settings
+from stages.settings import code_digest, difference, features_digest, settings
 from stages.training_set import TrainingSet
 from stages.validation import held_out_map
 
@@ -57,7 +57,11 @@ class HeadRun:
             return build_model(params, shapes, data.identities)
 
         self.trainer = HeadTrainer(build, config.taps.names, config, data.order.batches_per_epoch, device)
-        self._settings = settings(params) | {"data": data.digest(), "code": code_digest()}
+        self._settings = settings(params) | {
+            "data": data.digest(),
+            "store": features_digest(params, ["train"]),
+            "code": code_digest(),
+        }
 
     @property
     def _state_file(self) -> Path:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from stages.files import replace_file, replace_text, write_json
-from stages.settings import code_digest, settings
+from stages.settings import code_digest, features_digest, settings
 from stages.variants import FOLDER, Variant, describe_changes
 
 COLUMNS = {
@@ -163,4 +163,9 @@ def _write_parquet(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
 
 def _made_under(variant: Variant) -> dict[str, Any]:
     evaluate = json.loads(json.dumps(asdict(variant.params.evaluate)))
-    return {"settings": settings(variant.params), "evaluate": evaluate, "code": code_digest()}
+    return {
+        "settings": settings(variant.params),
+        "evaluate": evaluate,
+        "store": features_digest(variant.params, ["train", "test"]),
+        "code": code_digest(),
+    }

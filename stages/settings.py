@@ -2,10 +2,13 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from diffps.records import Split, View
 
 if TYPE_CHECKING:
     from stages.params import Params
@@ -31,6 +34,33 @@ def settings(params: "Params") -> dict[str, Any]:
     }
     plain: dict[str, Any] = json.loads(json.dumps(found))
     return plain
+
+
+def features_digest(params: "Params", splits: Sequence[Split]) -> str:
+    """Ten hex digits over the manifests of the features read: other bytes in the store, another digest.
+
+    Empty where there are no manifests (live features of a store that was never filled).
+    """
+    from cache import parse_encoding, tap_name
+    from stages.extract import manifest_folder
+    from stages.job import QuietJob
+    from stages.storage import store_root
+
+    config, root = params.extract, store_root(QuietJob(params.runtime))
+    encoding = parse_encoding(config.encoding)
+    found = hashlib.sha256()
+    empty = found.hexdigest()
+    for split in splits:
+        views: list[View] = (
+            ["identity", "hflip"] if split == "train" and params.train.flip == "cached" else ["identity"]
+        )
+        for view in views:
+            folder = manifest_folder(root, split, view, config.name, params.train.timestep)
+            for name in params.train.taps.names:
+                path = folder / f"{tap_name(name, encoding) if name in config.taps else name}.json"
+                if path.is_file():
+                    found.update(path.read_bytes())
+    return "" if found.hexdigest() == empty else found.hexdigest()[:10]
 
 
 @cache

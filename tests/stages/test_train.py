@@ -198,3 +198,14 @@ def test_killed_at_random_moments_the_head_is_the_same_to_the_bit(
     assert equal(weights(), weights(folder / "results/train"))
     leftovers = [path for path in (folder / "results/train").rglob("*") if path.suffix == ".tmp"]
     assert len(leftovers) <= kills
+
+
+def test_other_features_in_the_store_begin_anew(here: Path, source: SmallSource, caplog) -> None:
+    params = small_params({"train.epochs": 1})
+    run(params, QuietJob())
+    folder = here / params.runtime.store / "manifests/extract/train/identity/base/t0"
+    folder.mkdir(parents=True)
+    (folder / f"{params.train.taps.level3[0]}@int8.json").write_text("{}")
+    with caplog.at_level("INFO"):
+        run(params, QuietJob())
+    assert "store was ''" in caplog.text
