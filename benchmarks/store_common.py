@@ -131,14 +131,16 @@ def take_turns(
     images: Sequence[int],
     rounds: int,
     before: Callable[[str], None] = lambda way: None,
-    seed: int = 0,
+    share: int | None = None,
 ) -> dict[str, list[float]]:
-    """Seconds per image of each way, once a round, in an order and over images shuffled anew each round."""
-    rng = random.Random(seed)
+    """Seconds per image of each way, once a round, in an order and over images shuffled anew each round.
+
+    ``share``: only so many of the images in a round, drawn anew."""
+    rng = random.Random(0)
     seconds: dict[str, list[float]] = {way: [] for way in ways}
     for _ in range(rounds):
         for way in rng.sample(list(ways), len(ways)):
-            order = rng.sample(images, len(images))
+            order = rng.sample(images, share or len(images))
             before(way)
             start = time.perf_counter()
             ways[way](order)
@@ -171,28 +173,35 @@ def _spread(values: Sequence[float]) -> dict[str, float]:
 
 
 def report(name: str, tables: Mapping[str, list[dict[str, Any]]], facts: Mapping[str, Any], reference: str) -> None:
-    """Print the tables, and write ``results/<name>.json`` and a picture of the ratios."""
+    """Print the tables; with a ``name`` also write ``results/<name>.json`` and a picture of the ratios."""
+    key = f"times_{reference}"
+    for title, rows in tables.items():
+        print(f"\n{title}")
+        for row in rows:
+            times = f"{row['ms']['median']:9.2f} ms  x{row[key]['median']:.2f}"
+            print(f"  {row['way']:42} {times}  {row['gb_per_s']:.2f} GB/s")
+    if name:
+        RESULTS.mkdir(exist_ok=True)
+        machine = {"cores": os.cpu_count(), "python": platform.python_version(), "load": os.getloadavg()[0]}
+        content = {"machine": machine, **facts, "tables": tables}
+        (RESULTS / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n")
+        _picture(RESULTS / f"{name}.png", tables, reference)
+
+
+def _picture(path: Path, tables: Mapping[str, list[dict[str, Any]]], reference: str) -> None:
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    RESULTS.mkdir(exist_ok=True)
-    machine = {"cores": os.cpu_count(), "python": platform.python_version(), "load": os.getloadavg()[0]}
-    content = {"machine": machine, **facts, "tables": tables}
-    (RESULTS / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n")
     key = f"times_{reference}"
     figure, axes = plt.subplots(1, len(tables), figsize=(1 + 5 * len(tables), 4), squeeze=False, layout="constrained")
     for axis, (title, rows) in zip(axes[0], tables.items(), strict=True):
-        print(f"\n{title}")
-        for row in rows:
-            times = f"{row['ms']['median']:9.2f} ms  x{row[key]['median']:.2f}"
-            print(f"  {row['way']:42} {times}  {row['gb_per_s']:.2f} GB/s")
         medians = np.array([row[key]["median"] for row in rows])
         spread = np.abs(np.array([[row[key]["q25"], row[key]["q75"]] for row in rows]).T - medians)
         axis.barh([row["way"] for row in rows], medians, xerr=spread, color="#4c78a8")
         axis.axvline(1, color="black", linewidth=0.8)
         axis.invert_yaxis()
         axis.set(title=title, xlabel=f"time, {reference} = 1")
-    figure.savefig(RESULTS / f"{name}.png", dpi=110)
+    figure.savefig(path, dpi=110)
     plt.close(figure)

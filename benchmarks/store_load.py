@@ -89,7 +89,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--folder", type=Path, help="where the temporary data goes: the disk to measure")
-    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
     canvas, count = (256, 16) if arguments.quick else (1280, 48)
     torch.set_num_threads(1)  # the threads that count are the loaders'
@@ -116,7 +116,7 @@ def main() -> None:
                 title = f"to {output}, {threads} thread{'s' * (threads > 1)}"
                 tables[title] = summarise(seconds, "np.load", bytes_of)
         facts = {"canvas": canvas, "images": count, "taps": len(TAPS), "rounds": arguments.rounds, "depth": DEPTH}
-        report("store_load_quick" if arguments.quick else "store_load", tables, facts, "np.load")
+        report("" if arguments.quick else "store_load", tables, facts, "np.load")
 
 
 if __name__ == "__main__":

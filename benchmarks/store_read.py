@@ -143,7 +143,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--folder", type=Path, help="where the temporary data goes: the disk to measure")
-    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
     canvas, count = (256, 16) if arguments.quick else (1280, 48)
     with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
@@ -172,13 +172,12 @@ def main() -> None:
                 for work in ways.values():
                     work(images[:2])
                 dealt = {way: in_threads(work, threads) for way, work in ways.items()}
-                # Several rounds of the same few images say as much as one of all, and the noise shows.
-                rounds = max(3, arguments.rounds // 3) if cold else arguments.rounds
-                seconds = take_turns(dealt, images, rounds, lambda _, cold=cold: forget(everything) if cold else None)
+                before = (lambda way: forget(everything)) if cold else (lambda way: None)
+                seconds = take_turns(dealt, images, arguments.rounds, before, count // 4 if cold else None)
                 title = f"{'cold' if cold else 'warm'}, {threads} thread{'s' * (threads > 1)}"
                 tables[title] = summarise(seconds, "preadv", sizes)
         facts = {"canvas": canvas, "images": count, "taps": len(TAPS), "rounds": arguments.rounds}
-        report("store_read_quick" if arguments.quick else "store_read", tables, facts, "preadv")
+        report("" if arguments.quick else "store_read", tables, facts, "preadv")
 
 
 def _image_bytes(canvas: int, encoding: str) -> float:

@@ -5,7 +5,8 @@
 
 Real: the stages index, encode and extract run below a temporary folder, in float32, features kept as float16.
 Heavy-tailed: Student's t with three degrees of freedom. Spiked: normal, with four positions a hundred times as large,
-as diffusion transformers have. Sizes are those of real files at the canvas of 1280, errors as ``cache.state_error`` defines them.
+as diffusion transformers have. Sizes are those of real files at the canvas of 1280, errors those of
+``cache.state_error``.
 """
 
 import argparse

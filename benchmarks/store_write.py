@@ -134,7 +134,7 @@ def main() -> None:
         tables = {"writing, durable": summarise(seconds, "write + fsync", bytes_of)}
         facts = {"canvas": canvas, "images": count, "rounds": arguments.rounds, "files": files}
         print(files)
-        report("store_write_quick" if arguments.quick else "store_write", tables, facts, "write + fsync")
+        report("" if arguments.quick else "store_write", tables, facts, "write + fsync")
 
 
 if __name__ == "__main__":
