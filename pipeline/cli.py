@@ -1,8 +1,10 @@
 """The command line: one command a stage, each with --params, --set and --dry-run, and what looks at the results."""
 
+import os
 import signal
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -94,7 +96,18 @@ def _start(name: str, params_file: Path, overrides: list[str]) -> "tuple[Params,
     from pipeline.runtime import Shell
 
     params = load_params(params_file, overrides)
+    if name != "index":
+        params = _photographs_of_checkout(params)
     return params, Shell(params.runtime, Path("results") / name / "log.jsonl")
+
+
+def _photographs_of_checkout(params: "Params") -> "Params":
+    """A temporary experiment's folder holds no photographs: they lie where DVC was called, as the store does."""
+    root = Path(params.index.root)
+    checkout = os.environ.get("DVC_ROOT")
+    if not checkout or root.is_absolute() or root.exists():
+        return params
+    return replace(params, index=replace(params.index, root=str(Path(checkout) / root)))
 
 
 def _is_users(error: Exception) -> bool:
