@@ -46,14 +46,14 @@ def word_maps(reader: Reader, timestep: int, advance: Callable[[int], None]) -> 
 
 
 def score_words(maps: Mapping[str, Maps], held: HeldOut) -> dict[str, dict[str, float]]:
-    """Pointing and pixel AP per word with chance, over the scenes that show the word.
+    """Pointing and pixel AP per word of ``maps`` with chance, over the scenes that show the word.
 
     Pointing: share of scenes whose map has its highest cell on a cell that shows the word; chance is the share of such
     cells. AP: average precision of the bilinearly enlarged map as a score for the word's pixels; chance is their share.
     """
     scores: dict[str, dict[str, float]] = {}
-    for place, word in enumerate(WORDS):
-        rows = []
+    for word in maps:
+        place, rows = WORDS.index(word), []
         for index in np.flatnonzero(held.masks[:, place].sum((1, 2)) >= _LEAST_PIXELS):
             mask, grid = held.masks[index, place], maps[word][index]
             cells = mask.reshape(grid.shape[0], STRIDE, grid.shape[1], STRIDE).any((1, 3))

@@ -42,7 +42,7 @@ class World:
 
 def pixels(scene: DrawnScene) -> NDArray[np.uint8]:
     """(S, S, 3): the scene as it comes out of its JPEG file."""
-    return np.asarray(Image.open(io.BytesIO(scene.jpeg())))
+    return np.array(Image.open(io.BytesIO(scene.jpeg())))  # a copy: torch wants writable memory
 
 
 def to_tensor(images: Sequence[NDArray[np.uint8]]) -> Tensor:
