@@ -28,7 +28,7 @@ def load_image(path: Path | str) -> NDArray[np.uint8]:
 
 
 def load_scene(path: Path | str, digest: str) -> NDArray[np.uint8]:
-    """As :func:`load_image`, of the file whose SHA-256 is ``digest``. Raises ImageError when it holds something else."""
+    """As :func:`load_image`, of the file whose SHA-256 is ``digest``. Raises ImageError when it holds other bytes."""
     data = _read(path)
     if hashlib.sha256(data).hexdigest() != digest:
         raise ImageError(f"{path}: changed since it was indexed; run `diffps index` again")
@@ -62,7 +62,7 @@ def to_canvas_tensor(image: NDArray[np.uint8], canvas: Canvas, view: View = "ide
     import torch
     from torch.nn import functional as F
 
-    pixels = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None].float() / 127.5 - 1
+    pixels = torch.tensor(image).permute(2, 0, 1)[None].float() / 127.5 - 1
     size = (canvas.height, canvas.width)
     stretched = F.interpolate(pixels, size, mode="bilinear", align_corners=False, antialias=False)[0]
     return stretched.flip(2) if view == "hflip" else stretched

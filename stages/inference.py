@@ -13,12 +13,14 @@ import torch
 from numpy.typing import NDArray
 
 from diffps.datasets.tables import box_array, box_columns
+from diffps.errors import DatasetError
 from diffps.features import Feature, FeatureSource, Ref
 from diffps.geometry import Canvas
 from diffps.records import Detections, Scene
 from diffps.training import expand_once
 from stages.files import replace_file, replace_text
 from stages.job import Job, StoppedError
+from stages.sources import skipped_scenes
 
 if TYPE_CHECKING:
     from diffps.model import PersonSearcher
@@ -110,12 +112,23 @@ def search_gallery(
     test: "SearchSet",
     device: torch.device,
 ) -> dict[str, Found]:
-    """Run every head over every test scene; each batch is read and expanded once. Raises StoppedError."""
+    """Run every head over every test scene; each batch is read and expanded once.
+
+    Scenes that extraction skipped have no detections. Raises DatasetError for a query in one of them, StoppedError.
+    """
     names = list(dict.fromkeys(name for searcher in searchers.values() for name in searcher.taps.names))
     heads = {name: _Collector(searcher.to(device).eval(), test) for name, searcher in searchers.items()}
-    batches = [test.scenes[start : start + config.batch] for start in range(0, len(test.scenes), config.batch)]
+    skipped = skipped_scenes(source, job)
+    lost = [query.query_id for query in test.queries if query.scene_id in skipped]
+    if lost:
+        raise DatasetError(
+            f"evaluate: query {lost[0]} and {len(lost) - 1} more lie in images that could not be read; "
+            "restore those images and run `diffps extract`, or take the queries out of the dataset"
+        )
+    scenes = [scene for scene in test.scenes if scene.scene_id not in skipped]
+    batches = [scenes[start : start + config.batch] for start in range(0, len(scenes), config.batch)]
     refs = [[Ref(scene.scene_id) for scene in batch] for batch in batches]
-    with job.track("evaluate", len(test.scenes), "images") as tracker:
+    with job.track("evaluate", len(scenes), "images") as tracker:
         for batch, features in zip(batches, source.stream(refs, names), strict=True):
             expanded = {name: expand_once(features[name], None, device) for name in names}
             for head in heads.values():

@@ -17,13 +17,14 @@ from queue import Queue
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from diffps.records import Split, View
-from stages.job import Job, StoppedError, Tracker
+from stages.job import Job, RuntimeConfig, StoppedError, Tracker
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
     from cache import ArraySpec, FeatureStore, ShardSink, ShardTask
+    from cache.writer import StoreWriter
     from stages.params import Params
 
 log = logging.getLogger(__name__)
@@ -81,27 +82,51 @@ def write_groups(
 ) -> None:
     """Complete ``groups``, in this process or on ``runtime.scheduler``, and write their manifests.
 
-    The model is loaded only when something is missing. Raises StoppedError once the shard at hand is safe.
+    The model is loaded only when something is missing. Raises StoreFullError before anything is computed when what is
+    missing does not fit on the disk; StoppedError once the shard at hand is safe.
     """
 
     # Imported here: the cluster's tasks are made of this module's parts.
+    from cache.budget import require_space
     from stages.cluster import cluster, write_on_cluster
 
-    computer: Computer | None = None
     runtime = job.runtime
-    total = sum(len(group.images) for group in groups)
+    missing: list[tuple[ArraySpec, int]] = []
+    unfinished: list[Group] = []
+    for group in groups:
+        with _writer(store, group, runtime) as writer:
+            tasks = writer.pending()
+            missing += [(spec, len(task.rows)) for task in tasks for spec in task.specs]
+            if tasks:
+                unfinished.append(group)
+            else:
+                _write_manifests(writer, group)
+    if not unfinished:
+        job.say(f"{stage}: nothing is missing")
+        return
+    require_space(store.root, missing)
+    computer: Computer | None = None
+    total = sum(len(group.images) for group in unfinished)
     with cluster(runtime) as client, job.track(stage, total, "images") as tracker:
-        for group in groups:
-            with store.writer(group.specs, group.images, shard=runtime.shard, takeover=runtime.takeover) as writer:
-                tasks = list(writer.pending())
+        for group in unfinished:
+            with _writer(store, group, runtime) as writer:
+                tasks = writer.pending()
                 tracker.advance(len(group.images) - sum(len(task.rows) for task in tasks))
-                if tasks and client is not None:
+                if client is not None:
                     write_on_cluster(client, stage, params, job, group.place, tasks, tracker)
-                elif tasks:
+                else:
                     computer = computer or make_computer()
                     write_shards(writer.shard, group.place, tasks, computer, tracker, lambda: job.stopping)
-                for path, specs in group.manifests.items():
-                    writer.write_manifest(path, specs)
+                _write_manifests(writer, group)
+
+
+def _writer(store: "FeatureStore", group: Group, runtime: RuntimeConfig) -> "StoreWriter":
+    return store.writer(group.specs, group.images, shard=runtime.shard, takeover=runtime.takeover)
+
+
+def _write_manifests(writer: "StoreWriter", group: Group) -> None:
+    for path, specs in group.manifests.items():
+        writer.write_manifest(path, specs)
 
 
 def write_shards(

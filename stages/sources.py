@@ -18,7 +18,7 @@ from cache.encodings import Project
 from cache.errors import RecipeError
 from diffps.backbone.latents import NoiseKey
 from diffps.datasets.tables import read_scenes
-from diffps.features import Basis, Feature, FeatureShape, Ref
+from diffps.features import Basis, Feature, FeatureShape, FeatureSource, Ref
 from diffps.records import Split
 from stages.encode import LatentComputer
 from stages.extract import basis_sample, manifest_folder, stored_name, views_read
@@ -65,6 +65,7 @@ class CachedSource:
         self, params: "Params", job: Job, split: Split, names: Sequence[str], timestep: int | None = None
     ) -> None:
         store = FeatureStore(store_root(job))
+        self._split: Split = split
         step = params.train.timestep if timestep is None else timestep
         self._stored = {name: stored_name(name, params.extract.encoding) for name in names}
         views: dict[str, list[ArraySpec]] = {}
@@ -95,6 +96,12 @@ class CachedSource:
                 for name, array in zip(names, stored, strict=True)
             }
 
+    def skipped(self) -> frozenset[str]:
+        """Scenes of the split that could not be read when their shards were written (``runtime.skip_unreadable``)."""
+        stored = next(iter(self._stored.values()))
+        scenes = (scene.scene_id for scene in read_scenes(INDEX_FOLDER, self._split))
+        return frozenset(scene for scene in scenes if not self._reader.has((scene, "identity"), stored))
+
     def __enter__(self) -> Self:
         return self
 
@@ -102,6 +109,14 @@ class CachedSource:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         pass
+
+
+def skipped_scenes(source: FeatureSource, job: Job) -> frozenset[str]:
+    """Scenes to leave out, and says so. The live source finds an unreadable image only when its turn comes: none."""
+    skipped = source.skipped() if isinstance(source, CachedSource) else frozenset()
+    if skipped:
+        job.say(f"{len(skipped)} unreadable scenes are left out, as extraction skipped them: {sorted(skipped)[0]}, ...")
+    return skipped
 
 
 class LiveSource:

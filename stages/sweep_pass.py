@@ -17,7 +17,7 @@ from stages.heads import HeadRun, build_model, train_all
 from stages.index import INDEX_FOLDER
 from stages.job import Job, QuietJob, RuntimeConfig
 from stages.results import write_result
-from stages.sources import open_source
+from stages.sources import open_source, skipped_scenes
 from stages.training_set import training_set
 from stages.variants import Variant, pass_names
 
@@ -38,8 +38,8 @@ def train_pass(variants: Sequence[Variant], job: Job, progress: Callable[[], Non
         searchers[name] = runs[name].finish()
         progress()
 
-    data = training_set(first, INDEX_FOLDER)
     with open_source(first, job, split="train", section="train", names=names) as source:
+        data = training_set(first, INDEX_FOLDER, skipped_scenes(source, job))
         runs = {v.name: HeadRun(v.params, data, source.shapes, device, v.folder) for v in variants}
         for run in runs.values():
             job.say(run.resume())

@@ -55,12 +55,12 @@ def run(params: "Params", job: Job) -> None:
     from stages.devices import choose_device
     from stages.files import held
     from stages.heads import HeadRun, train_all
-    from stages.sources import open_source
+    from stages.sources import open_source, skipped_scenes
     from stages.training_set import training_set
 
     device = choose_device(job.runtime)
-    data = training_set(params, INDEX_FOLDER)
     with held(FOLDER / "checkpoint"), open_source(params, job, split="train", section="train") as source:
+        data = training_set(params, INDEX_FOLDER, skipped_scenes(source, job))
         head = HeadRun(params, data, source.shapes, device, FOLDER)
         job.say(head.resume())
         train_all({"head": head}, source, job, lambda _: head.finish())

@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -57,15 +57,19 @@ class TrainingSet:
         return found.hexdigest()[:10]
 
 
-def training_set(params: "Params", index_folder: Path) -> TrainingSet:
-    """The training split of the index as section ``train`` wants it. Raises DatasetError or ConfigError."""
+def training_set(params: "Params", index_folder: Path, skipped: Collection[str] = ()) -> TrainingSet:
+    """The training split of the index as section ``train`` wants it, without the scenes ``skipped``.
+
+    Raises DatasetError or ConfigError.
+    """
     from diffps.datasets.tables import read_annotations, read_scenes
 
     config = params.train
     canvas = Canvas(*params.encode.canvas)
-    scenes = {scene.scene_id: scene for scene in read_scenes(index_folder, "train")}
+    listed = read_scenes(index_folder, "train")
+    scenes = {scene.scene_id: scene for scene in listed if scene.scene_id not in skipped}
     if not scenes:
-        raise DatasetError(f"{index_folder / 'images.parquet'} lists no training scenes: nothing to train on")
+        raise DatasetError(f"{index_folder / 'images.parquet'} lists no readable training scenes: nothing to train on")
     annotations = read_annotations(index_folder)
     persons = {
         scene_id: Annotations(

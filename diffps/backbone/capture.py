@@ -31,8 +31,8 @@ class Request:
     """What to read in one forward.
 
     ``taps`` are ids of the UNet's table. Cross-attention maps are read for the token ``spans`` (word -> first, last + 1
-    of the prompt's tokens) and come out under :func:`~diffps.taps.map_name`; without spans the whole map comes out as ``<tap>``.
-    ``head`` is an attention head, their mean, or all of them.
+    of the prompt's tokens) and come out under :func:`~diffps.taps.map_name`; without spans the whole map under
+    the tap's id. ``head`` is an attention head, their mean, or all of them.
     """
 
     taps: tuple[str, ...]
