@@ -33,12 +33,13 @@ def build(cls: type[T], raw: Mapping[str, Any], where: str, prefix: str = "") ->
         cause = first.get("ctx", {}).get("error")
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         if first["type"] == "missing":
-            text = "is missing"
-        elif isinstance(cause, Exception):
-            text = str(cause)
+            text = f"{place} is missing"
         else:
-            text = f"{first['msg'][0].lower()}{first['msg'][1:]}, found {first['input']!r}"
-        raise ConfigError(f"{where}: {place}: {text}{more}".replace(": is missing", " is missing")) from error
+            said = cause if isinstance(cause, Exception) else f"{first['msg'][0].lower()}{first['msg'][1:]}"
+            found = "" if isinstance(cause, Exception) else f", found {first['input']!r}"
+            # What contradicts across sections has no place of its own and names the keys itself.
+            text = f"{place}: {said}{found}" if place else f"{said}{found}"
+        raise ConfigError(f"{where}: {text}{more}") from error
 
 
 def keys(cls: type, prefix: str = "") -> Iterator[str]:

@@ -6,6 +6,7 @@ import pytest
 from diffps.errors import ConfigError
 from pipeline.config import load_params
 from stages.params import Params, override
+from tests.tiny import write_params
 
 ROOT = Path(__file__).parents[2]
 PRESETS = sorted(path.name for path in (ROOT / "presets").glob("*.yaml"))
@@ -132,3 +133,9 @@ def test_an_override_is_checked_like_a_file() -> None:
     assert override(params, {}, "variant x") == params
     with pytest.raises(ConfigError, match="variant x: train.lrr is not a parameter; nearest: train.lr"):
         override(params, {"train.lrr": 1}, "variant x")
+
+
+def test_contradicting_sections_are_named_once(tmp_path: Path) -> None:
+    write_params(tmp_path, {"train": {"timestep": 7}})
+    with pytest.raises(ConfigError, match=r"^\S*params.yaml: train.timestep 7 is not in extract.timesteps \[0\]$"):
+        load_params(tmp_path / "params.yaml")
