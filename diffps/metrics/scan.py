@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from diffps.compiled import compiled, prange
 from diffps.metrics.matching import box_iou
-from diffps.metrics.similarity import dot
+from diffps.metrics.similarity import dot, rounding_bound
 
 SPARSE = 0.2  # share of all pairs below which single products win: 0.16 at 1024 dimensions, 0.27 at 64, measured
 BLOCK_BYTES = 1 << 27  # of one block of similarities
@@ -172,7 +172,9 @@ def scan(
 ) -> Counts:
     """Count every detection of every gallery against the targets.
 
-    Products are exact, so the matrix product over blocks and the single products of short galleries agree to the bit.
+    A single-precision matrix product says where a detection lies, unless that is within its rounding error of a target
+    or of the ranking's last: then the exact product decides. So the result is that of exact products throughout, which
+    short galleries take directly.
     """
     queries, detections = len(query_rows), len(rows)
     counts = Counts(
@@ -184,22 +186,23 @@ def scan(
     )
     few = not listing.everything and np.diff(starts)[listing.scenes].sum() < SPARSE * queries * detections
     if few and not len(overrides.values):
-        _count(query_rows, rows, np.empty((0, 0)), 0, detections, starts, listing, targets, counts)
+        nothing = np.empty((0, 0), np.float32)
+        _count(query_rows, rows, nothing, 0, detections, starts, listing, targets, overrides, counts)
         return counts
-    wide_queries = query_rows.astype(np.float64)
-    step = block or max(256, BLOCK_BYTES // (8 * max(1, queries)))
+    step = block or max(256, BLOCK_BYTES // (4 * max(1, queries)))
     for start in range(0, detections, step):
         stop = min(start + step, detections)
-        similarities = wide_queries @ rows[start:stop].astype(np.float64).T
-        _replace(similarities, start, overrides)
-        _count(query_rows, rows, similarities, start, stop, starts, listing, targets, counts)
+        similarities = query_rows @ rows[start:stop].T
+        _mark(similarities, start, overrides)
+        _count(query_rows, rows, similarities, start, stop, starts, listing, targets, overrides, counts)
     return counts
 
 
-def _replace(similarities: NDArray[np.float64], start: int, overrides: Overrides) -> None:
+def _mark(similarities: NDArray[np.float32], start: int, overrides: Overrides) -> None:
+    """NaN where a similarity is replaced, so that nobody takes the product for it."""
     queries = np.repeat(np.arange(len(overrides.starts) - 1), np.diff(overrides.starts))
     here = (overrides.detections >= start) & (overrides.detections < start + similarities.shape[1])
-    similarities[queries[here], overrides.detections[here] - start] = overrides.values[here]
+    similarities[queries[here], overrides.detections[here] - start] = np.nan
 
 
 def _locate(
@@ -236,30 +239,38 @@ def _most_similar(
         q = queries[row]
         for d in range(starts[scenes[row]], starts[scenes[row] + 1]):
             if box_iou(boxes[d], truths[row]) >= thresholds[row]:
-                value = dot(query_rows[q], rows[d])
-                for o in range(overrides.starts[q], overrides.starts[q + 1]):
-                    if overrides.detections[o] == d:
-                        value = overrides.values[o]
+                value = _similarity(q, d, query_rows, rows, overrides)
                 if value > values[row]:
                     detections[row], values[row] = d, value
     return detections, values
+
+
+@compiled()
+def _similarity(
+    q: int, d: int, query_rows: NDArray[np.float32], rows: NDArray[np.float32], overrides: Overrides
+) -> float:
+    for o in range(overrides.starts[q], overrides.starts[q + 1]):
+        if overrides.detections[o] == d:
+            return float(overrides.values[o])
+    return float(dot(query_rows[q], rows[d]))
 
 
 @compiled(parallel=True)
 def _count(
     query_rows: NDArray[np.float32],
     rows: NDArray[np.float32],
-    similarities: NDArray[np.float64],
+    similarities: NDArray[np.float32],
     start: int,
     stop: int,
     starts: NDArray[np.int64],
     listing: Listing,
     targets: Targets,
+    overrides: Overrides,
     counts: Counts,
 ) -> None:
     """Add detections ``start`` to ``stop``. ``similarities`` (Q, stop - start), or (0, 0): multiply here."""
     for q in prange(len(query_rows)):
-        _count_for_query(q, query_rows, rows, similarities, start, stop, starts, listing, targets, counts)
+        _count_for_query(q, query_rows, rows, similarities, start, stop, starts, listing, targets, overrides, counts)
 
 
 @compiled()
@@ -267,16 +278,21 @@ def _count_for_query(
     q: int,
     query_rows: NDArray[np.float32],
     rows: NDArray[np.float32],
-    similarities: NDArray[np.float64],
+    similarities: NDArray[np.float32],
     start: int,
     stop: int,
     starts: NDArray[np.int64],
     listing: Listing,
     targets: Targets,
+    overrides: Overrides,
     counts: Counts,
 ) -> None:
     given = len(similarities) > 0
+    error = rounding_bound(query_rows.shape[1])
     low, high = int(targets.starts[q]), int(targets.starts[q + 1])
+    values = targets.values[low:high]
+    lowest = values[-1] if low < high else np.inf
+    ranking = counts.similarity[q]
     first_scene = int(np.searchsorted(starts, start, side="right")) - 1
     if listing.everything:
         entry, end = first_scene, len(starts) - 1
@@ -294,14 +310,21 @@ def _count_for_query(
         if scene == listing.excluded[q]:
             continue
         for d in range(max(start, int(starts[scene])), min(stop, int(starts[scene + 1]))):
-            value = similarities[q, d - start] if given else dot(query_rows[q], rows[d])
-            if low < high:
-                if value >= targets.values[high - 1]:
-                    counts.above[_first_at_most(targets.values, low, high, value)] += weight
+            if given:
+                value = np.float64(similarities[q, d - start])
+                last = ranking[-1] if len(ranking) else np.inf
+                if value < min(lowest, last) - error:
+                    continue
+                if not (value < last - error and _is_clear(values, value, error)):
+                    value = _similarity(q, d, query_rows, rows, overrides)
+            else:
+                value = dot(query_rows[q], rows[d])
+            if value >= lowest:
+                counts.above[low + _first_at_most(values, value)] += weight
                 counts.before[q] += weight * _ranks_before(
                     value, position, d, targets.best_value[q], targets.best_position[q], targets.best_detection[q]
                 )
-            _insert(counts.similarity[q], counts.positions[q], counts.ranking[q], value, position, d)
+            _insert(ranking, counts.positions[q], counts.ranking[q], value, position, d)
 
 
 @compiled()
@@ -336,8 +359,9 @@ def _ranks_before(
 
 
 @compiled()
-def _first_at_most(values: NDArray[np.float64], low: int, high: int, value: float) -> int:
-    """First index in [low, high) of descending ``values`` that is at most ``value``; the last is known to be."""
+def _first_at_most(values: NDArray[np.float64], value: float) -> int:
+    """First index of descending ``values`` that is at most ``value``, or how many there are."""
+    low, high = 0, len(values)
     while low < high:
         middle = (low + high) // 2
         if values[middle] <= value:
@@ -345,3 +369,11 @@ def _first_at_most(values: NDArray[np.float64], low: int, high: int, value: floa
         else:
             low = middle + 1
     return low
+
+
+@compiled()
+def _is_clear(values: NDArray[np.float64], value: float, error: float) -> bool:
+    """Whether no one of the descending ``values`` lies within ``error`` of ``value``; never for NaN."""
+    at = _first_at_most(values, value)
+    below = at == len(values) or values[at] < value - error
+    return bool(below and (at == 0 or value + error < values[at - 1]) and value == value)

@@ -15,6 +15,7 @@ from sklearn.metrics import average_precision_score
 from diffps.errors import DatasetError
 from diffps.metrics.matching import Convention
 from diffps.metrics.search import Positives, SearchScores, score_search
+from diffps.metrics.similarity import GRID, exact_unit_rows
 from tests.metrics.worlds import iou
 
 Array = np.ndarray
@@ -301,3 +302,36 @@ def test_bad_input_is_named() -> None:
 def test_importing_the_metrics_does_not_import_torch() -> None:
     code = "import sys, diffps.metrics.search, diffps.metrics.detection; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("dimensions", [16, 256])
+@pytest.mark.parametrize("block", [None, 64])
+@pytest.mark.parametrize("top", [0, 3, 300])
+def test_similarities_closer_than_single_precision_tells_apart_are_ranked_exactly(
+    dimensions: int, block: int | None, top: int
+) -> None:
+    rng = np.random.default_rng(dimensions)
+    persons, each = 6, 50
+    queries = rng.standard_normal((persons, dimensions)).astype(np.float32)
+    embeddings = np.repeat(queries, each, axis=0) + 3e-4 * rng.standard_normal((persons * each, dimensions))
+    embeddings = embeddings[rng.permutation(len(embeddings))].astype(np.float32)
+    boxes = np.tile(np.array([[0, 0, 30, 60]], np.float32), (len(embeddings), 1))
+    scenes = np.arange(len(embeddings))
+    of_query = np.arange(persons).repeat(len(scenes))
+    right = rng.random(len(of_query)) < 0.1
+    positives = Positives(of_query[right], np.tile(scenes, persons)[right], np.tile(boxes, (persons, 1))[right])
+    world = World(queries, embeddings, boxes, scenes, positives, None, None)
+
+    scores = world.score("labels", top=top, block=block)
+
+    rows, query_rows = ((exact_unit_rows(x, "") * GRID).astype(object) for x in (embeddings, queries))
+    for q in range(persons):
+        exact = rows @ query_rows[q]  # Python's integers
+        single = exact_unit_rows(embeddings, "") @ exact_unit_rows(queries, "")[q]
+        expected = sorted(range(len(scenes)), key=lambda d: -exact[d])
+        assert expected != sorted(range(len(scenes)), key=lambda d: -single[d])
+        assert scores.ranking[q].tolist() == expected[:top]
+        labels = np.isin(expected, positives.scenes[positives.queries == q])
+        assert scores.first_rank[q] == labels.argmax()
+        precision = np.cumsum(labels) / np.arange(1, 1 + len(labels))
+        assert scores.average_precision[q] == pytest.approx(precision[labels].mean(), abs=1e-12)
