@@ -93,8 +93,7 @@ def _train_codec(config: Config, job: Job, world: "World", parts: "Parts", devic
     trainer = CodecTrainer(parts.vae, config, device)
     recipe = {name: value for name, value in _plain(config).items() if name in _VAE_FIELDS}
     state = _State(WORK / "vae.pt", recipe, {"vae": trainer.vae, "optimiser": trainer.optimiser}, job)
-    with job.track("pretrain: VAE", config.vae_steps, "steps") as tracker:
-        tracker.advance(state.step)
+    with job.track("pretrain: VAE", config.vae_steps - state.step, "steps") as tracker:
         for step in range(state.step, config.vae_steps):
             loss = trainer.step(step, images)
             tracker.advance()
@@ -149,8 +148,7 @@ def _train_denoiser(config: Config, job: Job, scenes: "TrainingScenes", parts: "
     settling = _State(WORK / "unet-settling.pt", recipe, modules, job)
     state = settling if settling.step else _State(WORK / "unet.pt", common, modules, job, last=turn)
     recent: list[tuple[float, float]] = []
-    with job.track("pretrain: UNet", config.steps, "steps") as tracker:
-        tracker.advance(state.step)
+    with job.track("pretrain: UNet", config.steps - state.step, "steps") as tracker:
         for step in range(state.step, config.steps):
             losses = trainer.step(step, scenes)
             recent.append((losses.denoising, losses.maps))
