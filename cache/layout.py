@@ -49,7 +49,7 @@ class GroupKey:
 class ArraySpec:
     """One array of the store: ``shape`` (H, W, C) of one image, ``recipe`` of everything that decides its values.
 
-    ``name`` is ``moments``, ``<tap>@<encoding>`` (see :func:`tap_name`) or ``<cross-map tap>.<word>``.
+    ``name`` is ``moments``, ``<tap>@<encoding>`` (see :func:`tap_name`) or ``<cross-map tap>.<word>[@head<n>]``.
     """
 
     group: GroupKey

@@ -29,8 +29,8 @@ def transcode(
     ``transcoded_from``, so that nothing takes it for the real one. ``project:k`` without a basis gets one fitted on a
     seeded sample. Raises EncodingError for maps and latents, which stay float32.
     """
-    tap, at, _ = source.name.rpartition("@")
-    if not at:
+    tap = source.name.removesuffix(f"@{source.encoding.name}")
+    if tap == source.name:
         raise EncodingError(f"{source.path}: maps and latents stay {source.encoding.name}; only taps are transcoded")
     if source.encoding.name == encoding.name:
         raise EncodingError(f"{source.path}: is {encoding.name} already")

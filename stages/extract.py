@@ -12,6 +12,7 @@ from diffps.taps import check_taps, map_name, standard_taps
 from stages.encode import Dtype, splits
 from stages.index import INDEX_FOLDER
 from stages.job import Job, RuntimeConfig
+from stages.recipes import stored_map
 from stages.shards import Group, Place, Row, Skipped, ahead, chunks, write_groups
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ class Config:
     """Section ``extract`` of params.yaml: one pass of the UNet, called ``name``, and what is kept of it.
 
     ``unet`` names other UNet weights than the checkpoint's (CleanDIFT). ``words`` are words or phrases of ``prompt``;
-    every cross-attention map in ``taps`` is kept for each, of ``head`` (an index, or the mean). ``latent`` takes the
+    every cross-attention map in ``taps`` is kept for each, of ``head`` (an index, or the mean; arrays of their own). ``latent`` takes the
     VAE posterior's mean or a sample; ``noise`` none feeds the clean latent. ``encoding`` is that of taps: float16,
     int8, bitround:n or project:k; maps are kept as they are.
     """
@@ -127,9 +128,9 @@ def basis_sample(scenes: "Sequence[Scene]", seed: int) -> "list[Scene]":
     return [scenes[row] for row in sorted(chosen.tolist())]
 
 
-def stored_name(name: str, encoding: str) -> str:
-    """Array of the store that holds what heads call ``name``."""
-    return f"{name}@{encoding}" if name in standard_taps() else name
+def stored_name(name: str, encoding: str, head: int | str = "mean") -> str:
+    """Array of the store that holds what heads call ``name``, under ``extract.encoding`` and ``extract.head``."""
+    return f"{name}@{encoding}" if name in standard_taps() else stored_map(name, head)
 
 
 def views_read(params: "Params", split: Split) -> tuple[View, ...]:

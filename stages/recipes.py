@@ -102,7 +102,13 @@ def map_spec(
         "head": head,
     }
     shape = (*_grid(recipe, tap), 1)
-    return ArraySpec(_group(recipe, split, view, timestep), map_name(tap.id, word), shape, Float32(), own)
+    name = stored_map(map_name(tap.id, word), head)
+    return ArraySpec(_group(recipe, split, view, timestep), name, shape, Float32(), own)
+
+
+def stored_map(name: str, head: int | str) -> str:
+    """Array name of the map that heads call ``name``: the mean under its own, an attention head's beside it."""
+    return name if head == "mean" else f"{name}@head{head}"
 
 
 def _group(recipe: "dict[str, JSON]", split: Split, view: View, timestep: int) -> "GroupKey":

@@ -41,13 +41,11 @@ def features_digest(params: "Params", splits: Sequence[Split]) -> str:
 
     Empty where there are no manifests (live features of a store that was never filled).
     """
-    from cache import parse_encoding, tap_name
-    from stages.extract import manifest_folder
+    from stages.extract import manifest_folder, stored_name
     from stages.job import QuietJob
     from stages.storage import store_root
 
     config, root = params.extract, store_root(QuietJob(params.runtime))
-    encoding = parse_encoding(config.encoding)
     found = hashlib.sha256()
     empty = found.hexdigest()
     for split in splits:
@@ -57,7 +55,7 @@ def features_digest(params: "Params", splits: Sequence[Split]) -> str:
         for view in views:
             folder = manifest_folder(root, split, view, config.name, params.train.timestep)
             for name in params.train.taps.names:
-                path = folder / f"{tap_name(name, encoding) if name in config.taps else name}.json"
+                path = folder / f"{stored_name(name, config.encoding, config.head)}.json"
                 if path.is_file():
                     found.update(path.read_bytes())
     return "" if found.hexdigest() == empty else found.hexdigest()[:10]

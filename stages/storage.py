@@ -11,6 +11,7 @@ from diffps.records import Split
 from diffps.taps import LATENT_STRIDE, TapSpec, map_name, standard_taps
 from stages.index import INDEX_FOLDER
 from stages.job import Job
+from stages.recipes import stored_map
 
 if TYPE_CHECKING:
     from cache import ArraySpec, FeatureStore
@@ -75,7 +76,8 @@ def budget(params: "Params") -> "Budget":
                         add(group, name, tap.stride, tap.channels, extract.encoding, images)
                         continue
                     for word in extract.words:
-                        add(group, map_name(tap.id, word), tap.stride, 1, "float32", images)
+                        name = stored_map(map_name(tap.id, word), extract.head)
+                        add(group, name, tap.stride, 1, "float32", images)
     return Budget(arrays=arrays, shard=params.runtime.shard)
 
 
