@@ -1,8 +1,8 @@
 """Every stage at PRW's real number of images: what an image costs that has nothing to do with its pixels.
 
 PRW's ground truth (two COCO files, train_pid.json and test_pid.json) is written in PRW's own layout, with a tiny blank
-JPEG for each of the 11,816 frames and the boxes scaled down alike; a checkpoint of sixteen channels extracts on a canvas
-of 64. Every command is a process of its own, timed with its peak memory.
+JPEG for each of the 11,816 frames and the boxes scaled down alike; a checkpoint of sixteen channels extracts on a
+canvas of 64. Every command is a process of its own, timed with its peak memory.
 """
 
 import argparse

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from typing import TYPE_CHECKING
+from weakref import WeakSet
 
 from diffps.errors import ConfigError
 from stages.job import Job, RuntimeConfig, StoppedError, Tracker
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
     from stages.params import Params
 
 TASKS_PER_WORKER = 2  # one to do, one waiting; few, so that a request to stop takes effect soon
+CONNECT_SECONDS = 10
+
+_prepared: "WeakSet[Client]" = WeakSet()  # whose workers have their model; registering again would load it again
 
 
 @contextmanager
@@ -36,7 +40,7 @@ def cluster(runtime: RuntimeConfig) -> "Iterator[Client | None]":
             yield client
         return
     try:
-        client = Client(runtime.scheduler, timeout="10s")
+        client = Client(runtime.scheduler, timeout=CONNECT_SECONDS)
     except (OSError, ValueError) as error:
         raise ConfigError(f"runtime.scheduler {runtime.scheduler!r}: no scheduler answers there ({error})") from error
     with client:
@@ -60,7 +64,9 @@ def write_on_cluster(
 
     from stages.worker import ModelPlugin, write_shard
 
-    client.register_plugin(ModelPlugin(stage, params, job.runtime))
+    if client not in _prepared:
+        client.register_plugin(ModelPlugin(stage, params, job.runtime))
+        _prepared.add(client)
     remaining = iter(tasks)
 
     def submit(count: int) -> "list[Future[tuple[int, int]]]":

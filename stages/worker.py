@@ -1,8 +1,10 @@
 """What runs in a worker process of a dask cluster."""
 
 import os
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from distributed import get_worker
@@ -28,9 +30,11 @@ class ModelPlugin(WorkerPlugin):
         # As many threads as this process would use: the number of threads shows in the last bits on a CPU.
         self._runtime = replace(runtime, threads=runtime.threads or torch.get_num_threads())
         self._computer: Computer | None = None
+        self.alone: AbstractContextManager[Any] = nullcontext()
 
     def setup(self, worker: Any) -> None:
         """Called by dask on every worker, also on one that takes a killed one's place."""
+        self.alone = Lock()  # the model runs one batch at a time, however many threads a worker has
         os.chdir(self._folder)
         self._runtime = replace(self._runtime, device=own_device(self._runtime.device, worker.name))
 
@@ -60,7 +64,8 @@ def write_shard(stage: str, place: Place, task: ShardTask) -> tuple[int, int]:
     plugin = get_worker().plugins[plugin_name(stage)]
     assert isinstance(plugin, ModelPlugin)
     count = _Count()
-    write_shards(plugin.store.shard_sink, place, [task], plugin.computer, count, lambda: False)
+    with plugin.alone:
+        write_shards(plugin.store.shard_sink, place, [task], plugin.computer, count, lambda: False)
     return count.done, count.nbytes
 
 

@@ -313,30 +313,3 @@ def test_dry_run_says_what_would_be_done(project: Project) -> None:
     job = QuietJob(params.runtime)
     assert "14 images, 22 with views" in encode.dry_run(params, job)
     assert "4 taps and maps at t = 0 under 'person' as int8" in extract.dry_run(params, job)
-
-
-@pytest.mark.slow
-def test_two_worker_processes_one_killed_give_the_same_bytes(fresh: Project, template: Path) -> None:
-    import os
-    import signal
-
-    from distributed import LocalCluster
-
-    killed: list[int] = []
-
-    class Killing(QuietJob):
-        @contextmanager
-        def track(self, label: str, total: int, unit: str) -> Iterator[Any]:
-            class Tracker:
-                def advance(self, done: int = 1, nbytes: int = 0) -> None:
-                    if done and nbytes and not killed:
-                        killed.append(cluster.workers[0].process.pid)
-                        os.kill(killed[0], signal.SIGKILL)
-
-            yield Tracker()
-
-    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
-        params = fresh.params(runtime={"scheduler": cluster.scheduler_address, "shard": 3})
-        extract.run(params, Killing(params.runtime))
-    assert killed
-    assert fresh.files() == Project.files(_at(template))
