@@ -24,7 +24,7 @@ from cache.fingerprint import explain_difference
 from cache.layout import ATTRIBUTE, SCALES, ZARR, ArraySpec, GroupKey, shard_file, shard_size
 from cache.receipts import Receipt, ReceiptBook
 from cache.rows import RowTable
-from cache.shards import ABSENT, CHECKSUM_BYTES, REPAIR, decompress, read_fully, read_index
+from cache.shards import ABSENT, CHECKSUM_BYTES, REPAIR, decompress, prefetch, read_cached, read_fully, read_index
 
 if TYPE_CHECKING:
     from cache.ring import Slot
@@ -286,12 +286,17 @@ class FeatureReader:
             if size != part.nbytes + CHECKSUM_BYTES * part.checked:
                 raise self._damaged(part, scene, place, f"chunk of {size} bytes, expected {part.nbytes}")
             buffer = self._scratch("piece", piece, np.uint8, (piece,)) if target is None else target
-            view, address, checksum = buffer.data, buffer.ctypes.data, 0
+            view, address, checksum, cached = buffer.data, buffer.ctypes.data, 0, True
             for start in range(0, part.nbytes, piece):
                 length = min(piece, part.nbytes - start)
                 at = 0 if target is None else start
-                if os.preadv(descriptor, [view[at : at + length]], offset + start) != length:
-                    read_fully(descriptor, view[at : at + length], offset + start, part.file(place.shard))
+                got = read_cached(descriptor, view[at : at + length], offset + start) if cached else 0
+                if got < length:
+                    if cached:
+                        cached = False
+                        prefetch(descriptor, offset + start + got, part.nbytes - start - got)
+                    rest = view[at + got : at + length]
+                    read_fully(descriptor, rest, offset + start + got, part.file(place.shard))
                 if self._verify:
                     checksum = extend(checksum, address + at, length)
                 if use is not None:

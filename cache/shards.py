@@ -14,6 +14,7 @@ from cache.receipts import PartReceipt
 
 ABSENT = 2**64 - 1
 CHECKSUM_BYTES = 4
+PREFETCH_BYTES = 1 << 20  # Linux ignores what a request asks for beyond the device's largest transfer or read-ahead
 REPAIR = "`diffps cache verify --repair` and `diffps extract` rewrite just that shard"
 
 
@@ -116,6 +117,22 @@ def read_fully(descriptor: int, view: memoryview, offset: int, path: Path) -> No
         if got <= 0:
             raise DamagedError(f"{path}: ends before byte {offset + len(view)}; {REPAIR}")
         view, offset = view[got:], offset + got
+
+
+def read_cached(descriptor: int, view: memoryview, offset: int) -> int:
+    """Bytes of ``view`` that were filled without waiting for the disk; 0 as well where the system cannot tell."""
+    try:
+        return os.preadv(descriptor, [view], offset, os.RWF_NOWAIT)
+    except (OSError, AttributeError):
+        return 0
+
+
+def prefetch(descriptor: int, offset: int, size: int) -> None:
+    """Have a range brought into the page cache while it is read: small reads alone leave the disk idle between them."""
+    if hasattr(os, "posix_fadvise"):  # not on macOS
+        for start in range(offset, offset + size, PREFETCH_BYTES):
+            length = min(PREFETCH_BYTES, offset + size - start)
+            os.posix_fadvise(descriptor, start, length, os.POSIX_FADV_WILLNEED)
 
 
 def compress(data: NDArray[Any], codec: dict[str, Any]) -> bytes:
