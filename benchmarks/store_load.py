@@ -69,6 +69,19 @@ def ring(root: Path, canvas: int, encoding: str, output: str, threads: int) -> W
     return work
 
 
+def fill(canvas: int, threads: int) -> Work:
+    """No loader: float32 buffers of ``DEPTH`` images are overwritten, by as many threads. What memory allows."""
+    sizes = [canvas // stride * (canvas // stride) * channels for stride, channels in TAPS.values()]
+    ring = [[np.zeros(size, np.float32) for size in sizes] for _ in range(DEPTH)]
+
+    def work(images: Sequence[int]) -> None:
+        with ThreadPoolExecutor(threads) as pool:
+            for i, _ in enumerate(images):
+                list(pool.map(lambda buffer: buffer.fill(1.0), ring[i % DEPTH]))
+
+    return work
+
+
 def _touch(tensors: Sequence[torch.Tensor]) -> None:
     for tensor in tensors:
         tensor.view(-1)[-1].item()
@@ -108,11 +121,14 @@ def main() -> None:
                     "ring, float16": ring(root / "store", canvas, "float16", output, threads),
                     "ring, int8": ring(root / "store", canvas, "int8", output, threads),
                 }
+                if output == "float32":
+                    ways["memory alone: fill the tensors"] = fill(canvas, threads)
                 warm_up(files_below(root))
                 for work in ways.values():
                     work(range(2))
                 seconds = take_turns(ways, range(count), arguments.rounds)
                 bytes_of = {way: sizes["int8" if "int8" in way else "float16"] for way in ways}
+                bytes_of["memory alone: fill the tensors"] = 2 * sizes["float16"]
                 title = f"to {output}, {threads} thread{'s' * (threads > 1)}"
                 tables[title] = summarise(seconds, "np.load", bytes_of)
         facts = {"canvas": canvas, "images": count, "taps": len(TAPS), "rounds": arguments.rounds, "depth": DEPTH}
