@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from diffps.errors import ImageError
 from diffps.geometry import Canvas
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 RESIZE_RULE = "stretch, bilinear, no antialias"
+# What Pillow raises on bytes it cannot make an image of.
+UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, struct.error, Image.DecompressionBombError)
 
 
 def load_image(path: Path | str) -> NDArray[np.uint8]:
@@ -24,12 +27,12 @@ def load_image(path: Path | str) -> NDArray[np.uint8]:
 
     Grey, palette, 16-bit, CMYK and alpha become 8-bit RGB. Raises ImageError for what cannot be decoded whole.
     """
-    return decode_image(_read(path), path)
+    return decode_image(read_image_file(path), path)
 
 
 def load_scene(path: Path | str, digest: str) -> NDArray[np.uint8]:
     """As :func:`load_image`, of the file whose SHA-256 is ``digest``. Raises ImageError when it holds other bytes."""
-    data = _read(path)
+    data = read_image_file(path)
     if hashlib.sha256(data).hexdigest() != digest:
         raise ImageError(f"{path}: changed since it was indexed; run `diffps index` again")
     return decode_image(data, path)
@@ -37,13 +40,11 @@ def load_scene(path: Path | str, digest: str) -> NDArray[np.uint8]:
 
 def decode_image(data: bytes, path: Path | str) -> NDArray[np.uint8]:
     """As :func:`load_image`, from the bytes of the file; ``path`` is what an error calls it."""
-    from PIL import Image, ImageOps
-
     try:
         with Image.open(io.BytesIO(data)) as file:
             return np.array(_to_rgb(ImageOps.exif_transpose(file)))
-    except (OSError, ValueError, SyntaxError, EOFError, struct.error, Image.DecompressionBombError) as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split()) if data else "the file is empty"
+    except UNREADABLE as error:
+        reason = why_unreadable(data, error)
         raise ImageError(f"{path}: not a readable image ({reason}); replace it or drop it") from error
 
 
@@ -68,16 +69,24 @@ def to_canvas_tensor(image: NDArray[np.uint8], canvas: Canvas, view: View = "ide
     return stretched.flip(2) if view == "hflip" else stretched
 
 
-def _read(path: Path | str) -> bytes:
+def why_unreadable(data: bytes, error: Exception) -> str:
+    """Why Pillow raised one of UNREADABLE on the bytes of a file, in a few words."""
+    if not data:
+        return "the file is empty"
+    if isinstance(error, UnidentifiedImageError):
+        return f"none of the formats Pillow reads; it begins with {data[:8]!r}"
+    return " ".join(f"{type(error).__name__}: {error}".split())
+
+
+def read_image_file(path: Path | str) -> bytes:
+    """The bytes of a file. Raises ImageError."""
     try:
         return Path(path).read_bytes()
     except OSError as error:
         raise ImageError(f"{path}: no readable file ({error.strerror})") from error
 
 
-def _to_rgb(image: "PILImage") -> "PILImage":
-    from PIL import Image
-
+def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I;16") or image.mode in ("I", "F"):
         # Pillow's own conversion clips at 255; these use more. Modes I and F do not say how much more.
         values = np.asarray(image, np.float64)
@@ -87,7 +96,3 @@ def _to_rgb(image: "PILImage") -> "PILImage":
         overlay = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", overlay.size, "white"), overlay).convert("RGB")
     return image.convert("RGB")
-
-
-if TYPE_CHECKING:
-    from PIL.Image import Image as PILImage

@@ -1,12 +1,13 @@
 """Read a dataset as it lies on disk and write it as Parquet: every later stage starts from these files."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from diffps.datasets.streets import StreetsConfig
-from diffps.errors import ConfigError
+from diffps.errors import ConfigError, ImageError
 from stages.job import Job, StoppedError
 
 if TYPE_CHECKING:
@@ -36,7 +37,8 @@ class Config:
 
 
 def run(params: "Params", job: Job) -> None:
-    """Write data/index/*.parquet and report.json. Raises DatasetError or ImageError."""
+    """Write data/index/*.parquet and report.json. Raises DatasetError, and ImageError for a file that is no image
+    unless ``runtime.skip_unreadable``: then its scene stays, with a size that holds its boxes."""
     from diffps.datasets.tables import write_index
 
     index = read_dataset(params.index, job)
@@ -66,7 +68,10 @@ def read_dataset(config: Config, job: Job) -> "SearchIndex":
                 if job.stopping:
                     raise StoppedError("index: stopped; nothing was written, the same command starts over")
 
-            return measure_images(paths, HASHING_THREADS, measured)
+            try:
+                return measure_images(paths, HASHING_THREADS, measured, keep_unreadable=job.runtime.skip_unreadable)
+            except ImageError as error:
+                raise ImageError(f"{error}; restore it, or set runtime.skip_unreadable=true to leave it out") from error
 
     root = Path(config.root)
     if config.dataset == "streets":
@@ -81,13 +86,30 @@ def read_dataset(config: Config, job: Job) -> "SearchIndex":
     published = {"prw": prw.PUBLISHED, "cuhk-sysu": cuhk_sysu.PUBLISHED}.get(config.dataset)
     default = cuhk_sysu.DEFAULT_MIN_BOX if config.dataset == "cuhk-sysu" else (0, 0)
     min_box = default if config.min_box is None else config.min_box
-    index = readers[config.dataset](root, measure=measure, min_box=min_box)
+    index = _sized(readers[config.dataset](root, measure=measure, min_box=min_box))
     report = {**index.report, "dataset": config.dataset} | ({"published": published} if published else {})
     return replace(index, report=report)
 
 
+def _sized(index: "SearchIndex") -> "SearchIndex":
+    """Scenes of unknown size get the smallest that holds their boxes, and stand in the report as unreadable."""
+    unknown = {scene.scene_id for scene in index.scenes if not any(scene.size)}
+    if not unknown:
+        return index
+    corners = {name: index.annotations[name].boxes[:, 2:].max(0, initial=1) for name in unknown}
+    scenes = tuple(
+        replace(scene, width=math.ceil(corners[scene.scene_id][0]), height=math.ceil(corners[scene.scene_id][1]))
+        if scene.scene_id in unknown
+        else scene
+        for scene in index.scenes
+    )
+    return replace(index, scenes=scenes, report={**index.report, "unreadable": sorted(unknown)})
+
+
 def describe(report: Mapping[str, Any]) -> list[str]:
     """The report as lines for people: a line for each split and for the rest, published counts beside what was read."""
+    from diffps.datasets.files import summarise
+
     published = report.get("published", {})
     lines = []
     for split in ("train", "test"):
@@ -102,6 +124,8 @@ def describe(report: Mapping[str, Any]) -> list[str]:
     rest += [f"gallery {name}: {count} queries" for name, count in report.get("galleries", {}).items()]
     rest += [f"gallery {name} is not there" for name in report.get("galleries_missing", ())]
     lines.append(f"index: {', '.join(rest)}")
+    if unreadable := report.get("unreadable"):
+        lines.append(f"index: {len(unreadable)} images cannot be read and will be skipped: {summarise(unreadable)}")
     for gallery, found in report.get("oddities", {}).items():
         lines += [
             f"index: gallery {gallery}: {name.replace('_', ' ')}: rows {', '.join(map(str, rows))}"

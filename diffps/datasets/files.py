@@ -12,12 +12,16 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
 from diffps.errors import DatasetError, ImageError
+from diffps.images import UNREADABLE, read_image_file, why_unreadable
 
 TRANSPOSING_ORIENTATIONS = (5, 6, 7, 8)  # EXIF orientations that swap width and height when displayed
 
 
 class ImageFacts(NamedTuple):
-    """What the index keeps of an image file: size as displayed, SHA-256 of the bytes in hex."""
+    """What the index keeps of an image file: size as displayed, SHA-256 of the bytes in hex.
+
+    A file whose header cannot be read has the size 0 x 0.
+    """
 
     width: int
     height: int
@@ -29,25 +33,41 @@ Measure = Callable[[Sequence[Path]], list[ImageFacts]]
 
 def measure_image(path: Path) -> ImageFacts:
     """Size (EXIF orientation applied) and digest of one file; its pixels are not decoded. Raises ImageError."""
+    data = read_image_file(path)
     try:
-        data = path.read_bytes()
         with Image.open(io.BytesIO(data)) as image:
             width, height = image.size
             if image.getexif().get(ExifTags.Base.Orientation) in TRANSPOSING_ORIENTATIONS:
                 width, height = height, width
-    except OSError as error:
-        raise ImageError(f"{path}: not a readable image ({error})") from error
+    except UNREADABLE as error:
+        raise ImageError(f"{path}: not a readable image ({why_unreadable(data, error)})") from error
     return ImageFacts(width, height, hashlib.sha256(data).hexdigest())
 
 
 def measure_images(
-    paths: Sequence[Path], threads: int = 1, progress: Callable[[int], None] = lambda nbytes: None
+    paths: Sequence[Path],
+    threads: int = 1,
+    progress: Callable[[int], None] = lambda nbytes: None,
+    *,
+    keep_unreadable: bool = False,
 ) -> list[ImageFacts]:
-    """:func:`measure_image` of every path, in order, on ``threads`` threads; ``progress(bytes)`` after each."""
+    """:func:`measure_image` of every path, in order, on ``threads`` threads; ``progress(bytes)`` after each.
+
+    ``keep_unreadable``: a file without a readable header gets the size 0 x 0 instead of raising.
+    """
+
+    def measure(path: Path) -> ImageFacts:
+        try:
+            return measure_image(path)
+        except ImageError:
+            if not keep_unreadable:
+                raise
+            return ImageFacts(0, 0, hashlib.sha256(read_image_file(path)).hexdigest())
+
     facts = []
     with ThreadPoolExecutor(threads) as pool:
         try:
-            for path, fact in zip(paths, pool.map(measure_image, paths), strict=True):
+            for path, fact in zip(paths, pool.map(measure, paths), strict=True):
                 facts.append(fact)
                 progress(path.stat().st_size)
         except BaseException:
@@ -92,8 +112,8 @@ def corner_boxes(boxes: NDArray[Any]) -> NDArray[np.float32]:
 
 
 def clip_boxes(boxes: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
-    """Boxes (n, 4) x1, y1, x2, y2 cut at the frame of ``size`` = (height, width)."""
-    height, width = size
+    """Boxes (n, 4) x1, y1, x2, y2 cut at the frame of ``size`` = (height, width); (0, 0) is an unknown size."""
+    height, width = size if any(size) else (np.inf, np.inf)
     return np.clip(boxes, 0, np.array([width, height, width, height], np.float32)).astype(np.float32)
 
 

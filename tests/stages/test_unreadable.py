@@ -1,0 +1,102 @@
+"""Broken image files on the whole way: index, encode, extract, train, evaluate."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from cache import FeatureStore
+from diffps.datasets.tables import read_annotations, read_queries, read_scenes
+from diffps.errors import DatasetError, ImageError
+from diffps.records import Scene
+from stages import encode, evaluate, extract, index, train
+from stages.job import QuietJob
+from stages.params import Params
+from tests.stages.drawn import Project
+
+SKIPPING = {
+    "encode": {"canvas": [64, 64], "views": ["identity"]},
+    "train": {"flip": "none"},
+    "evaluate": {"score_threshold": 0.0},
+    "runtime": {"skip_unreadable": True},
+}
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("template")
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        Project(folder, monkeypatch).index()
+    return folder
+
+
+@pytest.fixture
+def project(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
+    shutil.copytree(template, tmp_path / "project")
+    return Project(tmp_path / "project", monkeypatch)
+
+
+def scenes(split: str) -> list[Scene]:
+    return [scene for scene in read_scenes(index.INDEX_FOLDER) if scene.split == split]
+
+
+def empty(params: Params, scene: Scene) -> str:
+    (Path(params.index.root) / scene.path).write_bytes(b"")
+    return scene.scene_id
+
+
+def truncate(params: Params, scene: Scene) -> str:
+    path = Path(params.index.root) / scene.path
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    return scene.scene_id
+
+
+def test_broken_images_are_left_out_from_index_to_evaluate(project: Project) -> None:
+    params = project.params(**SKIPPING)
+    asked = {query.scene_id for query in read_queries(index.INDEX_FOLDER)}
+    gallery = [scene for scene in scenes("test") if scene.scene_id not in asked]
+    broken = {
+        "train": {empty(params, scenes("train")[0]), truncate(params, scenes("train")[1])},
+        "test": {empty(params, gallery[0]), truncate(params, gallery[1])},
+    }
+    before = read_annotations(index.INDEX_FOLDER)
+    for stage in (index, encode, extract, train, evaluate):
+        stage.run(params, QuietJob(params.runtime))
+    # A truncated file has its size in the header; an empty one gets a size that holds its boxes.
+    report = json.loads((index.INDEX_FOLDER / "report.json").read_text())
+    assert report["unreadable"] == sorted({scenes("train")[0].scene_id, gallery[0].scene_id})
+    after = read_annotations(index.INDEX_FOLDER)
+    assert all((after[name].boxes == before[name].boxes).all() for name in before)
+    for split, names in broken.items():
+        for group in FeatureStore(Path("data/features")).status():
+            if group.group.split == split:
+                assert {array.skipped for array in group.arrays} == {len(names)}
+    found = set(pq.read_table(evaluate.FOLDER / "detections.parquet")["scene_id"].to_pylist())
+    assert found
+    assert not found & broken["test"]
+    assert json.loads((evaluate.FOLDER / "metrics.json").read_text())["baseline"] is None
+
+
+def test_without_permission_to_skip_the_first_broken_image_stops_the_run(project: Project) -> None:
+    params = project.params()
+    name = empty(params, scenes("train")[0])
+    with pytest.raises(ImageError, match=rf"{name}: .*the file is empty.*skip_unreadable") as caught:
+        index.run(params, QuietJob(params.runtime))
+    assert "\n" not in str(caught.value)
+    shutil.copy(Path(params.index.root) / scenes("train")[2].path, Path(params.index.root) / scenes("train")[0].path)
+    name = truncate(params, scenes("test")[0])
+    index.run(params, QuietJob(params.runtime))
+    with pytest.raises(ImageError, match=rf"{name}: .*truncated.*skip_unreadable"):
+        encode.run(params, QuietJob(params.runtime))
+
+
+def test_a_query_in_a_broken_image_is_named(project: Project) -> None:
+    params = project.params(**SKIPPING)
+    query = read_queries(index.INDEX_FOLDER)[0]
+    empty(params, next(scene for scene in scenes("test") if scene.scene_id == query.scene_id))
+    for stage in (index, encode, extract, train):
+        stage.run(params, QuietJob(params.runtime))
+    with pytest.raises(DatasetError, match=f"query {query.query_id}.*could not be read"):
+        evaluate.run(params, QuietJob(params.runtime))
