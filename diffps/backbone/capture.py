@@ -300,13 +300,14 @@ def _refuse_hidden_projections(unet: DiffusersModel, specs: Sequence[TapSpec]) -
         if not inside:
             continue
         attention = unet.get_submodule(f"{path}.attn{part[0]}")
-        if getattr(attention, "fused_projections", False):
+        processor = type(getattr(attention, "processor", None)).__name__
+        # Not attention.fused_projections, which stays set when projections are unfused.
+        if processor.startswith("Fused"):
             raise CheckpointError(
                 f"tap {spec.id}: projections are fused, so q and k cannot be seen; call unet.unfuse_qkv_projections()"
             )
-        processor = getattr(attention, "processor", None)
-        if processor is not None and type(processor).__name__ not in _PLAIN_PROCESSORS:
+        if processor not in (*_PLAIN_PROCESSORS, "NoneType"):
             raise CheckpointError(
-                f"tap {spec.id}: attention processor {type(processor).__name__} may hide q and k; "
-                "call unet.set_default_attn_processor()"
+                f"tap {spec.id}: attention processor {processor} may hide q and k; "
+                "call unet.set_attn_processor(AttnProcessor2_0()) of diffusers.models.attention_processor"
             )

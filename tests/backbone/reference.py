@@ -10,6 +10,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from diffps.taps import TapSpec
+
+
+def as_reference(tap: TapSpec, value: Tensor) -> Tensor:
+    """A tap as the reader gives it, in the reference's order of axes."""
+    if tap.kind == "grid":
+        return value.movedim(3, 1)
+    return value if tap.kind == "text" else value.flatten(1, 2).movedim(2, 1)
+
 
 class Reference:
     def __init__(self, unet: Any) -> None:
