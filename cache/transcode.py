@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
-from cache.encodings import Basis, Encoding, Float16, Float32, Project, fit_basis
+from cache.encodings import Encoding, Float16, Float32
 from cache.errors import CacheError, EncodingError, SkippedImage
 from cache.layout import ArraySpec, tap_name
 from cache.reader import FeatureReader
@@ -16,7 +15,6 @@ from cache.receipts import ReceiptBook
 from cache.rows import RowTable
 from cache.store import FeatureStore
 
-BASIS_IMAGES, BASIS_POSITIONS = 64, 1024
 Format = Literal["npy", "safetensors"]
 
 
@@ -25,9 +23,10 @@ def transcode(
 ) -> ArraySpec:
     """Write ``source`` again under another encoding, beside it; what is there already stays. Returns the new spec.
 
-    From float16 or float32 the result counts as extracted in that encoding. From a coarser one its recipe says
-    ``transcoded_from``, so that nothing takes it for the real one. ``project:k`` without a basis gets one fitted on a
-    seeded sample. Raises EncodingError for maps and latents, which stay float32.
+    From float16 or float32 the result counts as extracted in that encoding: the same bytes for features that are
+    float16 themselves, within a step of the encoding for others; its receipts say ``transcoded_from``. From a coarser
+    encoding the recipe says it, so that nothing takes it for the real one. ``project:k`` needs its basis. Raises
+    EncodingError for maps and latents, which stay float32.
     """
     tap = source.name.removesuffix(f"@{source.encoding.name}")
     if tap == source.name:
@@ -36,8 +35,6 @@ def transcode(
         raise EncodingError(f"{source.path}: is {encoding.name} already")
     images = cached_images(store, source)
     reader = store.reader([source])
-    if isinstance(encoding, Project) and encoding.basis is None:
-        encoding = Project(encoding.k, _fit(reader, [scene for scene, _ in images], source, encoding.k))
     recipe = source.recipe
     if not isinstance(source.encoding, Float16 | Float32):
         recipe = {**recipe, "transcoded_from": source.encoding.recipe()}
@@ -91,16 +88,3 @@ def cached_images(store: FeatureStore, spec: ArraySpec) -> list[tuple[str, str]]
             current = zip(receipt.rows, receipt.digests, strict=True)
             rows |= {row for row, digest in current if digest == table.digests[row]}
     return [(names[row], table.digests[row]) for row in sorted(rows) if row in names]
-
-
-def _fit(reader: FeatureReader, scenes: Sequence[str], source: ArraySpec, k: int) -> Basis:
-    generator = np.random.default_rng(0)
-    samples: list[NDArray[np.float32]] = []
-    for i in sorted(generator.permutation(len(scenes))[:BASIS_IMAGES].tolist()):
-        if not reader.has(scenes[i], source.name):
-            continue
-        positions = reader.read_float(scenes[i], source.name).reshape(-1, source.shape[2])
-        samples.append(positions[generator.permutation(len(positions))[:BASIS_POSITIONS]])
-    if not samples:
-        raise CacheError(f"{source.path}: has no images to fit project:{k} on")
-    return fit_basis(np.concatenate(samples), k)

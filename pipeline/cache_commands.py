@@ -213,21 +213,23 @@ def stats(
 
 @app.command()
 def transcode(
-    array: ArrayArgument,
     encoding: Annotated[str, typer.Argument(metavar="ENCODING", help="float16, int8, bitround:n or project:k.")],
+    source: Annotated[
+        str,
+        typer.Option("--from", metavar="ENCODING", help="What it is made from; float16 is as good as extracting."),
+    ] = "float16",
     params: ParamsOption = PARAMS,
     overrides: SetOption = None,
 ) -> None:
-    """Write an array again under another encoding, without the backbone."""
-    from cache import parse_encoding
-    from cache.transcode import cached_images
-    from cache.transcode import transcode as write
+    """Write every tap the parameters keep again under another encoding, without the backbone.
 
-    _, job, store = _open(params, overrides)
-    source = store.array(array)
-    with job.track("transcode", len(cached_images(store, source)), "images") as tracker:
-        target = write(store, source, parse_encoding(encoding), tracker.advance)
-    typer.echo(target.path)
+    Heads find the result with --set extract.encoding=ENCODING. Made from float16 it counts as extracted: values may be
+    one step of the encoding off where the UNet computes in float32, and are the same where it computes in float16.
+    """
+    from stages import transcode as stage
+
+    settings, job, _ = _open(params, overrides)
+    stage.run(settings, job, encoding, source)
 
 
 def _open(params: Path, overrides: list[str] | None) -> "tuple[Params, Shell, FeatureStore]":

@@ -33,9 +33,9 @@ class Config:
     """Section ``extract`` of params.yaml: one pass of the UNet, called ``name``, and what is kept of it.
 
     ``unet`` names other UNet weights than the checkpoint's (CleanDIFT). ``words`` are words or phrases of ``prompt``;
-    every cross-attention map in ``taps`` is kept for each, of ``head`` (an index, or the mean; arrays of their own). ``latent`` takes the
-    VAE posterior's mean or a sample; ``noise`` none feeds the clean latent. ``encoding`` is that of taps: float16,
-    int8, bitround:n or project:k; maps are kept as they are.
+    every cross-attention map in ``taps`` is kept for each, of ``head`` (the mean, or an index: an array of its own).
+    ``latent`` takes the VAE posterior's mean or a sample; ``noise`` none feeds the clean latent. ``encoding`` is that
+    of taps: float16, int8, bitround:n or project:k; maps are kept as they are.
     """
 
     name: str = "base"
@@ -98,16 +98,7 @@ def run(params: "Params", job: Job) -> None:
     if setting.unfitted(*params.extract.timesteps):
         job.say(f"extract: fitting the bases of {params.extract.encoding} on {BASIS_IMAGES} training images")
         make_computer().fit([scene for scene in scenes if scene.split == "train"])
-    groups = []
-    for split in splits(scenes):
-        images = [(scene.scene_id, scene.digest) for scene in scenes if scene.split == split]
-        for view in params.encode.views_of(split):
-            for timestep in params.extract.timesteps:
-                specs = setting.specs(split, view, timestep)
-                folder = manifest_folder(store.root, split, view, params.extract.name, timestep)
-                manifests = {folder / f"{spec.name}.json": [spec] for spec in specs.values()}
-                groups.append(Group(Place(split, view, timestep), list(specs.values()), images, manifests))
-    write_groups("extract", store, groups, make_computer, params, job)
+    write_groups("extract", store, extraction_groups(setting, scenes), make_computer, params, job)
     write_inputs(params, store, setting, scenes)
 
 
@@ -118,6 +109,20 @@ def dry_run(params: "Params", job: Job) -> str:
         f"extract {config.name}: {len(config.taps)} taps and maps at t = {', '.join(map(str, config.timesteps))} under "
         f"{config.prompt!r} as {config.encoding}; `diffps cache plan` has the bytes and hours"
     )
+
+
+def extraction_groups(setting: "Pass", scenes: "Sequence[Scene]") -> list[Group]:
+    """What a pass writes over ``scenes``: a group for every split, view and timestep."""
+    params, groups = setting.params, []
+    for split in splits(scenes):
+        images = [(scene.scene_id, scene.digest) for scene in scenes if scene.split == split]
+        for view in params.encode.views_of(split):
+            for timestep in params.extract.timesteps:
+                specs = setting.specs(split, view, timestep)
+                folder = manifest_folder(setting.root, split, view, params.extract.name, timestep)
+                manifests = {folder / f"{spec.name}.json": [spec] for spec in specs.values()}
+                groups.append(Group(Place(split, view, timestep), list(specs.values()), images, manifests))
+    return groups
 
 
 def basis_sample(scenes: "Sequence[Scene]", seed: int) -> "list[Scene]":

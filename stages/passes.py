@@ -37,7 +37,7 @@ class Pass:
 
     def __init__(self, params: "Params", root: Path) -> None:
         encode, extract = params.encode, params.extract
-        self.params, self._root = params, root
+        self.params, self.root = params, root
         self.checkpoint = load_checkpoint(encode.checkpoint, encode.revision, extract.unet)
         check_taps(extract.taps, self.checkpoint.taps)
         encoder = PromptEncoder(self.checkpoint)
@@ -76,11 +76,9 @@ class Pass:
 
     def unfitted(self, *timesteps: int) -> list[int]:
         """Those of ``timesteps`` at which ``project:k`` still lacks the basis of a tap."""
-        extract = self.params.extract
-        if not isinstance(parse_encoding(extract.encoding), Project):
+        if not isinstance(parse_encoding(self.params.extract.encoding), Project):
             return []
-        grids = [tap for tap in extract.taps if self.checkpoint.taps[tap].kind == "grid"]
-        return [t for t in timesteps if not all(self._basis_file(tap, t).is_file() for tap in grids)]
+        return [timestep for timestep in timesteps if self.without_basis(timestep)]
 
     def fit(
         self,
@@ -90,29 +88,52 @@ class Pass:
         batch: int,
     ) -> None:
         """Fit the bases of ``project:k`` on ``images``: (key, moments) of training images, identity view."""
-        encoding = parse_encoding(self.params.extract.encoding)
-        assert isinstance(encoding, Project)
         for timestep in self.unfitted(*timesteps):
-            generator = np.random.default_rng(self.params.extract.seed)
-            samples: dict[str, list[NDArray[Any]]] = {}
+            fits = {tap: BasisFit(self.params.extract.seed) for tap in self.without_basis(timestep)}
             for chunk in chunks(images, batch):
                 for features in runner.features(chunk, timestep, batch):
-                    for name, value in features.items():
-                        if name in self.checkpoint.taps:
-                            rows = value.reshape(-1, value.shape[-1])
-                            chosen = generator.permutation(len(rows))[:BASIS_POSITIONS]
-                            samples.setdefault(name, []).append(rows[chosen])
-            for tap, parts in samples.items():
-                basis = fit_basis(np.concatenate(parts), encoding.k)
-                path = self._basis_file(tap, timestep)
-                path.parent.mkdir(parents=True, exist_ok=True)
-                partial = path.with_suffix(".partial.npz")
-                np.savez(partial, mean=basis.mean, vectors=basis.vectors)
-                partial.replace(path)
+                    for tap, fit in fits.items():
+                        fit.add(features[tap])
+            for tap, fit in fits.items():
+                self.keep_basis(tap, timestep, fit)
+
+    def without_basis(self, timestep: int) -> list[str]:
+        """Grid taps that ``project:k`` has no basis for; one that is there is never fitted again."""
+        grids = [tap for tap in self.params.extract.taps if self.checkpoint.taps[tap].kind == "grid"]
+        return [tap for tap in grids if not self._basis_file(tap, timestep).is_file()]
+
+    def keep_basis(self, tap: str, timestep: int, fit: "BasisFit") -> None:
+        """Make ``fit`` the basis of ``tap``, for every split and view."""
+        encoding = parse_encoding(self.params.extract.encoding)
+        assert isinstance(encoding, Project)
+        basis = fit.basis(encoding.k)
+        path = self._basis_file(tap, timestep)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(".partial.npz")
+        np.savez(partial, mean=basis.mean, vectors=basis.vectors)
+        partial.replace(path)
 
     def _basis_file(self, tap: str, timestep: int) -> Path:
         name = fingerprint(self.recipe("identity"))
-        return self._root / "bases" / name / f"t{timestep}" / f"{tap}@{self.params.extract.encoding}.npz"
+        return self.root / "bases" / name / f"t{timestep}" / f"{tap}@{self.params.extract.encoding}.npz"
+
+
+class BasisFit:
+    """Gathers a seeded sample of positions of one tap: of equal features the same ones, whatever else is asked for."""
+
+    def __init__(self, seed: int) -> None:
+        self._generator = np.random.default_rng(seed)
+        self._rows: list[NDArray[Any]] = []
+
+    def add(self, feature: NDArray[Any]) -> None:
+        """``feature`` (H, W, C) of the next image."""
+        rows = feature.reshape(-1, feature.shape[-1])
+        chosen = self._generator.permutation(len(rows))[:BASIS_POSITIONS]
+        self._rows.append(rows[chosen])
+
+    def basis(self, k: int) -> Basis:
+        """The first ``k`` principal channels. Raises EncodingError where there are not as many."""
+        return fit_basis(np.concatenate(self._rows), k)
 
 
 class PassRunner:

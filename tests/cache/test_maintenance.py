@@ -5,6 +5,7 @@ import pytest
 
 from cache import CacheError, FeatureStore, parse_encoding
 from cache.budget import Budget, PlannedArray, break_even, image_bytes, require_space
+from cache.encodings import Project, fit_basis
 from cache.errors import EncodingError, LockedError, NotCachedError, StoreFullError
 from cache.garbage import find_garbage, remove
 from cache.statistics import BINS, statistics
@@ -139,9 +140,13 @@ def test_transcoding_from_a_coarser_encoding_says_so_in_its_recipe(store: Featur
         store.reader([spec("float16")])
 
 
-def test_transcoding_to_principal_channels_fits_them(store: FeatureStore) -> None:
+def test_transcoding_to_principal_channels_needs_their_basis(store: FeatureStore) -> None:
     write(store, [spec("float16")], ROWS)
-    made = transcode(store, spec("float16"), parse_encoding(f"project:{spec().shape[2]}"))
+    with pytest.raises(EncodingError, match="no basis yet"):
+        transcode(store, spec("float16"), parse_encoding("project:4"))
+    rows = np.concatenate([expected(digest, spec("float16")).reshape(-1, spec().shape[2]) for _, digest in ROWS])
+    encoding = Project(spec().shape[2], fit_basis(rows, spec().shape[2]))
+    made = transcode(store, spec("float16"), encoding)
     reader = store.reader([spec("float16"), made.path])
     np.testing.assert_allclose(
         reader.read_float(SCENES[0], made.name), expected(ROWS[0][1], spec("float16")), atol=0.1

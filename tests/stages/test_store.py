@@ -1,21 +1,36 @@
 """The store as the commands use it: maps of several heads, encodings made from another, what explain and gc say."""
 
+import io
+import json
 import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from cache import FeatureStore
-from stages import extract
+from cache.errors import NotCachedError, RecipeError
+from pipeline.cli import app
+from stages import extract, transcode
 from stages.job import QuietJob
+from stages.params import Params
 from stages.passes import Pass
 from stages.recipes import stored_map
-from tests.stages.drawn import Project
+from stages.sources import open_source
+from tests.stages import drawn
+from tests.stages.drawn import KEPT, TAPS
 
 STORE = Path("data/features")
 MAP = "up-level1-repeat0-vit-block0-cross-map.person"
+
+
+class Project(drawn.Project):
+    """The drawn project on a smaller canvas."""
+
+    def params(self, **sections: dict[str, Any]) -> Params:
+        return super().params(**{"encode": {"canvas": [64, 64]}, **sections})
 
 
 @pytest.fixture(scope="module")
@@ -85,3 +100,113 @@ def test_the_mean_lies_where_it_always_did(project: Project) -> None:
     assert spec.name == MAP
     assert spec.full_recipe["recipe"]["head"] == "mean"  # type: ignore[call-overload, index]
     extract.run(params, QuietJob(params.runtime))
+
+
+def command(*arguments: str) -> str:
+    """Output of a command of the command line, which must end well."""
+    done = CliRunner().invoke(app, list(arguments), catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
+@pytest.mark.parametrize("encoding", ["int8", "project:16"])
+def test_a_transcoded_store_is_trained_on_like_an_extracted_one(
+    project: Project, no_model: None, encoding: str
+) -> None:
+    project.params()
+    ours = ["--set", f"extract.encoding={encoding}"]
+    command("cache", "transcode", encoding)
+    command("train", *ours)
+    command("evaluate", *ours)
+    assert json.loads(Path("results/evaluate/metrics.json").read_text())
+    # What extraction would write: it finds nothing missing, changes no manifest and adds what DVC follows.
+    before = project.files(), project.files("data/features/manifests")
+    command("extract", *ours)
+    assert "nothing is missing" in command("extract", *ours)
+    assert (project.files(), project.files("data/features/manifests")) == before
+    read = json.loads(Path("data/features/inputs/train.json").read_text())["arrays"]
+    assert {entry["encoding"] for entry in read} == {encoding, "float32"}
+    command("train", *ours)
+    assert "nothing to delete" in command("cache", "gc", "--params", "params.yaml", "--params", keep(encoding))
+
+
+def keep(encoding: str) -> str:
+    """A params file that asks for another encoding than params.yaml."""
+    text = Path("params.yaml").read_text()
+    assert text.count("encoding: int8") == 1
+    other = "float16" if encoding == "int8" else encoding
+    Path("other.yaml").write_text(text.replace("encoding: int8", f"encoding: {other}"))
+    if other != "float16":
+        Path("params.yaml").write_text(text.replace("encoding: int8", "encoding: float16"))
+    return "other.yaml"
+
+
+def test_transcoded_values_are_at_most_a_step_from_extracted_ones(
+    template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = []
+    for name in ("made", "direct"):
+        shutil.copytree(template, tmp_path / name)
+        project = Project(tmp_path / name, monkeypatch)
+        params = project.params()
+        if name == "made":
+            transcode.run(params, QuietJob(params.runtime), "int8")
+        else:
+            extract.run(params, QuietJob(params.runtime))
+        specs = Pass(params, STORE).specs("test", "identity", 0)
+        store = FeatureStore(STORE)
+        assert [store.array(spec.path) for spec in specs.values()] == list(specs.values())  # the same ids
+        reader = store.reader(list(specs.values()))
+        scene = next(iter(store.rows("test").scenes))
+        found.append({name: reader.read(scene, spec.name) for name, spec in specs.items() if "@" in spec.name})
+    made, direct = found
+    assert len(made) == 3
+    for tap in made:
+        steps = np.abs(made[tap].values.astype(int) - direct[tap].values)
+        assert steps.max() <= 1
+        assert steps.mean() < 0.05
+        np.testing.assert_allclose(made[tap].scales, direct[tap].scales, rtol=2e-3)
+
+
+def test_transcoding_needs_the_whole_source(project: Project) -> None:
+    params = project.params()
+    job = QuietJob(params.runtime)
+    with pytest.raises(NotCachedError, match=r"int8: not in the store.*extract\.encoding=int8"):
+        transcode.run(params, job, "project:16", source="int8")
+    receipt = next((STORE / "receipts/train/identity").glob("*/t0/1.*.json"))
+    receipt.unlink()
+    with pytest.raises(NotCachedError, match=r"float16: lacks image .*extract\.encoding=float16"):
+        transcode.run(params, job, "int8")
+
+
+def test_a_copy_of_a_coarse_encoding_is_read_but_not_taken_for_the_real_one(project: Project, no_model: None) -> None:
+    params = project.params()
+    job = QuietJob(params.runtime)
+    transcode.run(params, job, "int8")
+    transcode.run(params, job, "bitround:5", source="int8")
+    again = project.params(extract={"encoding": "bitround:5"})
+    with open_source(again, job, split="train", section="train") as source:
+        assert source.shapes
+    with pytest.raises(RecipeError, match="transcoded_from"):
+        extract.run(again, job)
+
+
+@pytest.mark.slow
+def test_a_basis_stays_whatever_taps_and_images_come(project: Project) -> None:
+    few = {"encoding": "project:4", "taps": KEPT[:2]}
+    small = {**TAPS, "level2": TAPS["level1"], "level3": TAPS["level1"]}
+    project.extract(extract=few, train={"taps": small})
+    bases = project.files("data/features/bases")
+    project.extract(extract={**few, "taps": KEPT})
+    found = project.files("data/features/bases")
+    assert {name: found[name] for name in bases} == bases
+    # The same basis as when all taps are asked for at once: neighbours do not count.
+    shutil.rmtree(STORE / "bases")
+    shutil.rmtree(STORE)
+    project.encode()
+    project.extract(extract={**few, "taps": KEPT})
+    assert project.files("data/features/bases").keys() == found.keys()
+    assert all(
+        np.array_equal(np.load(io.BytesIO(data))["vectors"], np.load(io.BytesIO(found[name]))["vectors"])
+        for name, data in project.files("data/features/bases").items()
+    )
