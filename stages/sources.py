@@ -18,14 +18,16 @@ from cache.encodings import Project
 from cache.errors import RecipeError
 from diffps.backbone.latents import NoiseKey
 from diffps.datasets.tables import read_scenes
+from diffps.errors import ImageError
 from diffps.features import Basis, Feature, FeatureShape, FeatureSource, Ref
-from diffps.records import Split
+from diffps.images import load_scene
+from diffps.records import Scene, Split
 from stages.encode import LatentComputer
 from stages.extract import basis_sample, manifest_folder, stored_name, views_read
 from stages.index import INDEX_FOLDER
 from stages.job import Job
 from stages.passes import Pass, PassRunner, unet_batch
-from stages.shards import Skipped
+from stages.shards import Skipped, ahead
 from stages.storage import store_root
 
 if TYPE_CHECKING:
@@ -112,10 +114,10 @@ class CachedSource:
 
 
 def skipped_scenes(source: FeatureSource, job: Job) -> frozenset[str]:
-    """Scenes to leave out, and says so. The live source finds an unreadable image only when its turn comes: none."""
-    skipped = source.skipped() if isinstance(source, CachedSource) else frozenset()
+    """Scenes to leave out, and says so. With live features every file is decoded once to find them."""
+    skipped = source.skipped() if isinstance(source, CachedSource | LiveSource) else frozenset()
     if skipped:
-        job.say(f"{len(skipped)} unreadable scenes are left out, as extraction skipped them: {sorted(skipped)[0]}, ...")
+        job.say(f"{len(skipped)} unreadable scenes are left out, as extraction skips them: {sorted(skipped)[0]}, ...")
     return skipped
 
 
@@ -129,6 +131,8 @@ class LiveSource:
         self, params: "Params", job: Job, split: Split, names: Sequence[str], timestep: int | None = None
     ) -> None:
         self._timestep = params.train.timestep if timestep is None else timestep
+        self._split: Split = split
+        self._root, self._skip_unreadable = Path(params.index.root), job.runtime.skip_unreadable
         self._latents = LatentComputer(params, job.runtime)
         device = self._latents.device
         setting = Pass(params, store_root(job))
@@ -137,7 +141,8 @@ class LiveSource:
         if setting.unfitted(self._timestep):
             sample = basis_sample(read_scenes(INDEX_FOLDER, "train"), params.extract.seed)
             images = self._moments([Ref(scene.scene_id) for scene in sample])
-            setting.fit(self._runner, images, [self._timestep], self._batch)
+            usable = [image for image in images if not isinstance(image, Skipped)]
+            setting.fit(self._runner, usable, [self._timestep], self._batch)
         specs = setting.specs(split, "identity", self._timestep)
         self._specs = {name: specs[name] for name in names}
         self._bases = {name: _basis(spec) for name, spec in self._specs.items()}
@@ -147,7 +152,10 @@ class LiveSource:
         return {name: FeatureShape(*spec.shape) for name, spec in self._specs.items()}
 
     def stream(self, batches: Iterable[Sequence[Ref]], names: Sequence[str]) -> Iterator[Mapping[str, Feature]]:
-        """See FeatureSource. Works ahead so that the UNet's batches are full. Raises ImageError."""
+        """See FeatureSource. Works ahead so that the UNet's batches are full.
+
+        Raises ImageError for an image that cannot be read, SkippedImage where ``runtime.skip_unreadable`` is on.
+        """
         asked: deque[Sequence[Ref]] = deque()
         todo: list[Ref] = []
         done: deque[dict[str, Encoded]] = deque()
@@ -167,6 +175,14 @@ class LiveSource:
         done.extend(self._compute(todo, names))
         yield from ready()
 
+    def skipped(self) -> frozenset[str]:
+        """Scenes of the split whose files cannot be read now; none looked for without ``runtime.skip_unreadable``."""
+        if not self._skip_unreadable:
+            return frozenset()
+        scenes = read_scenes(INDEX_FOLDER, self._split)
+        readable = ahead(self._readable, scenes, threads=2, depth=2 * self._batch)
+        return frozenset(scene.scene_id for scene, whole in zip(scenes, readable, strict=True) if not whole)
+
     def __enter__(self) -> Self:
         return self
 
@@ -175,17 +191,25 @@ class LiveSource:
     ) -> None:
         self._runner.close()
 
+    def _readable(self, scene: Scene) -> bool:
+        try:
+            load_scene(self._root / scene.path, scene.digest)
+        except ImageError:
+            return False
+        return True
+
     def _compute(self, refs: Sequence[Ref], names: Sequence[str]) -> Iterator[dict[str, Encoded]]:
-        for features in self._runner.features(self._moments(refs), self._timestep, self._batch):
+        images = []
+        for ref, image in zip(refs, self._moments(refs), strict=True):
+            if isinstance(image, Skipped):
+                raise SkippedImage(f"scene {ref.scene_id!r}: {image.reason}")
+            images.append(image)
+        for features in self._runner.features(images, self._timestep, self._batch):
             yield {name: self._specs[name].encoding.encode(features[name][None]) for name in names}
 
-    def _moments(self, refs: Sequence[Ref]) -> list[tuple[NoiseKey, NDArray[Any]]]:
-        found = []
+    def _moments(self, refs: Sequence[Ref]) -> Iterator[tuple[NoiseKey, NDArray[Any]] | Skipped]:
         for ref, moments in zip(refs, self._latents.moments(refs), strict=True):
-            if isinstance(moments, Skipped):
-                raise SkippedImage(f"scene {ref.scene_id!r}: {moments.reason}")
-            found.append((self._latents.key(ref), moments))
-        return found
+            yield moments if isinstance(moments, Skipped) else (self._latents.key(ref), moments)
 
     def _join(self, name: str, rows: Sequence[Mapping[str, Encoded]]) -> Feature:
         values = np.concatenate([row[name].values for row in rows])
