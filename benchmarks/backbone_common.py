@@ -73,11 +73,12 @@ def make_unet(size: Size, device: str = "cpu", dtype: torch.dtype = torch.float3
 
 
 def make_vae(size: Size, device: str = "cpu", dtype: torch.dtype = torch.float32) -> Any:
-    from diffusers import AutoencoderKL
+    import diffusers
 
+    diffusers.logging.set_verbosity_error()
     torch.manual_seed(0)
     with torch.device(device):
-        vae = AutoencoderKL(
+        vae = diffusers.AutoencoderKL(
             down_block_types=("DownEncoderBlock2D",) * 4,
             up_block_types=("UpDecoderBlock2D",) * 4,
             block_out_channels=size.vae,

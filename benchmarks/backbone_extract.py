@@ -3,10 +3,10 @@
     python benchmarks/backbone_extract.py           # 0.4 of SD 2.1's width at canvas 384, 24 images, a few minutes
     python benchmarks/backbone_extract.py --quick   # tiny, seconds, writes nothing
 
-Every round extracts into a fresh store that holds the moments only, and runs the bare truncated forward of the same UNet
-on as many latents in the same batches; the two take turns in an order drawn anew. The clock of `extract` starts when its
-first batch reaches the UNet and stops when it returns, all manifests written; what comes before, loading the checkpoint
-and encoding the prompt, happens once per run whatever the number of images and is told apart.
+Every round extracts into a fresh store that holds the moments only, and runs the bare truncated forward of the same
+UNet on as many latents in the same batches; the two take turns in an order drawn anew. The clock of `extract` starts
+when its first batch reaches the UNet and stops when it returns, all manifests written; what comes before, loading the
+checkpoint and encoding the prompt, happens once per run whatever the number of images and is told apart.
 """
 
 import argparse
