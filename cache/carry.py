@@ -33,7 +33,7 @@ def carried_images(
 
     What turns out damaged is left out with a warning: it counts as missing from then on.
     """
-    receipt = ReceiptBook.of(root, spec.group).find(shard, spec.name)
+    receipt = ReceiptBook.of(root, spec.group, shard).find(shard, spec.name)
     if receipt is None or receipt.arrays[spec.name][0] != spec.id or set(receipt.rows) <= set(asked):
         return
     current = RowTable.of(root, spec.group.split).digests

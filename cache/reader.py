@@ -131,11 +131,13 @@ class FeatureReader:
         for view, specs in views.items():
             for spec in specs:
                 group = spec.group
-                book = books.setdefault(group, ReceiptBook.of(root, group))
-                table = tables.setdefault(group.split, RowTable.of(root, group.split))
+                if group not in books:
+                    books[group] = ReceiptBook.of(root, group)
+                if group.split not in tables:
+                    tables[group.split] = RowTable.of(root, group.split)
                 if (view, spec.name) in self._arrays:
                     raise CacheError(f"reader: two arrays are called {spec.name!r} in view {view!r}")
-                self._arrays[view, spec.name] = _Array(root, spec, book, table)
+                self._arrays[view, spec.name] = _Array(root, spec, books[group], tables[group.split])
         self._default = next(iter(views), "")
 
     def spec(self, name: str, view: str | None = None) -> ArraySpec:

@@ -43,17 +43,17 @@ class Receipt:
 class ReceiptBook:
     """Receipts of one group, as they lie on disk now; the newest of a shard and array counts."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, shard: int | None = None) -> None:
         self.folder = folder
         self._by_shard: dict[int, list[Receipt]] = {}
-        for path in sorted(folder.glob("*.json"), key=_number):
+        for path in sorted(folder.glob("*.json" if shard is None else f"{shard}.*.json"), key=_number):
             receipt = _parse(path)
             self._by_shard.setdefault(receipt.shard, []).append(receipt)
 
     @classmethod
-    def of(cls, root: Path, group: GroupKey) -> "ReceiptBook":
-        """The receipts of ``group`` in the store at ``root``."""
-        return cls(root / "receipts" / group.path)
+    def of(cls, root: Path, group: GroupKey, shard: int | None = None) -> "ReceiptBook":
+        """The receipts of ``group`` in the store at ``root``; with ``shard`` those of one shard alone."""
+        return cls(root / "receipts" / group.path, shard)
 
     @property
     def shards(self) -> list[int]:

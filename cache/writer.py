@@ -136,7 +136,7 @@ class ShardSink:
         for (name, suffix), file in self._files.items():
             parts.setdefault(name, {})[suffix] = file.finish()
         self._before_publishing()
-        book = ReceiptBook.of(self._root, task.specs[0].group)
+        book = ReceiptBook.of(self._root, task.specs[0].group, task.shard)
         book.withdraw(task.shard, parts)
         for file in self._files.values():
             file.publish()
