@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import Float, Float32
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -64,8 +65,8 @@ class PersonSearcher(nn.Module):
         self.reid_head = reid_head
         self.oim = oim
 
-    def forward(self, features: Mapping[str, Feature], targets: Sequence[Target]) -> dict[str, Tensor]:
-        """The five losses of a batch, unweighted float32 scalars: rpn_cls, rpn_reg, prop_cls, prop_reg, reid."""
+    def forward(self, features: Mapping[str, Feature], targets: Sequence[Target]) -> dict[str, Float32[Tensor, ""]]:
+        """The five losses of a batch, unweighted: rpn_cls, rpn_reg, prop_cls, prop_reg, reid."""
         refined = self.msfrn(features)
         detection = self.detection_map(features, refined)
         proposals, rpn_losses = self.proposals(detection, targets)
@@ -80,13 +81,15 @@ class PersonSearcher(nn.Module):
         """Let the last forward's persons into the OIM table and queue; call after its backward."""
         self.oim.update()
 
-    def detection_map(self, features: Mapping[str, Feature], refined: Tensor) -> Tensor:
-        """F_det (B, C, h, w): what region proposals and boxes are read from."""
+    def detection_map(
+        self, features: Mapping[str, Feature], refined: Float[Tensor, "B C h w"]
+    ) -> Float[Tensor, "B C H W"]:
+        """F_det: what region proposals and boxes are read from."""
         x = refined if self.aggregation is None else self.aggregation(features[self.taps.detection])
         return x if self.dgrpn is None else self.dgrpn(x, self.guidance(features))
 
-    def guidance(self, features: Mapping[str, Feature]) -> Tensor:
-        """The raw cross-attention map of the word, (B, h, w)."""
+    def guidance(self, features: Mapping[str, Feature]) -> Float[Tensor, "B h w"]:
+        """The raw cross-attention map of the word."""
         return features[self.taps.guidance].dense()[:, 0]
 
     @torch.no_grad()
@@ -107,12 +110,16 @@ class PersonSearcher(nn.Module):
         ]
 
     @torch.no_grad()
-    def embed(self, features: Mapping[str, Feature], boxes: Sequence[Tensor]) -> list[Tensor]:
-        """Embeddings (n, D) float32 of each image's given boxes (n, 4): queries, or ground truth as detections."""
+    def embed(
+        self, features: Mapping[str, Feature], boxes: Sequence[Float[Tensor, "_ 4"]]
+    ) -> list[Float32[Tensor, "_ D"]]:
+        """Embeddings of each image's given boxes: queries, or ground truth as detections."""
         assert not self.training, "embed() needs eval()"
         return self._embed(self.msfrn(features), boxes)
 
-    def _embed(self, refined: Tensor, boxes: Sequence[Tensor]) -> list[Tensor]:
+    def _embed(
+        self, refined: Float[Tensor, "B C h w"], boxes: Sequence[Float[Tensor, "_ 4"]]
+    ) -> list[Float32[Tensor, "_ D"]]:
         counts = [len(image_boxes) for image_boxes in boxes]
         if sum(counts) == 0:
             return [torch.zeros(0, self.config.embedding.size, device=refined.device) for _ in boxes]
@@ -191,12 +198,12 @@ def build_searcher(
     taps: TapsConfig,
     shapes: Mapping[str, FeatureShape],
     canvas: Canvas,
-    words: Tensor | None,
+    words: Float[Tensor, "words text_width"] | None,
     identities: int,
 ) -> PersonSearcher:
     """A searcher with torchvision's default random weights; :func:`apply_init` gives it the method's.
 
-    ``shapes`` gives grid and channels of every tap read; ``words`` (W, T) are the text embeddings SFAN compares with,
+    ``shapes`` gives grid and channels of every tap read; ``words`` are the text embeddings SFAN compares with,
     None where it is off; ``identities`` is the number of labelled training identities. Raises ConfigError where they
     do not fit.
     """

@@ -23,7 +23,8 @@ _PREFIXES: dict[Head, dict[str, str]] = {
 
 
 class BackboneHead(nn.Sequential):
-    """(R, in, H, W) -> (R, out, ceil(H / 2), ceil(W / 2)), under torchvision's parameter names."""
+    """(R, in, H, W) -> (R, out, H / 2, W / 2), odd sides rounded up by ResNet and down by ConvNeXt, under torchvision's
+    parameter names."""
 
 
 def build_head(kind: Head, in_channels: int, out_channels: int, blocks: int) -> BackboneHead:

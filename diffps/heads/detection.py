@@ -1,6 +1,6 @@
 """Detection on torchvision's parts: region proposals, then classification and regression of RoIs.
 
-Boxes are (x1, y1, x2, y2) in the canvas frame; n, m are numbers of boxes of one image.
+Boxes are (x1, y1, x2, y2) in the canvas frame.
 """
 
 from collections.abc import Sequence
@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float, Float32, Int64
 from torch import Tensor, nn
 from torchvision.models.detection._utils import BoxCoder
 from torchvision.models.detection.anchor_utils import AnchorGenerator
@@ -31,13 +32,15 @@ class _FloatAnchors(AnchorGenerator):
 
 
 class _FloatRPNHead(RPNHead):
-    def forward(self, x: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+    def forward(
+        self, x: list[Float[Tensor, "B C h w"]]
+    ) -> tuple[list[Float32[Tensor, "B A h w"]], list[Float32[Tensor, "B 4*A h w"]]]:
         scores, deltas = super().forward(x)
         return [score.float() for score in scores], [delta.float() for delta in deltas]
 
 
 class ProposalNetwork(nn.Module):
-    """torchvision's region proposal network over one map (B, C, h, w)."""
+    """torchvision's region proposal network over one map."""
 
     def __init__(self, config: RPNConfig, channels: int, canvas: tuple[int, int]) -> None:
         super().__init__()
@@ -56,9 +59,9 @@ class ProposalNetwork(nn.Module):
         )
 
     def forward(
-        self, features: Tensor, targets: Sequence[Target] | None = None
-    ) -> tuple[list[Tensor], dict[str, Tensor]]:
-        """Proposals (n, 4) of each image, and in training the losses rpn_cls and rpn_reg."""
+        self, features: Float[Tensor, "B C h w"], targets: Sequence[Target] | None = None
+    ) -> tuple[list[Float[Tensor, "_ 4"]], dict[str, Float[Tensor, ""]]]:
+        """Proposals of each image, and in training the losses rpn_cls and rpn_reg."""
         batch = len(features)
         # torchvision asks the images for their size only; this one has no memory.
         images = ImageList(features.new_empty(()).expand(batch, 3, *self.canvas), [self.canvas] * batch)
@@ -70,10 +73,10 @@ class ProposalNetwork(nn.Module):
 
 
 class Found(NamedTuple):
-    """Persons of one image, strongest first: ``boxes`` (n, 4), ``scores`` (n,)."""
+    """Persons of one image, strongest first."""
 
-    boxes: Tensor
-    scores: Tensor
+    boxes: Float[Tensor, "n 4"]
+    scores: Float[Tensor, " n"]
 
 
 class BoxHead(nn.Module):
@@ -89,9 +92,9 @@ class BoxHead(nn.Module):
         self.coder = BoxCoder(config.coder_weights)
 
     def learn(
-        self, features: Tensor, proposals: Sequence[Tensor], targets: Sequence[Target]
-    ) -> tuple[list[Tensor], dict[str, Tensor]]:
-        """Decoded sampled boxes (m, 4) of each image, without gradient, and the losses prop_cls and prop_reg."""
+        self, features: Float[Tensor, "B C h w"], proposals: Sequence[Float[Tensor, "_ 4"]], targets: Sequence[Target]
+    ) -> tuple[list[Float[Tensor, "_ 4"]], dict[str, Float[Tensor, ""]]]:
+        """Decoded sampled boxes of each image, without gradient, and the losses prop_cls and prop_reg."""
         config = self.config
         samples = [
             sample_rois(
@@ -112,13 +115,17 @@ class BoxHead(nn.Module):
         parts = deltas.detach().split([len(sample.boxes) for sample in samples])
         return [self._decode(part, sample.boxes)[0] for part, sample in zip(parts, samples, strict=True)], losses
 
-    def forward(self, features: Tensor, boxes: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """Class logits (sum n, 2) and box deltas (sum n, 4) in float32."""
+    def forward(
+        self, features: Float[Tensor, "B C h w"], boxes: Sequence[Float[Tensor, "_ 4"]]
+    ) -> tuple[Float32[Tensor, "R 2"], Float32[Tensor, "R 4"]]:
+        """Class logits and box deltas."""
         rois = cut_rois(features, boxes, self.config.grid, self.canvas, self.config.sampling_ratio)
         pooled = self.body(rois).mean((2, 3))
         return self.classifier(pooled).float(), self.regressor(pooled).float()
 
-    def detect(self, features: Tensor, proposals: Sequence[Tensor], score_threshold: float) -> list[Found]:
+    def detect(
+        self, features: Float[Tensor, "B C h w"], proposals: Sequence[Float[Tensor, "_ 4"]], score_threshold: float
+    ) -> list[Found]:
         """What remains of each image's proposals above the threshold and after NMS."""
         counts = [len(boxes) for boxes in proposals]
         if sum(counts) == 0:
@@ -136,8 +143,12 @@ class BoxHead(nn.Module):
         return found
 
     def _losses(
-        self, scores: Tensor, deltas: Tensor, samples: Sequence[Samples], targets: Sequence[Target]
-    ) -> dict[str, Tensor]:
+        self,
+        scores: Float32[Tensor, "R 2"],
+        deltas: Float32[Tensor, "R 4"],
+        samples: Sequence[Samples],
+        targets: Sequence[Target],
+    ) -> dict[str, Float[Tensor, ""]]:
         person = torch.cat([sample.person for sample in samples])
         positive = person >= 0
         boxes = torch.cat([sample.boxes for sample in samples])
@@ -154,7 +165,9 @@ class BoxHead(nn.Module):
             "prop_reg": F.smooth_l1_loss(deltas[positive], wanted, reduction="sum") / len(person),
         }
 
-    def _decode(self, deltas: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
+    def _decode(
+        self, deltas: Float[Tensor, "n 4"], boxes: Float[Tensor, "n 4"]
+    ) -> tuple[Float[Tensor, "m 4"], Int64[Tensor, " m"]]:
         """Boxes after regression, inside the canvas and not empty, and the indices of those that are left."""
         decoded = clip_boxes_to_image(self.coder.decode_single(deltas, boxes), self.canvas)
         kept = remove_small_boxes(decoded, SMALLEST_SIDE)

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Bool, Float, Float32, Int64
 from torch import Tensor, nn
 
 from diffps.heads.config import DGRPNConfig
@@ -12,27 +13,26 @@ from diffps.heads.gate import gated
 
 
 class Peaks(NamedTuple):
-    """The K strongest local maxima of each map: row, column (B, K) int64, and which of the K are real (B, K) bool."""
+    """The K strongest local maxima of each map: row, column, and which of the K are real."""
 
-    row: Tensor
-    column: Tensor
-    real: Tensor
+    row: Int64[Tensor, "B K"]
+    column: Int64[Tensor, "B K"]
+    real: Bool[Tensor, "B K"]
 
 
-def normalise(guidance: Tensor) -> Tensor:
-    """Min-max normalisation of each map (B, H, W) to [0, 1]; a constant map becomes 0."""
+def normalise(guidance: Float[Tensor, "B H W"]) -> Float[Tensor, "B H W"]:
+    """Min-max normalisation of each map to [0, 1]; a constant map becomes 0."""
     low, high = guidance.amin((1, 2), keepdim=True), guidance.amax((1, 2), keepdim=True)
     return (guidance - low) / (high - low).clamp_min(torch.finfo(guidance.dtype).tiny)
 
 
-def threshold(guidance: Tensor, tau: float) -> Tensor:
+def threshold(guidance: Float[Tensor, "B H W"], tau: float) -> Float[Tensor, "B H W"]:
     """Eq. 1: S = M where M > tau, else 0."""
     return torch.where(guidance > tau, guidance, 0.0)
 
 
-def find_peaks(strength: Tensor, window: int, count: int) -> Peaks:
-    """The ``count`` strongest local maxima of S (B, H, W) float32 in a square window; of equals the lowest linear
-    index."""
+def find_peaks(strength: Float32[Tensor, "B H W"], window: int, count: int) -> Peaks:
+    """The ``count`` strongest local maxima of S in a square window; of equals the lowest linear index."""
     batch, height, width = strength.shape
     size = height * width
     _, best = F.max_pool2d(strength[:, None], window, stride=1, padding=window // 2, return_indices=True)
@@ -45,8 +45,10 @@ def find_peaks(strength: Tensor, window: int, count: int) -> Peaks:
     return Peaks(order // width, order % width, top >= 0)
 
 
-def extents(strength: Tensor, peaks: Peaks, neighbourhood: int, delta: float) -> tuple[Tensor, Tensor]:
-    """Eq. 2: s_w and s_h (B, K) of each peak, at least ``delta``; positions outside the map count nothing."""
+def extents(
+    strength: Float[Tensor, "B H W"], peaks: Peaks, neighbourhood: int, delta: float
+) -> tuple[Float[Tensor, "B K"], Float[Tensor, "B K"]]:
+    """Eq. 2: s_w and s_h of each peak, at least ``delta``; positions outside the map count nothing."""
     radius = neighbourhood // 2
     padded = F.pad(strength, (radius, radius, radius, radius))
     offset = torch.arange(neighbourhood, device=strength.device)
@@ -60,8 +62,10 @@ def extents(strength: Tensor, peaks: Peaks, neighbourhood: int, delta: float) ->
     return s_w, s_h
 
 
-def nearest_peak(peaks: Peaks, s_w: Tensor, s_h: Tensor, grid: tuple[int, int]) -> Tensor:
-    """min over peaks of (x - c_x)^2 / s_w^2 + (y - c_y)^2 / s_h^2 at every position: (B, H, W); inf without a peak.
+def nearest_peak(
+    peaks: Peaks, s_w: Float[Tensor, "B K"], s_h: Float[Tensor, "B K"], grid: tuple[int, int]
+) -> Float[Tensor, "B {grid[0]} {grid[1]}"]:
+    """min over peaks of (x - c_x)^2 / s_w^2 + (y - c_y)^2 / s_h^2 at every position; inf without a peak.
 
     As exp falls, the largest Gaussian of Eq. 3 is the one of the smallest exponent, whatever beta: the exponential is
     taken once per position, not once per peak and position.
@@ -88,13 +92,13 @@ class DGRPN(nn.Module):
         self.gamma = nn.Parameter(torch.tensor(config.gamma))
 
     @torch.no_grad()
-    def peaks(self, guidance: Tensor) -> tuple[Tensor, Peaks]:
-        """S (B, H, W) in [0, 1] and its peaks, from a raw map (B, H, W)."""
+    def peaks(self, guidance: Float[Tensor, "B H W"]) -> tuple[Float32[Tensor, "B H W"], Peaks]:
+        """S in [0, 1] and its peaks, from a raw map."""
         strength = threshold(normalise(guidance.float()), self.config.tau)
         return strength, find_peaks(strength, self.config.peak_window, self.config.peaks)
 
-    def gaussians(self, guidance: Tensor) -> Tensor:
-        """Eq. 3: G (B, H, W) in [0, 1], the maximum over the peaks' Gaussians; 0 where a map has no peak."""
+    def gaussians(self, guidance: Float[Tensor, "B H W"]) -> Float[Tensor, "B H W"]:
+        """Eq. 3: G in [0, 1], the maximum over the peaks' Gaussians; 0 where a map has no peak."""
         with torch.no_grad():
             strength, peaks = self.peaks(guidance)
             s_w, s_h = extents(strength, peaks, self.config.neighbourhood, self.config.delta)
@@ -103,8 +107,8 @@ class DGRPN(nn.Module):
             distance = distance.masked_fill(~reached, 0.0)  # inf * 0 would make beta's gradient NaN
         return torch.exp(-distance / (self.beta.abs() + 1e-6)) * reached
 
-    def forward(self, features: Tensor, guidance: Tensor) -> Tensor:
-        """Eq. 4 on ``features`` (B, C, H, W) with a raw map ``guidance`` (B, h, w), resized where the grids differ."""
+    def forward(self, features: Float[Tensor, "B C H W"], guidance: Float[Tensor, "B h w"]) -> Float[Tensor, "B C H W"]:
+        """Eq. 4 on ``features`` with a raw map ``guidance``, resized where the grids differ."""
         grid = features.shape[2:]
         if guidance.shape[1:] != grid:
             guidance = F.interpolate(guidance[:, None], grid, mode="bilinear", align_corners=False)[:, 0]

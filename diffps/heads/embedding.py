@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float, Float32
 from torch import Tensor, nn
 from torchvision.ops import stochastic_depth
 
@@ -15,13 +16,13 @@ def split_evenly(total: int, parts: int) -> list[int]:
     return [total // parts + (index < total % parts) for index in range(parts)]
 
 
-def strongest(x: Tensor) -> Tensor:
-    """Global max pool (R, C, H, W) -> (R, C). Its backward is several times faster than that of ``amax``."""
+def strongest(x: Float[Tensor, "R C H W"]) -> Float[Tensor, "R C"]:
+    """Global max pool. Its backward is several times faster than that of ``amax``."""
     return F.adaptive_max_pool2d(x, 1).flatten(1)
 
 
-def strongest_product(x: Tensor, scale: Tensor) -> Tensor:
-    """Global max pool of ``x`` (R, C, H, W) times ``scale`` (R, 1, H, W): (R, C).
+def strongest_product(x: Float[Tensor, "R C H W"], scale: Float[Tensor, "R 1 H W"]) -> Float[Tensor, "R C"]:
+    """Global max pool of ``x`` times ``scale``.
 
     The backward needs only where the maxima lie, so the product is not kept for it.
     """
@@ -33,7 +34,7 @@ def strongest_product(x: Tensor, scale: Tensor) -> Tensor:
 
 
 class CBAM(nn.Module):
-    """Channel, then spatial attention on (R, C, H, W): the first's map and the second's weights (R, 1, H, W)."""
+    """Channel, then spatial attention: the first's map and the second's weights."""
 
     def __init__(self, channels: int, reduction: int, kernel: int) -> None:
         super().__init__()
@@ -41,7 +42,7 @@ class CBAM(nn.Module):
         self.channel = nn.Sequential(nn.Linear(channels, hidden), nn.ReLU(inplace=True), nn.Linear(hidden, channels))
         self.spatial = nn.Conv2d(2, 1, kernel, padding=kernel // 2)
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Float[Tensor, "R C H W"]) -> tuple[Float[Tensor, "R C H W"], Float[Tensor, "R 1 H W"]]:
         attention = torch.sigmoid(self.channel(x.mean((2, 3))) + self.channel(strongest(x)))
         x = x * attention[:, :, None, None].to(x.dtype)
         pooled = torch.cat([x.max(1, keepdim=True).values, x.mean(1, keepdim=True)], dim=1)
@@ -49,7 +50,7 @@ class CBAM(nn.Module):
 
 
 class Strip(nn.Module):
-    """One horizontal strip (R, C, h, W) -> (R, size): CBAM, global max pool, linear, BN, drop path."""
+    """The embedding of one horizontal strip: CBAM, global max pool, linear, BN, drop path."""
 
     def __init__(self, channels: int, size: int, config: EmbeddingConfig) -> None:
         super().__init__()
@@ -58,14 +59,14 @@ class Strip(nn.Module):
         self.norm = nn.BatchNorm1d(size)
         self.drop_path = config.drop_path
 
-    def forward(self, strip: Tensor) -> Tensor:
+    def forward(self, strip: Float[Tensor, "R C h W"]) -> Float[Tensor, "R D"]:
         x = self.norm(self.linear(strongest_product(*self.attention(strip))))
         dropped: Tensor = stochastic_depth(x, self.drop_path, "row", self.training)
         return dropped
 
 
 class MGE(nn.Module):
-    """Multi-granularity embedding (R, C, H, W) -> (R, size): branch b cuts the map into b horizontal strips."""
+    """Multi-granularity embedding of ``size`` numbers: branch b cuts the map into b horizontal strips."""
 
     def __init__(self, channels: int, size: int, config: EmbeddingConfig) -> None:
         super().__init__()
@@ -75,7 +76,7 @@ class MGE(nn.Module):
             for strips, branch_size in branches
         )
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, "R C H W"]) -> Float[Tensor, "R D"]:
         parts = []
         for branch in self.branches:
             assert isinstance(branch, nn.ModuleList)
@@ -85,20 +86,20 @@ class MGE(nn.Module):
 
 
 class GFE(nn.Module):
-    """Global feature embedding (R, C, H, W) -> (R, size): global max pool, linear, BN."""
+    """Global feature embedding of ``size`` numbers: global max pool, linear, BN."""
 
     def __init__(self, channels: int, size: int) -> None:
         super().__init__()
         self.linear = nn.Linear(channels, size)
         self.norm = nn.BatchNorm1d(size)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, "R C H W"]) -> Float[Tensor, "R D"]:
         embedded: Tensor = self.norm(self.linear(strongest(x)))
         return embedded
 
 
 class PartEncoder(nn.Module):
-    """The maps before and after the backbone head -> (R, size) rows of unit length, in float32."""
+    """The maps before and after the backbone head -> rows of unit length."""
 
     def __init__(self, widths: Sequence[int], config: EmbeddingConfig) -> None:
         super().__init__()
@@ -108,6 +109,6 @@ class PartEncoder(nn.Module):
             for width, size in zip(widths, sizes, strict=True)
         )
 
-    def forward(self, maps: Sequence[Tensor]) -> Tensor:
+    def forward(self, maps: Sequence[Float[Tensor, "R _ _ _"]]) -> Float32[Tensor, "R D"]:
         parts = [encoder(x) for encoder, x in zip(self.encoders, maps, strict=True)]
         return F.normalize(torch.cat(parts, dim=1).float(), dim=1)

@@ -3,11 +3,12 @@
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 
-def gated(features: Tensor, gate: Tensor) -> Tensor:
-    """``features`` (B, C, H, W) times ``gate`` (B, H, W), in the type of the features."""
+def gated(features: Float[Tensor, "B C H W"], gate: Float[Tensor, "B H W"]) -> Float[Tensor, "B C H W"]:
+    """``features`` times ``gate``, in the type of the features."""
     scaled: Tensor = _Gated.apply(features, gate)
     return scaled
 
@@ -31,8 +32,8 @@ class _Gated(torch.autograd.Function):
         return to_features, to_gate
 
 
-def norms(features: Tensor) -> Tensor:
-    """Euclidean length of the vector at each position of ``features`` (B, C, H, W): (B, H, W), at least float32."""
+def norms(features: Float[Tensor, "B C H W"]) -> Float[Tensor, "B H W"]:
+    """Euclidean length of the vector at each position of ``features``, at least float32."""
     lengths: Tensor = _Norms.apply(features)
     return lengths
 

@@ -4,13 +4,14 @@ Both begin with a 1x1 convolution without bias; where a tap is stored as PCA coe
 """
 
 import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from diffps.features import Feature
 from diffps.heads.precision import full_precision
 
 
-def enter(feature: Feature, conv: nn.Conv2d) -> Tensor:
+def enter(feature: Feature, conv: nn.Conv2d) -> Float[Tensor, "B C H W"]:
     """``conv`` (1x1, no bias) on a feature (B, H, W, K); equal to ``conv(feature.dense())``, never expanding K to C."""
     dtype = conv.weight.dtype
     x = feature.coefficients(dtype)
@@ -29,7 +30,7 @@ def depthwise(channels: int) -> nn.Conv2d:
 
 
 class LPM(nn.Module):
-    """1x1 conv to C, BN, ReLU, 3x3 depth-wise conv, BN, ReLU, 1x1 conv, BN: (B, H, W, K) -> (B, C, H, W)."""
+    """1x1 conv to C, BN, ReLU, 3x3 depth-wise conv, BN, ReLU, 1x1 conv, BN."""
 
     def __init__(self, in_channels: int, channels: int) -> None:
         super().__init__()
@@ -44,13 +45,13 @@ class LPM(nn.Module):
             nn.BatchNorm2d(channels),
         )
 
-    def forward(self, feature: Feature) -> Tensor:
+    def forward(self, feature: Feature) -> Float[Tensor, "B C H W"]:
         x: Tensor = self.mix(enter(feature, self.enter))
         return x
 
 
 class Aggregation(nn.Module):
-    """1x1 conv to C, BN, ReLU, 3x3 depth-wise conv, BN: the detection tap (B, H, W, K) -> (B, C, H, W)."""
+    """1x1 conv to C, BN, ReLU, 3x3 depth-wise conv, BN, on the detection tap."""
 
     def __init__(self, in_channels: int, channels: int) -> None:
         super().__init__()
@@ -59,6 +60,6 @@ class Aggregation(nn.Module):
             nn.BatchNorm2d(channels), nn.ReLU(inplace=True), depthwise(channels), nn.BatchNorm2d(channels)
         )
 
-    def forward(self, feature: Feature) -> Tensor:
+    def forward(self, feature: Feature) -> Float[Tensor, "B C H W"]:
         x: Tensor = self.mix(enter(feature, self.enter))
         return x

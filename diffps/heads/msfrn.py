@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from diffps.features import Feature
@@ -13,7 +14,7 @@ from diffps.heads.wavelets import Bands, Wavelet
 
 
 class SRB(nn.Module):
-    """Refines one sub-band (B, C, H, W): depth-wise 3x3 and 1x1 conv, BN, ReLU, channel attention, scale gamma."""
+    """Refines one sub-band: depth-wise 3x3 and 1x1 conv, BN, ReLU, channel attention, scale gamma."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -26,14 +27,14 @@ class SRB(nn.Module):
         self.attention = nn.Linear(channels, channels)
         self.gamma = nn.Parameter(torch.tensor(1.0))
 
-    def forward(self, band: Tensor) -> Tensor:
+    def forward(self, band: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
         x: Tensor = self.mix(band)
         scale = self.gamma * torch.sigmoid(self.attention(x.mean((2, 3))))
         return x * scale[:, :, None, None].to(x.dtype)
 
 
 class FRM(nn.Module):
-    """Eq. 5 on (B, C, H, W): transform, refine the bands, transform back, add the input."""
+    """Eq. 5: transform, refine the bands, transform back, add the input."""
 
     def __init__(self, channels: int, config: MSFRNConfig) -> None:
         super().__init__()
@@ -41,7 +42,7 @@ class FRM(nn.Module):
         self.low = SRB(channels) if config.refine_low_band else nn.Identity()
         self.high_y, self.high_x, self.high_xy = SRB(channels), SRB(channels), SRB(channels)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
         bands = self.wavelet.analyse(x)
         refined = Bands(
             self.low(bands.low), self.high_y(bands.high_y), self.high_x(bands.high_x), self.high_xy(bands.high_xy)
@@ -59,7 +60,7 @@ class Level(nn.Module):
         self.lpm = LPM(in_channels, channels)
         self.fuse = nn.Conv2d(channels * len(taps), channels, 1, bias=False) if fuse else None
 
-    def forward(self, features: Mapping[str, Feature]) -> Tensor:
+    def forward(self, features: Mapping[str, Feature]) -> Float[Tensor, "B C H W"]:
         maps = (self.lpm(features[tap]) for tap in self.taps)
         if self.fuse is None:
             x: Tensor = next(maps)
@@ -73,7 +74,7 @@ class Level(nn.Module):
 
 
 class MSFRN(nn.Module):
-    """Taps of up to three levels -> F_refined (B, C, H3, W3). ``config`` None leaves the FRMs out.
+    """Taps of up to three levels -> F_refined, on the grid of level 3. ``config`` None leaves the FRMs out.
 
     ``widths`` gives the channels of each level's taps, by level name.
     """
@@ -93,7 +94,7 @@ class MSFRN(nn.Module):
         self.frm = nn.ModuleDict({name: FRM(channels, config) for name in refined if config})
         self.leave = nn.Conv2d(channels, channels, 1, bias=False)
 
-    def forward(self, features: Mapping[str, Feature], *, refine: bool = True) -> Tensor:
+    def forward(self, features: Mapping[str, Feature], *, refine: bool = True) -> Float[Tensor, "B C H W"]:
         """F_refined; with ``refine`` false the same without the FRMs, for a picture of what they change."""
         x: Tensor | None = None
         for name, level in self.levels.items():

@@ -2,6 +2,7 @@
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float, Float32, Int64
 from torch import Tensor, nn
 
 from diffps.heads.config import OIMConfig
@@ -18,9 +19,9 @@ class OIM(nn.Module):
     The forward remembers its samples; :meth:`update` moves table and queue after the backward.
     """
 
-    table: Tensor
-    queue: Tensor
-    head: Tensor
+    table: Float[Tensor, "L D"]
+    queue: Float[Tensor, "Q D"]
+    head: Int64[Tensor, ""]
 
     def __init__(self, config: OIMConfig, identities: int, size: int) -> None:
         super().__init__()
@@ -30,9 +31,8 @@ class OIM(nn.Module):
         self.register_buffer("head", torch.zeros((), dtype=torch.int64))
         self._pending: tuple[Tensor, Tensor] | None = None
 
-    def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
-        """Mean loss over the labelled rows of ``embeddings`` (n, D), of unit length; 0 with zero gradient without
-        any."""
+    def forward(self, embeddings: Float[Tensor, "R D"], labels: Int64[Tensor, " R"]) -> Float32[Tensor, ""]:
+        """Mean loss over the labelled rows of ``embeddings``, of unit length; 0 with zero gradient without any."""
         with full_precision(embeddings):
             embeddings = embeddings.float()
             self._pending = embeddings.detach(), labels
@@ -51,7 +51,7 @@ class OIM(nn.Module):
         self._update_table(embeddings[labels >= 0], labels[labels >= 0])
         self._update_queue(embeddings[labels == UNLABELLED])
 
-    def _update_table(self, embeddings: Tensor, labels: Tensor) -> None:
+    def _update_table(self, embeddings: Float[Tensor, "R D"], labels: Int64[Tensor, " R"]) -> None:
         # Samples of different identities do not touch each other: the n-th samples of all identities go together.
         order = labels.argsort(stable=True)
         ordered = labels[order]
@@ -63,7 +63,7 @@ class OIM(nn.Module):
             mixed = self.config.momentum * old + (1 - self.config.momentum) * embeddings[rows]
             self.table[labels[rows]] = F.normalize(mixed, dim=1)
 
-    def _update_queue(self, embeddings: Tensor) -> None:
+    def _update_queue(self, embeddings: Float[Tensor, "R D"]) -> None:
         length = len(self.queue)
         if length == 0:
             return

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import torch
+from jaxtyping import Float, Float32, Int64
 from torch import Tensor, nn
 
 from diffps.heads.config import ReIDConfig
@@ -11,7 +12,7 @@ from diffps.heads.sampling import Target, cut_rois, sample_rois
 
 
 class ReIDHead(nn.Module):
-    """Boxes (n, 4) in the canvas frame -> embeddings of unit length. ``sfan`` None leaves the RoIs as they are."""
+    """Boxes in the canvas frame -> embeddings of unit length. ``sfan`` None leaves the RoIs as they are."""
 
     def __init__(
         self, config: ReIDConfig, sfan: nn.Module | None, body: nn.Module, encoder: nn.Module, canvas: tuple[int, int]
@@ -23,8 +24,10 @@ class ReIDHead(nn.Module):
         self.body = body
         self.encoder = encoder
 
-    def sample(self, candidates: Sequence[Tensor], targets: Sequence[Target]) -> tuple[list[Tensor], Tensor]:
-        """RoIs (m, 4) of each image to learn from, and the labels of all: identity, UNLABELLED or BACKGROUND."""
+    def sample(
+        self, candidates: Sequence[Float[Tensor, "_ 4"]], targets: Sequence[Target]
+    ) -> tuple[list[Float[Tensor, "_ 4"]], Int64[Tensor, " R"]]:
+        """RoIs of each image to learn from, and the labels of all: identity, UNLABELLED or BACKGROUND."""
         config = self.config
         boxes, labels = [], []
         for image_boxes, target in zip(candidates, targets, strict=True):
@@ -44,8 +47,10 @@ class ReIDHead(nn.Module):
                 labels.append(sample.person)
         return boxes, torch.cat(labels)
 
-    def forward(self, features: Tensor, boxes: Sequence[Tensor]) -> Tensor:
-        """Embeddings (sum n, D) float32 of each image's boxes on ``features`` (B, C, h, w)."""
+    def forward(
+        self, features: Float[Tensor, "B C h w"], boxes: Sequence[Float[Tensor, "_ 4"]]
+    ) -> Float32[Tensor, "R D"]:
+        """Embeddings of each image's boxes on ``features``."""
         rois = cut_rois(features, boxes, self.config.grid, self.canvas, self.config.sampling_ratio)
         if self.sfan is not None:
             rois = self.sfan(rois)

@@ -4,27 +4,27 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
+from jaxtyping import Float, Float32, Int64
 from torch import Tensor
 from torchvision.ops import box_iou, roi_align
 
 
 class Target(NamedTuple):
-    """The persons of one image: ``boxes`` (n, 4) float32 in the canvas frame, ``identities`` (n,) int64, -1
-    unlabelled."""
+    """The persons of one image; the identity -1 is unlabelled."""
 
-    boxes: Tensor
-    identities: Tensor
+    boxes: Float32[Tensor, "n 4"]
+    identities: Int64[Tensor, " n"]
 
 
 class Samples(NamedTuple):
-    """Sampled RoIs of one image: ``boxes`` (m, 4); ``person`` (m,) int64 is the index of the matched person, or -1."""
+    """Sampled RoIs of one image; ``person`` is the index of the matched person, or -1."""
 
-    boxes: Tensor
-    person: Tensor
+    boxes: Float[Tensor, "m 4"]
+    person: Int64[Tensor, " m"]
 
 
 def sample_rois(
-    boxes: Tensor,
+    boxes: Float[Tensor, "n 4"],
     target: Target,
     *,
     samples: int,
@@ -32,7 +32,7 @@ def sample_rois(
     negative_iou: float,
     positive_fraction: float,
 ) -> Samples:
-    """Random RoIs of one image from candidates (n, 4) and the persons themselves.
+    """Random RoIs of one image from candidates and the persons themselves.
 
     The positive fraction is kept by shrinking both sides: where one has too few candidates, fewer of the other are
     taken, so an image without persons gives none. Draws from torch's global generator.
@@ -54,17 +54,18 @@ def sample_rois(
     return Samples(boxes[torch.cat([positive, negative])], torch.cat([person[positive], nobody]))
 
 
-def _pick(indices: Tensor, count: int) -> Tensor:
+def _pick(indices: Int64[Tensor, " n"], count: int) -> Int64[Tensor, " m"]:
     return indices[torch.randperm(len(indices), device=indices.device)[:count]]
 
 
 def cut_rois(
-    features: Tensor, boxes: Sequence[Tensor], grid: tuple[int, int], canvas: tuple[int, int], sampling_ratio: int
-) -> Tensor:
-    """RoIAlign of ``features`` (B, C, h, w), which cover the whole canvas, at each image's boxes (n_i, 4).
-
-    Returns (sum n_i, C, *grid) in channels_last memory.
-    """
+    features: Float[Tensor, "B C h w"],
+    boxes: Sequence[Float[Tensor, "_ 4"]],
+    grid: tuple[int, int],
+    canvas: tuple[int, int],
+    sampling_ratio: int,
+) -> Float[Tensor, "R C {grid[0]} {grid[1]}"]:
+    """RoIAlign of ``features``, which cover the whole canvas, at each image's boxes; in channels_last memory."""
     scale = features.shape[2] / canvas[0]
     exact = torch.promote_types(features.dtype, torch.float32)  # half precision would move the boxes by pixels
     rois = [image_boxes.to(exact) for image_boxes in boxes]

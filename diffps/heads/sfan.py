@@ -2,6 +2,7 @@
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from diffps.heads.config import SFANConfig
@@ -10,23 +11,23 @@ from diffps.heads.precision import full_precision
 
 
 class SFAN(nn.Module):
-    """F_sem = F + alpha (sum_c w_c S_c * F - F) for word embeddings T (words, text width).
+    """F_sem = F + alpha (sum_c w_c S_c * F - F) for word embeddings T.
 
     sum_c w_c S_c is one scalar per location, so F_sem = F (1 + alpha (that - 1)): nothing is stacked per word. Where
     the text width is not C, a bias-free linear maps T to C; where it is, there is none.
     """
 
-    words: Tensor
+    words: Float[Tensor, "words text_width"]
 
-    def __init__(self, config: SFANConfig, words: Tensor, channels: int) -> None:
+    def __init__(self, config: SFANConfig, words: Float[Tensor, "words text_width"], channels: int) -> None:
         super().__init__()
         self.register_buffer("words", words.detach().float().clone())
         self.project = nn.Linear(words.shape[1], channels, bias=False) if words.shape[1] != channels else nn.Identity()
         self.part_weights = nn.Parameter(torch.ones(len(words)))
         self.alpha = nn.Parameter(torch.tensor(config.alpha))
 
-    def semantic_map(self, features: Tensor) -> Tensor:
-        """sum_c w_c S_c of ``features`` (R, C, H, W): (R, H, W), with S the softmax over words of cosines."""
+    def semantic_map(self, features: Float[Tensor, "R C H W"]) -> Float[Tensor, "R H W"]:
+        """sum_c w_c S_c of ``features``, with S the softmax over words of cosines."""
         with full_precision(features):
             text = F.normalize(self.project(self.words), dim=1)
             weights = self.part_weights.softmax(0)
@@ -34,5 +35,5 @@ class SFAN(nn.Module):
         similarity = (dots / norms(features).clamp_min(1e-12)[:, None]).softmax(1)
         return torch.einsum("rwyx,w->ryx", similarity, weights)
 
-    def forward(self, features: Tensor) -> Tensor:
+    def forward(self, features: Float[Tensor, "R C H W"]) -> Float[Tensor, "R C H W"]:
         return gated(features, 1 + self.alpha * (self.semantic_map(features) - 1))

@@ -11,18 +11,19 @@ from typing import Any, NamedTuple
 import pywt
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float, Float64
 from torch import Tensor
 
 from diffps.errors import ConfigError
 
 
 class Bands(NamedTuple):
-    """The four sub-bands of (B, C, H, W): each (B, C, H', W')."""
+    """The four sub-bands, of one shape."""
 
-    low: Tensor
-    high_y: Tensor
-    high_x: Tensor
-    high_xy: Tensor
+    low: Float[Tensor, "B C h w"]
+    high_y: Float[Tensor, "B C h w"]
+    high_x: Float[Tensor, "B C h w"]
+    high_xy: Float[Tensor, "B C h w"]
 
 
 class Wavelet:
@@ -39,8 +40,8 @@ class Wavelet:
         self._analysis = (_taps(bank.dec_lo[::-1]), _taps(bank.dec_hi[::-1]))
         self._synthesis = (_taps(bank.rec_lo), _taps(bank.rec_hi))
 
-    def analyse(self, x: Tensor) -> Bands:
-        """The sub-bands of ``x`` (B, C, H, W)."""
+    def analyse(self, x: Float[Tensor, "B C H W"]) -> Bands:
+        """The sub-bands of ``x``."""
         if self._is_haar:
             return Bands(*_HaarAnalysis.apply(_even(x)))
         low, high = (_analyse(x, taps, dim=2) for taps in self._analysis)
@@ -49,7 +50,7 @@ class Wavelet:
         )
         return Bands(low_low, high_low, low_high, high_high)
 
-    def synthesise(self, bands: Bands, size: tuple[int, int] | None = None) -> Tensor:
+    def synthesise(self, bands: Bands, size: tuple[int, int] | None = None) -> Float[Tensor, "B C H W"]:
         """Inverse of :meth:`analyse`, cropped to ``size`` (height, width) where that was odd."""
         if self._is_haar:
             x: Tensor = _HaarSynthesis.apply(*bands)
@@ -60,7 +61,7 @@ class Wavelet:
         return x if size is None else x[:, :, : size[0], : size[1]]
 
 
-def _taps(values: Sequence[float]) -> Tensor:
+def _taps(values: Sequence[float]) -> Float64[Tensor, " taps"]:
     return torch.tensor(values, dtype=torch.float64)
 
 
@@ -93,7 +94,7 @@ def _synthesise(low: Tensor, high: Tensor, filters: tuple[Tensor, Tensor], dim: 
     return x.narrow(dim, edge, x.shape[dim] - 2 * edge)
 
 
-def _even(x: Tensor) -> Tensor:
+def _even(x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C 2*((H+1)//2) 2*((W+1)//2)"]:
     """An odd side repeats its last line, which is its half-sample symmetric continuation."""
     height, width = x.shape[2:]
     return F.pad(x, (0, width % 2, 0, height % 2), mode="replicate") if height % 2 or width % 2 else x

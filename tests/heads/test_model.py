@@ -85,7 +85,7 @@ def test_off_means_the_plain_map() -> None:
     batch = scenes(1)
     off = searcher(replace(CONFIG, dgrpn=None)).eval()
     plain = off.aggregation(batch.features["d"])
-    torch.testing.assert_close(off.detection_map(batch.features, torch.zeros(0)), plain)
+    torch.testing.assert_close(off.detection_map(batch.features, torch.zeros_like(plain)), plain)
     shared = searcher(replace(CONFIG, dgrpn=None, shared_features=True)).eval()
     refined = shared.msfrn(batch.features)
     assert shared.detection_map(batch.features, refined) is refined
