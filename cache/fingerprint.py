@@ -13,6 +13,7 @@ JSON: TypeAlias = "bool | int | float | str | Sequence[JSON] | Mapping[str, JSON
 Recipe: TypeAlias = Mapping[str, JSON]
 
 DIGITS = 10
+SHOWN = 48  # characters of a value in an explanation
 _ABSENT = "absent"
 
 
@@ -29,11 +30,15 @@ def fingerprint(recipe: JSON) -> str:
 def explain_difference(mine: JSON, theirs: JSON) -> list[str]:
     """One line ``field.path: mine != theirs`` per leaf that differs, in order of the path; empty when equal."""
     left, right = dict(_leaves(mine, "")), dict(_leaves(theirs, ""))
-    return [
-        f"{path}: {left.get(path, _ABSENT)} != {right.get(path, _ABSENT)}"
-        for path in sorted(left.keys() | right.keys())
-        if left.get(path, _ABSENT) != right.get(path, _ABSENT)
-    ]
+    pairs = [(path, left.get(path, _ABSENT), right.get(path, _ABSENT)) for path in sorted(left.keys() | right.keys())]
+    return [f"{path}: {_difference(ours, others)}" for path, ours, others in pairs if ours != others]
+
+
+def _difference(mine: str, theirs: str) -> str:
+    """Both, long ones cut off behind the first place where they differ."""
+    same = next((i for i, (a, b) in enumerate(zip(mine, theirs, strict=False)) if a != b), 0)
+    shown = max(SHOWN, same + SHOWN // 2)
+    return " != ".join(text if len(text) <= shown else f"{text[:shown]}..." for text in (mine, theirs))
 
 
 def _plain(value: JSON) -> JSON:

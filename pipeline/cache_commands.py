@@ -21,6 +21,7 @@ ArrayArgument = Annotated[
     str, typer.Argument(metavar="ARRAY", help="Path of an array, as `diffps cache status` shows it.")
 ]
 PARAMS = Path("params.yaml")
+EVERY_ARRAY = "the store has every array these parameters ask for; `diffps cache status` counts the images in them"
 UNITS = {"GB": 10**9, "TB": 10**12, "MB": 10**6, "GIB": 2**30, "TIB": 2**40}
 
 
@@ -118,7 +119,7 @@ def explain(
     if first:
         typer.echo(_words(store.array(first).full_recipe))
         return
-    typer.echo("\n".join(storage.explain(settings, store)) or "the store has every array these parameters ask for")
+    typer.echo("\n".join(storage.explain(settings, store)) or EVERY_ARRAY)
 
 
 @app.command()
@@ -199,6 +200,9 @@ def stats(
     spec = store.array(array)
     found = statistics(store.root, spec)
     typer.echo(f"{array}: {found.images} images of {spec.shape[0]} x {spec.shape[1]} x {spec.shape[2]}")
+    typer.echo(
+        f"  {'':24} " + "  ".join(f"{name:>10}" for name in ("lowest", "quarter", "median", "3 quarters", "highest"))
+    )
     for name in ("mean", "deviation", "low", "high"):
         quantiles = np.quantile(getattr(found, name), [0, 0.25, 0.5, 0.75, 1])
         typer.echo(f"  {name + ' over channels':24} " + "  ".join(f"{value:10.4g}" for value in quantiles))

@@ -182,27 +182,38 @@ def recorded_rate(root: Path) -> float | None:
 
 
 def measure_rate(params: "Params", job: Job) -> float:
-    """Backbone passes per second on blank latents, after one to warm up."""
+    """Backbone passes per second on blank latents, in extraction's batches, after one. Raises CheckpointError."""
     import time
 
     import numpy as np
+    import torch
 
     from diffps.backbone.latents import NoiseKey
     from stages.devices import choose_device
-    from stages.passes import Pass, PassRunner
+    from stages.passes import Pass, PassRunner, unet_batch
 
     setting = Pass(params, store_root(job))
-    runner = PassRunner(setting, choose_device(job.runtime), job.runtime.compile)
+    device = choose_device(job.runtime)
+    batch = unet_batch(job.runtime, device.type)
+    runner = PassRunner(setting, device, job.runtime.compile)
     height, width = (side // LATENT_STRIDE for side in params.encode.canvas)
     channels = 2 * int(setting.checkpoint.config("vae")["latent_channels"])
     blank = (NoiseKey("0" * 64, "identity"), np.zeros((height, width, channels), np.float32))
     timestep = params.extract.timesteps[0]
     try:
-        list(runner.features([blank], timestep, 1))
+        while True:
+            try:
+                list(runner.features([blank] * batch, timestep, batch))
+                break
+            except torch.OutOfMemoryError:  # extraction halves its batches too
+                if batch == 1:
+                    raise
+                batch //= 2
+        rounds = -(-MEASURED_IMAGES // batch)
         start = time.perf_counter()
-        for _ in range(MEASURED_IMAGES):
-            list(runner.features([blank], timestep, 1))
-        return MEASURED_IMAGES / (time.perf_counter() - start)
+        for _ in range(rounds):
+            list(runner.features([blank] * batch, timestep, batch))
+        return rounds * batch / (time.perf_counter() - start)
     finally:
         runner.close()
 
@@ -227,6 +238,9 @@ def explain(params: "Params", store: "FeatureStore") -> Iterator[str]:
     """For each array the parameters want and the store lacks: the nearest one it has, and the fields that differ."""
     from cache import explain_difference
 
+    def stem(name: str) -> str:
+        return name.partition("@")[0]
+
     there = {spec.path: spec for spec in store.arrays()}
     for spec in wanted_arrays(params, store.root):
         found = there.get(spec.path)
@@ -235,13 +249,15 @@ def explain(params: "Params", store: "FeatureStore") -> Iterator[str]:
         same = [
             other
             for other in there.values()
-            if (other.group.split, other.group.view, other.name) == (spec.group.split, spec.group.view, spec.name)
+            if (other.group.split, other.group.view) == (spec.group.split, spec.group.view)
+            and stem(other.name) == stem(spec.name)
         ]
         if not same:
             yield f"{spec.path}: the store has no {spec.name} for {spec.group.split}/{spec.group.view}"
             continue
         fewest = min((explain_difference(spec.full_recipe, other.full_recipe) for other in same), key=len)
-        yield f"{spec.path}: differs from what is there in {'; '.join(fewest)}"
+        told = [line for line in fewest if not line.startswith("name:")]  # the encoding or head that it says
+        yield f"{spec.path}: differs from what is there in {'; '.join(told)}"
 
 
 def size(nbytes: float) -> str:

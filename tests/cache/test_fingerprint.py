@@ -37,3 +37,14 @@ def test_differences_are_named_by_path() -> None:
 def test_nan_is_no_recipe() -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
         fingerprint({"alpha": float("nan")})
+
+
+def test_long_values_are_cut_behind_where_they_differ() -> None:
+    mine, theirs = [0] * 77, [0] * 77
+    theirs[40] = 7
+    (line,) = explain_difference({"ids": mine}, {"ids": theirs})
+    assert line.startswith("ids: [0,0,")
+    assert "0,7,0" in line
+    assert line.count("...") == 2
+    assert len(line) < 250
+    assert explain_difference({"a": 1}, {"a": 12}) == ["a: 1 != 12"]

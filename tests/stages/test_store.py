@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from cache import FeatureStore
 from cache.errors import NotCachedError, RecipeError
 from pipeline.cli import app
+from pipeline.config import load_params
 from stages import extract, transcode
 from stages.job import QuietJob
 from stages.params import Params
@@ -210,3 +211,84 @@ def test_a_basis_stays_whatever_taps_and_images_come(project: Project) -> None:
         np.array_equal(np.load(io.BytesIO(data))["vectors"], np.load(io.BytesIO(found[name]))["vectors"])
         for name, data in project.files("data/features/bases").items()
     )
+
+
+def test_plan_measures_the_backbone_and_then_goes_by_the_receipts(project: Project) -> None:
+    project.params()
+    recorded = command("cache", "plan")
+    measured = command("cache", "plan", "--measure")
+    for lines in (recorded, measured):
+        assert "22 passes" in lines
+        assert "passes a second" in lines
+        assert "break-even: " in lines
+    shutil.rmtree(STORE)
+    assert "no rate known" in command("cache", "plan")
+    assert "passes a second" in command("cache", "plan", "--measure")  # before there is a store
+
+
+def test_explain_and_gc_go_by_the_params_files(project: Project, no_model: None) -> None:
+    """The store holds float16 on 64 x 64; params.yaml asks for it, the others for something else."""
+    project.params(extract={"encoding": "float16"})
+    assert "has every array" in command("cache", "explain")
+    text = Path("params.yaml").read_text()
+    Path("int8.yaml").write_text(text.replace("encoding: float16", "encoding: int8"))
+    Path("wide.yaml").write_text(text.replace("  - 64\n  - 64\n", "  - 64\n  - 128\n"))
+
+    lines = command("cache", "explain", "--params", "int8.yaml").splitlines()
+    assert len(lines) == 3 * 3  # taps; maps and moments are the same ones
+    assert all('encoding.name: "int8" != "float16"' in line for line in lines)
+    assert not any("recipe" in line for line in lines)
+    lines = command("cache", "explain", "--params", "wide.yaml").splitlines()
+    assert len(lines) == 3 * 5
+    assert all("canvas: [64,128] != [64,64]" in line for line in lines)
+    line = command("cache", "explain", "--set", "extract.prompt=a person on a street").splitlines()[0]
+    assert 'recipe.pass.prompt: "a person on a street" != "person"' in line
+    assert len(line) < 500
+    assert 'recipe.head: 1 != "mean"' in command("cache", "explain", "--set", "extract.head=1")
+
+    transcode.run(project.params(), QuietJob(project.params().runtime), "int8")
+    Path("params.yaml").write_text(text)
+    assert "nothing to delete" in command("cache", "gc", "--params", "params.yaml", "--params", "int8.yaml")
+    everything = {spec.path for spec in FeatureStore(STORE).arrays()}
+    refused = CliRunner().invoke(app, ["cache", "gc"], input="n\n")
+    assert refused.exit_code == 1
+    assert {spec.path for spec in FeatureStore(STORE).arrays()} == everything
+    assert {line.split()[-1] for line in refused.output.splitlines() if "B  " in line} == {
+        path for path in everything if path.endswith("@int8")
+    }
+    assert "freed" in command("cache", "gc", "--yes")
+    assert {spec.path for spec in FeatureStore(STORE).arrays()} == {
+        path for path in everything if not path.endswith("@int8")
+    }
+    extract.run(load_params(Path("params.yaml")), QuietJob(project.params().runtime))  # what is asked for is whole
+    Path("params.yaml").write_text(text)
+    command("cache", "gc", "--yes", "--params", "wide.yaml")
+    assert FeatureStore(STORE).arrays() == []
+
+
+def test_looking_after_an_extracted_store(project: Project) -> None:
+    params = project.params(extract={"encoding": "float16"})
+    lines = command("cache", "status")
+    assert lines.count("8 done, 0 missing, 0 skipped") == 2 * 5
+    assert lines.count("6 done, 0 missing, 0 skipped") == 5
+    assert "nothing damaged" in command("cache", "verify")
+    specs = Pass(params, STORE).specs("test", "identity", 0)
+    tap, scores = specs[KEPT[1]], specs[MAP]
+    assert "12 files" in command("cache", "export", tap.path, scores.path, "--to", "out")
+    scene = next(iter(FeatureStore(STORE).rows("test").scenes))
+    found = np.load(Path("out") / scene / f"{tap.name}.npy")
+    np.testing.assert_array_equal(found, FeatureStore(STORE).reader([tap]).read_float(scene, tap.name))
+    stats = command("cache", "stats", tap.path)
+    assert "6 images of 2 x 2 x 96" in stats
+    assert "median" in stats
+    file = next(path for path in (STORE / "features.zarr" / tap.path / "c/1").rglob("*") if path.is_file())
+    file.write_bytes(file.read_bytes()[:-1])
+    damaged = CliRunner().invoke(app, ["cache", "verify"])
+    assert damaged.exit_code == 1
+    assert str(file) in damaged.output
+    before = project.files()
+    command("cache", "verify", "--repair")
+    extract.run(params, QuietJob(params.runtime))
+    changed = {name for name, data in project.files().items() if before[name] != data}
+    assert changed == {str(file.relative_to(STORE / "features.zarr"))}
+    assert "nothing damaged" in command("cache", "verify")
