@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from diffps.errors import ConfigError, ImageError
 from diffps.geometry import Canvas
 from diffps.records import Scene, Split, View
+from diffps.taps import LATENT_STRIDE
 from stages.index import INDEX_FOLDER
 from stages.job import Job, RuntimeConfig
 from stages.recipes import MOMENTS
@@ -87,15 +88,16 @@ def run(params: "Params", job: Job) -> None:
 def dry_run(params: "Params", job: Job) -> str:
     """What would be read and written."""
     from diffps.datasets.tables import read_scenes
+    from stages.storage import size
 
     config = params.encode
     scenes = read_scenes(INDEX_FOLDER)
     count = sum(len(config.views_of(scene.split)) for scene in scenes)
     height, width = config.canvas
-    size = height // 8 * (width // 8) * 8 * 4 / 1e9
+    nbytes = height // LATENT_STRIDE * (width // LATENT_STRIDE) * 8 * 4
     return (
         f"encode: {len(scenes)} images, {count} with views, by {config.checkpoint} on {height} x {width} "
-        f"-> moments, {count * size:.2f} GB where none lie yet; {WORDS_FILE} ({', '.join(config.words)})"
+        f"-> moments, {size(count * nbytes)} where none lie yet; {WORDS_FILE} ({', '.join(config.words)})"
     )
 
 

@@ -1,0 +1,173 @@
+"""What `--dry-run` says through the command line, against counts made another way."""
+
+import math
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from diffps.features import FeatureShape
+from pipeline.cli import main
+from pipeline.config import load_params
+from stages import index
+from stages.encode import WORDS_FILE
+from stages.heads import build_model
+from stages.index import INDEX_FOLDER
+from stages.job import QuietJob
+from stages.params import Params, override
+from stages.training_set import training_set
+from tests.tiny import write_params
+
+LATENT = 128 // 8
+# Side and channels of builtin:random's taps on a canvas of 128, by level: what diffusers' documentation says of the
+# topology (each level halves the side) and the checkpoint's own widths.
+SIDES = {"level1": 4, "level2": 8, "level3": 16}
+CHANNELS = {"level1": 96, "level2": 64, "level3": 32}
+ROWS_PER_SCALE = 64  # int8 keeps a scale for each channel and block of so many positions
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("project")
+    write_params(path)
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.chdir(path)
+        params = load_params(path / "params.yaml")
+        index.run(params, QuietJob(params.runtime))
+    (path / "data/encode").mkdir()  # the words, which encode writes: four embeddings of builtin:random's width
+    save_file({"embeddings": torch.linspace(-1, 1, 4 * 64).reshape(4, 64)}, path / WORDS_FILE)
+    return path
+
+
+@pytest.fixture
+def params(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
+    monkeypatch.chdir(folder)
+    return load_params(Path("params.yaml"))
+
+
+@pytest.fixture
+def say(params: Params, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """`diffps STAGE --dry-run ...`; what it printed. Nothing may have been written."""
+
+    def call(stage: str, *arguments: str) -> str:
+        def files() -> set[Path]:
+            return {path for path in Path().rglob("*") if path.is_file() and "models" not in path.parts}
+
+        before = files()
+        monkeypatch.setattr(sys, "argv", ["diffps", stage, "--dry-run", *arguments])
+        with pytest.raises(SystemExit) as done:
+            main()
+        assert not done.value.code
+        assert files() == before
+        return capsys.readouterr().out
+
+    return call
+
+
+def number(pattern: str, text: str) -> float:
+    found = re.search(pattern.replace("#", r"([\d.,]+(?:e[+-]?\d+)?)"), text)
+    assert found is not None, f"{pattern!r} in {text}"
+    return float(found[1].replace(",", ""))
+
+
+def shapes(params: Params) -> dict[str, FeatureShape]:
+    found = {}
+    for name in params.train.taps.names:
+        level = name.split("-")[1]
+        side, channels = SIDES[level], CHANNELS[level]
+        found[name] = FeatureShape(side, side, 1 if name.endswith(".person") else channels)
+    return found
+
+
+def stored_bytes(params: Params) -> int:
+    """Of one image's features that the head reads: int8 with float16 scales, maps in float32."""
+    total = 0
+    for name, (height, width, channels) in shapes(params).items():
+        positions = height * width
+        if name.endswith(".person"):
+            total += positions * 4
+        else:
+            total += positions * channels + math.ceil(positions / ROWS_PER_SCALE) * channels * 2
+    return total
+
+
+def parameters(params: Params) -> int:
+    identities = training_set(params, INDEX_FOLDER).identities
+    return sum(parameter.numel() for parameter in build_model(params, shapes(params), identities).parameters())
+
+
+def test_index_names_the_dataset(say: Callable[..., str]) -> None:
+    assert "streets at data/streets (is there)" in say("index")
+    assert "prw at nowhere (is MISSING)" in say("index", "--set", "index.dataset=prw", "--set", "index.root=nowhere")
+
+
+def test_encode_counts_images_and_bytes(say: Callable[..., str]) -> None:
+    text = say("encode")
+    assert "14 images, 22 with views" in text  # 8 training scenes in two views, 6 test scenes
+    assert number(r"moments, # kB", text) == pytest.approx(22 * LATENT * LATENT * 8 * 4 / 1e3, rel=0.01)
+
+
+def test_extract_names_what_it_would_keep(say: Callable[..., str]) -> None:
+    assert "8 taps and maps at t = 0, 50 under 'person' as float16" in say(
+        "extract", "--set", "extract.timesteps=[0, 50]", "--set", "extract.encoding=float16"
+    )
+
+
+def test_train_counts_parameters_steps_bytes_and_memory(say: Callable[..., str], params: Params) -> None:
+    text = say("train", "--set", "train.epochs=3")
+    count = parameters(params)
+    assert number(r"all +#", text) == count
+    assert sum(number(rf"  {part} +#", text) for part in ("dgrpn", "msfrn", "reid_head", "box_head")) <= count
+    assert number(r"# steps", text) == 3 * 8 // params.train.batch
+    assert number(r"memory: # GB model and optimiser", text) == pytest.approx(16 * count / 1e9, abs=0.006)
+    assert number(r"head # MB", text) == pytest.approx(4 * count / 1e6, abs=0.06)
+    assert number(r"checkpoint # MB", text) == pytest.approx(12 * count / 1e6, abs=0.06)
+    assert number(r"reads # MB", text) == pytest.approx(params.train.batch * stored_bytes(params) / 1e6, abs=0.06)
+    assert "measured on cpu" in text
+
+
+def test_train_counts_flops(say: Callable[..., str], params: Params) -> None:
+    """Of the box head, whose operations can be counted by hand: a multiplication and an addition for every weight and
+    place it is used at."""
+    samples = 4096  # so many that three decimals of a GFLOP say something
+    model = build_model(params, shapes(params), 4)
+    flops = 0
+
+    def count(module: torch.nn.Module, given: object, out: torch.Tensor) -> None:
+        nonlocal flops
+        places = out.shape[2] * out.shape[3] if out.ndim == 4 else 1
+        flops += 2 * sum(w.numel() for w in module.parameters() if w.ndim > 1) * places * samples
+
+    for module in model.box_head.modules():
+        if isinstance(module, torch.nn.Conv2d | torch.nn.Linear):
+            module.register_forward_hook(count)
+    with torch.no_grad():
+        model.eval().box_head(torch.zeros(1, params.train.model.channels, 16, 16), [torch.tensor([[0.0, 0, 64, 64]])])
+    said = number(r"box_head +[\d,]+ +#", say("train", "--set", f"train.model.box.samples={samples}"))
+    assert said == pytest.approx(flops / 1e9, rel=0.05)
+
+
+def test_sweep_counts_passes_and_bytes(say: Callable[..., str], params: Params) -> None:
+    text = say("sweep")
+    assert "2 variants, 0 done already" in text
+    assert "pass 1: full, no-dgrpn" in text
+    assert "pass 2" not in text
+    images = 8 * params.train.epochs
+    assert number(r"reads # GB once", text) == pytest.approx(images * stored_bytes(params) / 1e9, abs=0.006)
+    full = parameters(params)
+    without = parameters(override(params, {"train.model.dgrpn": None}, "tests"))
+    assert number(r"# MB in results/sweep", text) == pytest.approx(16 * (full + without) / 1e6, abs=0.6)
+
+
+def test_evaluate_counts_scenes_and_queries(say: Callable[..., str]) -> None:
+    text = say("evaluate", "--set", "evaluate.gallery=cross_camera")
+    assert "6 test scenes (cached features), 4 queries, gallery cross_camera" in text
+
+
+@pytest.mark.parametrize("stage", ["report", "pretrain"])
+def test_the_rest_says_where_it_would_write(say: Callable[..., str], stage: str) -> None:
+    assert {"report": "results/report", "pretrain": "models/streets"}[stage] in say(stage)
