@@ -29,8 +29,8 @@ class PretrainConfig:
     vae_batch: int = 8
     vae_crop: int = 96
     vae_lr: float = 1.5e-3
-    steps: int = 860
-    settle: int = 160
+    steps: int = 4000
+    settle: int = 400
     batch: int = 16
     crop: int = 16
     lr: float = 1e-3
