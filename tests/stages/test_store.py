@@ -16,40 +16,19 @@ from pipeline.cli import app
 from pipeline.config import load_params
 from stages import extract, transcode
 from stages.job import QuietJob
-from stages.params import Params
 from stages.passes import Pass
 from stages.recipes import stored_map
 from stages.sources import open_source
-from tests.stages import drawn
+from tests.stages.conftest import SmallProject as Project
 from tests.stages.drawn import KEPT, TAPS
 
 STORE = Path("data/features")
 MAP = "up-level1-repeat0-vit-block0-cross-map.person"
 
 
-class Project(drawn.Project):
-    """The drawn project on a smaller canvas."""
-
-    def params(self, **sections: dict[str, Any]) -> Params:
-        return super().params(**{"encode": {"canvas": [64, 64]}, **sections})
-
-
-@pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the dataset drawn, indexed, encoded and extracted in float16; copied, never changed."""
-    folder = tmp_path_factory.mktemp("template")
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        project = Project(folder, monkeypatch)
-        project.index()
-        project.encode()
-        project.extract(extract={"encoding": "float16"})
-    return folder
-
-
 @pytest.fixture
-def project(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
-    shutil.copytree(template, tmp_path / "project")
-    return Project(tmp_path / "project", monkeypatch)
+def project(small: Project) -> Project:
+    return small
 
 
 @pytest.fixture
@@ -143,11 +122,11 @@ def keep(encoding: str) -> str:
 
 
 def test_transcoded_values_are_at_most_a_step_from_extracted_ones(
-    template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    small_template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = []
     for name in ("made", "direct"):
-        shutil.copytree(template, tmp_path / name)
+        shutil.copytree(small_template, tmp_path / name)
         project = Project(tmp_path / name, monkeypatch)
         params = project.params()
         if name == "made":

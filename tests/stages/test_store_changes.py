@@ -1,0 +1,179 @@
+"""Images that come, go, move and change names, and a disk that fills up: what extraction then does, and what not."""
+
+import hashlib
+import os
+import shutil
+import subprocess
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cache import FeatureStore
+from cache.errors import StoreFullError
+from cache.verify import verify
+from diffps.datasets.tables import read_annotations, read_scenes, write_index
+from diffps.records import Scene, SearchIndex
+from stages.passes import PassRunner
+from tests.stages.conftest import SmallProject
+
+STORE = Path("data/features")
+FLOAT16 = {"encoding": "float16"}
+
+
+def index_of(scenes: Iterable[Scene], was: dict[str, str] | None = None) -> None:
+    """Write an index of ``scenes`` alone; ``was``: new scene id -> the one that annotations know."""
+    scenes, known = tuple(scenes), read_annotations(Path("data/index"))
+    names = was or {}
+    annotations = {scene.scene_id: known[names.get(scene.scene_id, scene.scene_id)] for scene in scenes}
+    report = {"dataset": "streets"}
+    index = SearchIndex(scenes=scenes, annotations=annotations, queries=(), galleries=(), report=report)
+    write_index(index, Path("data/index"))
+
+
+def changed(before: dict[str, bytes], after: dict[str, bytes]) -> set[str]:
+    return {name for name in before | after if before.get(name) != after.get(name)}
+
+
+def shards(names: Iterable[str]) -> set[tuple[str, str]]:
+    """(split, shard) of the shard files among ``names``."""
+    return {(name.split("/")[0], name.split("/c/")[1].split("/")[0]) for name in names if "/c/" in name}
+
+
+def test_five_images_added_and_one_replaced(small: SmallProject, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shards hold three images: of train only shard 0 is there at first, of test both."""
+    from PIL import Image
+
+    scenes = read_scenes(Path("data/index"))
+    train, test = ([scene for scene in scenes if scene.split == split] for split in ("train", "test"))
+    shutil.rmtree(STORE)
+    photographs = Path(small.params().index.root)
+    index_of([*train, *test])
+    everything = Path("all")
+    shutil.copytree("data/index", everything)
+    index_of([*train[:3], *test])
+    small.encode()
+    small.extract(extract=FLOAT16)
+    before = small.files()
+
+    replaced = test[4]
+    Image.new("RGB", (replaced.width, replaced.height), "teal").save(photographs / replaced.path)
+    shutil.rmtree("data/index")
+    shutil.copytree(everything, "data/index")
+    after = replace(replaced, digest=hashlib.sha256((photographs / replaced.path).read_bytes()).hexdigest())
+    index_of([*train, *(after if scene is replaced else scene for scene in test)])
+    small.encode()
+    passes: list[int] = []
+    features = PassRunner.features
+
+    def counted(self: PassRunner, images: Any, *arguments: Any) -> Any:
+        passes.append(len(images))
+        return features(self, images, *arguments)
+
+    monkeypatch.setattr(PassRunner, "features", counted)
+    small.extract(extract=FLOAT16)
+    files = {name for name in changed(before, small.files()) if not name.endswith("zarr.json")}
+    assert shards(files) == {("train", "1"), ("train", "2"), ("test", "1")}
+    # Five of train in both views; the test shard is written whole.
+    assert sum(passes) == 2 * 5 + 3
+    assert verify(STORE, FeatureStore(STORE).arrays()) == []
+
+
+def test_moved_renamed_or_shuffled_images_are_known_again(small: SmallProject, no_backbone: None) -> None:
+    scenes = read_scenes(Path("data/index"))
+    before = small.files()
+    Path("elsewhere").mkdir()
+    shutil.move(small.params().index.root, "elsewhere/photographs")
+    names = {f"new-{number}.jpg": scene.scene_id for number, scene in enumerate(scenes)}
+    for name, scene in zip(names, scenes, strict=True):
+        (Path("elsewhere/photographs") / scene.path).rename(Path("elsewhere/photographs") / name)
+    renamed = [replace(scene, scene_id=name, path=name) for name, scene in zip(names, scenes, strict=True)]
+    index_of(reversed(renamed), names)
+    where = {"index": {"root": "elsewhere/photographs"}}
+    small.encode(**where)
+    small.extract(extract=FLOAT16, **where)
+    assert small.files() == before
+    reader = FeatureStore(STORE)
+    assert set(names) <= set(reader.rows("train").scenes) | set(reader.rows("test").scenes)
+
+
+@pytest.fixture
+def no_backbone(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("the model was loaded")
+
+    monkeypatch.setattr("stages.passes.PassRunner.__init__", refuse)
+    monkeypatch.setattr("stages.encode.LatentComputer.__init__", refuse)
+
+
+@pytest.fixture
+def small_disk(small: SmallProject) -> Iterator[Path]:
+    """The store's folder as a disk of its own of four megabytes, without features."""
+    shutil.rmtree(STORE)
+    STORE.mkdir(parents=True)
+    command = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(STORE.resolve())]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        pytest.skip("there is no mount command here")
+    if done.returncode:
+        pytest.skip(f"a small tmpfs cannot be mounted here: {done.stderr.strip()}")
+    try:
+        yield STORE
+    finally:
+        subprocess.run(["umount", str(STORE.resolve())], check=True)
+
+
+def test_a_disk_that_fills_up_during_extraction(
+    small: SmallProject, small_template: Path, small_disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small.encode()
+    filler, calls, features = small_disk / "filler", [0], PassRunner.features
+
+    def filling(self: PassRunner, *arguments: Any) -> Any:
+        calls[0] += 1
+        if calls[0] == 4:  # in the second shard somebody else takes what was free
+            room = os.statvfs(small_disk)
+            filler.write_bytes(bytes(room.f_bavail * room.f_frsize))
+        return features(self, *arguments)
+
+    monkeypatch.setattr(PassRunner, "features", filling)
+    with pytest.raises(StoreFullError, match="disk full.*same command again"):
+        small.extract(extract=FLOAT16)
+    kept = list((small_disk / "receipts").rglob("t0/*.json"))
+    assert kept
+    filler.unlink()
+    small.extract(extract=FLOAT16)
+    assert all(path.is_file() for path in kept)
+    whole = small_template / "data/features/features.zarr"
+    assert small.files() == {
+        str(path.relative_to(whole)): path.read_bytes() for path in sorted(whole.rglob("*")) if path.is_file()
+    }
+    assert verify(small_disk, FeatureStore(small_disk).arrays()) == []
+
+
+def test_files_that_may_not_grow_stop_extraction_by_name(small: SmallProject, small_template: Path) -> None:
+    """The nearest to a full disk that needs no privileges."""
+    resource = pytest.importorskip("resource")
+    shutil.rmtree(STORE)
+    small.encode()
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (6_000, before[1]))  # metadata and receipts pass, shards of a tap do not
+    try:
+        with pytest.raises(StoreFullError, match="disk full.*same command again"):
+            small.extract(extract=FLOAT16)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    small.extract(extract=FLOAT16)
+    assert small.files() == SmallProject.files(_at(small_template))
+
+
+def _at(folder: Path) -> Any:
+    class Place:
+        pass
+
+    place: Any = Place()
+    place.folder = folder
+    return place
