@@ -89,7 +89,7 @@ def command(*arguments: str) -> str:
     return done.output
 
 
-@pytest.mark.parametrize("encoding", ["int8", "project:16"])
+@pytest.mark.parametrize("encoding", [pytest.param("int8", marks=pytest.mark.slow), "project:16"])
 def test_a_transcoded_store_is_trained_on_like_an_extracted_one(
     project: Project, no_model: None, encoding: str
 ) -> None:
