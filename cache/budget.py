@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cache.encodings import HALF_BITS, BitRound
-from cache.errors import StoreFullError
+from cache.errors import CacheError, StoreFullError
 from cache.files import free_bytes
 from cache.layout import ArraySpec
 from cache.shards import CHECKSUM_BYTES, index_bytes
@@ -106,20 +106,23 @@ class DiskRates:
 
 
 def measure_disk(root: Path, nbytes: int = 256 << 20) -> DiskRates:
-    """Write and read a temporary file of ``nbytes`` under ``root``."""
+    """Write and read a temporary file of ``nbytes`` under ``root``. Raises CacheError where nothing can be written."""
     while not root.exists():
         root = root.parent
     block = os.urandom(4 << 20)
-    with tempfile.NamedTemporaryFile(dir=root, prefix=".rate-") as file:
-        start = time.perf_counter()
-        for _ in range(0, nbytes, len(block)):
-            file.write(block)
-        file.flush()
-        os.fsync(file.fileno())
-        written = time.perf_counter()
-        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-        os.lseek(file.fileno(), 0, os.SEEK_SET)
-        opened = time.perf_counter()
-        while os.read(file.fileno(), len(block)):
-            pass
-        return DiskRates(nbytes / (written - start), nbytes / (time.perf_counter() - opened))
+    try:
+        with tempfile.NamedTemporaryFile(dir=root, prefix=".rate-") as file:
+            start = time.perf_counter()
+            for _ in range(0, nbytes, len(block)):
+                file.write(block)
+            file.flush()
+            os.fsync(file.fileno())
+            written = time.perf_counter()
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+            os.lseek(file.fileno(), 0, os.SEEK_SET)
+            opened = time.perf_counter()
+            while os.read(file.fileno(), len(block)):
+                pass
+            return DiskRates(nbytes / (written - start), nbytes / (time.perf_counter() - opened))
+    except OSError as error:
+        raise CacheError(f"{root}: cannot be written ({error.strerror}); set runtime.store") from error

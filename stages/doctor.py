@@ -1,20 +1,19 @@
 """What this machine and the checkpoint are, and what does not go together, before hours are spent."""
 
 import os
-import time
 from collections.abc import Iterator
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from diffps.errors import CheckpointError
+from diffps.errors import CheckpointError, ConfigError
 from stages.job import Job
 
 if TYPE_CHECKING:
     from stages.params import Params
 
 PACKAGES = ("torch", "torchvision", "diffusers", "transformers", "zarr", "dvc")
-PROBE_BYTES = 64_000_000
+PROBE_BYTES = 64 << 20
 
 
 def run(params: "Params", job: Job) -> None:
@@ -26,18 +25,32 @@ def run(params: "Params", job: Job) -> None:
 
 
 def _software() -> Iterator[str]:
-    found = {}
-    for name in PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "MISSING"
-    yield "software: " + ", ".join(f"{name} {number}" for name, number in found.items())
+    yield "software: " + ", ".join(f"{name} {_version(name) or 'MISSING'}" for name in PACKAGES)
+    yield from _outside_requirements()
     try:
         from torchvision.ops import nms  # noqa: F401 - a mismatched build fails here, and takes diffusers down with it
     except (ImportError, RuntimeError) as error:
-        yield f"PROBLEM: torchvision {found['torchvision']} does not go with torch {found['torch']} ({error}); "
-        yield "  install both in one command, from the same index"
+        versions = f"torchvision {_version('torchvision')} does not go with torch {_version('torch')}"
+        yield f"PROBLEM: {versions} ({error}); install both in one command, from the same index"
+
+
+def _outside_requirements() -> Iterator[str]:
+    """What this package asks for and the environment does not have."""
+    from packaging.requirements import Requirement
+
+    for requirement in map(Requirement, requires("diffps") or ()):
+        if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
+            continue
+        found = _version(requirement.name)
+        if found is None or not requirement.specifier.contains(found, prereleases=True):
+            yield f"PROBLEM: {requirement} is needed, found {found or 'none'}; pip install '{requirement}'"
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
 
 
 def _devices(params: "Params", job: Job) -> Iterator[str]:
@@ -45,36 +58,36 @@ def _devices(params: "Params", job: Job) -> Iterator[str]:
 
     from stages.devices import choose_device
 
-    device = choose_device(job.runtime)
+    try:
+        device = choose_device(job.runtime).type
+    except ConfigError as error:
+        device = "none"
+        yield f"PROBLEM: {error}"
     threads = f"{torch.get_num_threads()} of {os.cpu_count()} CPU threads"
     yield f"device: {device}, {threads} (runtime.device, runtime.threads)"
     for number in range(torch.cuda.device_count()):
-        properties = torch.cuda.get_device_properties(number)
-        yield f"  cuda:{number}: {properties.name}, {properties.total_memory / 1e9:.0f} GB"
+        free, total = torch.cuda.mem_get_info(number)
+        yield f"  cuda:{number}: {torch.cuda.get_device_name(number)}, {free / 1e9:.0f} of {total / 1e9:.0f} GB free"
     for section in ("encode", "extract"):
         dtype = getattr(params, section).dtype
-        if device.type == "cpu" and dtype != "float32":
+        if device == "cpu" and dtype != "float32":
             yield f"PROBLEM: {section}.dtype {dtype} is slow on a CPU; set {section}.dtype=float32"
 
 
 def _disk(job: Job) -> Iterator[str]:
-    import shutil
-    import tempfile
-
+    from cache import CacheError
+    from cache.budget import measure_disk
+    from cache.files import free_bytes
     from stages.storage import size, store_root
 
     root = store_root(job)
-    place = next(folder for folder in (root, *root.resolve().parents) if folder.is_dir())
-    free = shutil.disk_usage(place).free
-    with tempfile.TemporaryFile(dir=place) as file:
-        block = os.urandom(1_000_000)
-        started = time.monotonic()
-        for _ in range(PROBE_BYTES // len(block)):
-            file.write(block)
-        file.flush()
-        os.fsync(file.fileno())
-        rate = PROBE_BYTES / (time.monotonic() - started)
-    yield f"disk: {size(free)} free at {place}, written at {size(rate)}/s; `diffps cache plan` says what is needed"
+    try:
+        rates = measure_disk(root, PROBE_BYTES)
+    except CacheError as error:
+        yield f"PROBLEM: {error}"
+        return
+    speed = f"writes {size(rates.write)}/s, reads {size(rates.read)}/s"
+    yield f"disk: {size(free_bytes(root))} free for {root}, {speed}; `diffps cache plan` says what is needed"
 
 
 def _checkpoint(params: "Params") -> Iterator[str]:
@@ -88,7 +101,10 @@ def _checkpoint(params: "Params") -> Iterator[str]:
         )
     checkpoint = load_checkpoint(name, params.encode.revision, params.extract.unet)
     channels = "-".join(map(str, checkpoint.unet_config["block_out_channels"]))
-    yield f"checkpoint: {name} at {checkpoint.folder}, UNet of {channels} channels"
+    width = checkpoint.unet_config["cross_attention_dim"]
+    yield f"checkpoint: {name} at {checkpoint.folder}, UNet of {channels} channels, text embeddings of {width}"
+    if checkpoint.unet_weights is not None:
+        yield f"  UNet weights from {checkpoint.unet_weights}"
     yield "  digests: " + ", ".join(f"{part} {checkpoint.digest(part)}" for part in ("unet", "vae", "text_encoder"))
     encoder = PromptEncoder(checkpoint)
     word, number = encoder.pad_token
