@@ -1,5 +1,6 @@
 """Every tap the parameters keep, written again under another encoding, without the UNet."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from diffps.taps import standard_taps
@@ -57,13 +58,13 @@ def run(params: "Params", job: Job, encoding: str, source: str = "float16") -> N
                 store.write_manifest(path, found, {group.place.split: group.images})
 
 
-def _taps(specs: "list[ArraySpec]") -> "list[ArraySpec]":
+def _taps(specs: "Sequence[ArraySpec]") -> "list[ArraySpec]":
     """The grid taps among a pass's arrays; maps are the same under every encoding."""
     table = standard_taps()
     return [spec for spec in specs if spec.name.rpartition("@")[0] in table]
 
 
-def _complete(store: "FeatureStore", spec: "ArraySpec", images: "list[tuple[str, str]]") -> "ArraySpec":
+def _complete(store: "FeatureStore", spec: "ArraySpec", images: "Sequence[tuple[str, str]]") -> "ArraySpec":
     """``spec`` as it lies in the store, over all of ``images``. Raises NotCachedError, RecipeError."""
     from cache.errors import NotCachedError
     from cache.transcode import cached_images
@@ -81,7 +82,7 @@ def _complete(store: "FeatureStore", spec: "ArraySpec", images: "list[tuple[str,
     return found
 
 
-def _fit(store: "FeatureStore", old: "Pass", new: "Pass", scenes: "list[Scene]", timestep: int) -> None:
+def _fit(store: "FeatureStore", old: "Pass", new: "Pass", scenes: "Sequence[Scene]", timestep: int) -> None:
     """Fit the missing bases on the stored features of the images, and the positions, that extraction would take."""
     from stages.extract import basis_sample
     from stages.passes import BasisFit
