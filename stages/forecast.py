@@ -17,6 +17,7 @@ from diffps.training import HeadTrainer
 from stages.heads import build_model
 from stages.index import INDEX_FOLDER
 from stages.job import Job
+from stages.storage import size
 from stages.training_set import TrainingSet, training_set
 
 if TYPE_CHECKING:
@@ -54,12 +55,12 @@ def forecast(params: "Params", job: Job) -> str:
     for name, parameters, flops, activations in [*parts, whole]:
         lines.append(f"  {name:<12} {parameters:>12,} {flops / batch / 1e9:>20.3f} {activations / batch / 1e6:>21.1f}")
     lines += [
-        f"  memory: {own / 1e9:.2f} GB model and optimiser, {whole.activation_bytes / 1e9:.2f} GB activations, "
-        f"{shared / 1e9:.2f} GB features of a batch of {batch}",
+        f"  memory: {size(own)} model and optimiser, {size(whole.activation_bytes)} activations, "
+        f"{size(shared)} features of a batch of {batch}",
         f"  time: {steps} steps of {seconds:.3g} s: {duration(steps * seconds)} (measured on {device})",
-        f"  reads {read / 1e6:.1f} MB a step, {steps * read / 1e9:.2f} GB in all; the disk keeps pace from "
-        f"{read / seconds / 1e6:.0f} MB/s on",
-        f"  writes results/train: checkpoint {own * 3 / 4 / 1e6:.1f} MB, head {own / 4 / 1e6:.1f} MB",
+        f"  reads {size(read)} a step, {size(steps * read)} in all; "
+        f"the disk keeps pace from {size(read / seconds)}/s on",
+        f"  writes results/train: checkpoint {size(own * 3 / 4)}, head {size(own / 4)}",
     ]
     return "\n".join(lines)
 

@@ -7,6 +7,7 @@ from stages.forecast import BYTES_PER_PARAMETER, duration, feature_shapes, image
 from stages.index import INDEX_FOLDER
 from stages.job import Job
 from stages.results import result_of
+from stages.storage import size
 from stages.sweep_pass import split_by_memory
 from stages.training_set import training_set
 from stages.variants import Variant, plan_passes, read_variants
@@ -29,10 +30,10 @@ def forecast(params: "Params", job: Job) -> str:
         seconds += cost.seconds
         lines += [
             f"  pass {number}: {', '.join(variant.name for variant in group)}",
-            f"    reads {cost.read / 1e9:.2f} GB once (alone: {cost.alone / 1e9:.2f} GB), "
-            f"computes {duration(cost.seconds)}; the disk keeps pace from {cost.read / cost.seconds / 1e6:.0f} MB/s on",
+            f"    reads {size(cost.read)} once (alone: {size(cost.alone)}), "
+            f"computes {duration(cost.seconds)}; the disk keeps pace from {size(cost.read / cost.seconds)}/s on",
         ]
-    lines.append(f"  in all {duration(seconds)} and the evaluation; {disk / 1e6:.0f} MB in results/sweep")
+    lines.append(f"  in all {duration(seconds)} and the evaluation; {size(disk)} in results/sweep")
     return "\n".join(lines)
 
 

@@ -27,7 +27,7 @@ LATENT = 128 // 8
 # topology (each level halves the side) and the checkpoint's own widths.
 SIDES = {"level1": 4, "level2": 8, "level3": 16}
 CHANNELS = {"level1": 96, "level2": 64, "level3": 32}
-ROWS_PER_SCALE = 64  # int8 keeps a scale for each channel and block of so many positions
+POSITIONS_PER_SCALE = 256  # int8 keeps a float16 scale for each channel and so many positions
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +74,13 @@ def number(pattern: str, text: str) -> float:
     return float(found[1].replace(",", ""))
 
 
+def nbytes(pattern: str, text: str) -> float:
+    """``#`` in the pattern stands for a size with its unit."""
+    found = re.search(pattern.replace("#", r"([\d.,]+) ([kMG]?B)"), text)
+    assert found is not None, f"{pattern!r} in {text}"
+    return float(found[1].replace(",", "")) * {"B": 1.0, "kB": 1e3, "MB": 1e6, "GB": 1e9}[found[2]]
+
+
 def shapes(params: Params) -> dict[str, FeatureShape]:
     found = {}
     for name in params.train.taps.names:
@@ -91,7 +98,7 @@ def stored_bytes(params: Params) -> int:
         if name.endswith(".person"):
             total += positions * 4
         else:
-            total += positions * channels + math.ceil(positions / ROWS_PER_SCALE) * channels * 2
+            total += positions * channels + math.ceil(positions / POSITIONS_PER_SCALE) * channels * 2
     return total
 
 
@@ -108,7 +115,7 @@ def test_index_names_the_dataset(say: Callable[..., str]) -> None:
 def test_encode_counts_images_and_bytes(say: Callable[..., str]) -> None:
     text = say("encode")
     assert "14 images, 22 with views" in text  # 8 training scenes in two views, 6 test scenes
-    assert number(r"moments, # kB", text) == pytest.approx(22 * LATENT * LATENT * 8 * 4 / 1e3, rel=0.01)
+    assert nbytes(r"moments, #", text) == pytest.approx(22 * LATENT * LATENT * 8 * 4, rel=0.01)
 
 
 def test_extract_names_what_it_would_keep(say: Callable[..., str]) -> None:
@@ -123,10 +130,12 @@ def test_train_counts_parameters_steps_bytes_and_memory(say: Callable[..., str],
     assert number(r"all +#", text) == count
     assert sum(number(rf"  {part} +#", text) for part in ("dgrpn", "msfrn", "reid_head", "box_head")) <= count
     assert number(r"# steps", text) == 3 * 8 // params.train.batch
-    assert number(r"memory: # GB model and optimiser", text) == pytest.approx(16 * count / 1e9, abs=0.006)
-    assert number(r"head # MB", text) == pytest.approx(4 * count / 1e6, abs=0.06)
-    assert number(r"checkpoint # MB", text) == pytest.approx(12 * count / 1e6, abs=0.06)
-    assert number(r"reads # MB", text) == pytest.approx(params.train.batch * stored_bytes(params) / 1e6, abs=0.06)
+    assert nbytes(r"memory: # model and optimiser", text) == pytest.approx(16 * count, rel=0.01)
+    assert nbytes(r"head #", text) == pytest.approx(4 * count, rel=0.01)
+    assert nbytes(r"checkpoint #", text) == pytest.approx(12 * count, rel=0.01)
+    step = params.train.batch * stored_bytes(params)
+    assert nbytes(r"reads # a step", text) == pytest.approx(step, rel=0.01)
+    assert nbytes(r"a step, # in all", text) == pytest.approx(3 * 8 // params.train.batch * step, rel=0.01)
     assert "measured on cpu" in text
 
 
@@ -157,10 +166,10 @@ def test_sweep_counts_passes_and_bytes(say: Callable[..., str], params: Params) 
     assert "pass 1: full, no-dgrpn" in text
     assert "pass 2" not in text
     images = 8 * params.train.epochs
-    assert number(r"reads # GB once", text) == pytest.approx(images * stored_bytes(params) / 1e9, abs=0.006)
+    assert nbytes(r"reads # once", text) == pytest.approx(images * stored_bytes(params), rel=0.01)
     full = parameters(params)
     without = parameters(override(params, {"train.model.dgrpn": None}, "tests"))
-    assert number(r"# MB in results/sweep", text) == pytest.approx(16 * (full + without) / 1e6, abs=0.6)
+    assert nbytes(r"# in results/sweep", text) == pytest.approx(16 * (full + without), rel=0.01)
 
 
 def test_evaluate_counts_scenes_and_queries(say: Callable[..., str]) -> None:
