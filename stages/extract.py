@@ -133,7 +133,7 @@ def basis_sample(scenes: "Sequence[Scene]", seed: int) -> "list[Scene]":
     return [scenes[row] for row in sorted(chosen.tolist())]
 
 
-def stored_name(name: str, encoding: str, head: int | str = "mean") -> str:
+def stored_name(name: str, encoding: str, head: int | str) -> str:
     """Array of the store that holds what heads call ``name``, under ``extract.encoding`` and ``extract.head``."""
     return f"{name}@{encoding}" if name in standard_taps() else stored_map(name, head)
 

@@ -69,7 +69,7 @@ class CachedSource:
         store = FeatureStore(store_root(job))
         self._split: Split = split
         step = params.train.timestep if timestep is None else timestep
-        self._stored = {name: stored_name(name, params.extract.encoding) for name in names}
+        self._stored = {name: stored_name(name, params.extract.encoding, params.extract.head) for name in names}
         views: dict[str, list[ArraySpec]] = {}
         for view in views_read(params, split):
             folder = manifest_folder(store.root, split, view, params.extract.name, step)

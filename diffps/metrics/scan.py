@@ -311,8 +311,8 @@ def _count_for_query(
             continue
         for d in range(max(start, int(starts[scene])), min(stop, int(starts[scene + 1]))):
             if given:
-                value = np.float64(similarities[q, d - start])
-                last = ranking[-1] if len(ranking) else np.inf
+                value = float(similarities[q, d - start])
+                last = float(ranking[-1]) if len(ranking) else np.inf
                 if value < min(lowest, last) - error:
                     continue
                 if not (value < last - error and _is_clear(values, value, error)):

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from cache import FeatureStore
 from cache.errors import NotCachedError, RecipeError
+from diffps.features import Ref
 from pipeline.cli import app
 from pipeline.config import load_params
 from stages import extract, transcode
@@ -58,6 +59,11 @@ def test_maps_of_several_heads_lie_side_by_side(project: Project) -> None:
         ids[head] = spec.id
         reader = FeatureStore(STORE).reader([spec])
         maps[head] = reader.read_float(next(iter(FeatureStore(STORE).rows("train").scenes)), spec.name)
+        params = project.params(extract=section)
+        first = next(iter(FeatureStore(STORE).rows("train").scenes))
+        with open_source(params, QuietJob(params.runtime), split="train", section="train", names=[MAP]) as source:
+            (features,) = source.stream([[Ref(first)]], [MAP])
+            assert np.array_equal(features[MAP].coefficients()[0, 0].numpy(), maps[head][..., 0])
     assert len(set(ids.values())) == 3
     assert not np.array_equal(maps[0], maps[1])
     found = project.files()
