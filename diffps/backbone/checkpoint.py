@@ -60,18 +60,31 @@ class Checkpoint:
     def __post_init__(self) -> None:
         for part in _WEIGHTS:
             self._files(part)
-        if self.unet_config.get("addition_embed_type"):
+        unet, vae, text = self.unet_config, self.config("vae"), self.config("text_encoder")
+        if unet.get("addition_embed_type") or unet.get("class_embed_type") or unet.get("num_class_embeds"):
             raise CheckpointError(
-                f"checkpoint {self.name}: its UNet wants added conditions (SDXL); "
+                f"checkpoint {self.name}: its UNet wants added conditions (SDXL, an upscaler); "
                 "supported are SD 1.x, SD 2.x, SD-Turbo and CleanDIFT"
             )
-        stride = 2 ** (len(self.config("vae")["block_out_channels"]) - 1)
+        stride = 2 ** (len(vae["block_out_channels"]) - 1)
         if stride != LATENT_STRIDE:
             raise CheckpointError(f"checkpoint {self.name}: its VAE shrinks {stride} times, expected {LATENT_STRIDE}")
+        if unet["in_channels"] != vae["latent_channels"]:
+            raise CheckpointError(
+                f"checkpoint {self.name}: its UNet takes {unet['in_channels']} channels and its VAE gives "
+                f"{vae['latent_channels']}; models for inpainting or depth want more than an image"
+            )
+        if unet["cross_attention_dim"] != text["hidden_size"]:
+            raise CheckpointError(
+                f"checkpoint {self.name}: its UNet wants text embeddings of width {unet['cross_attention_dim']}, "
+                f"its text encoder gives {text['hidden_size']}; the two are of different models"
+            )
 
     def config(self, part: str) -> dict[str, Any]:
         """The part's config file as it lies on disk."""
         name = "scheduler_config.json" if part == "scheduler" else "config.json"
+        if part == "unet" and self.unet_weights is not None and self.unet_weights.is_dir():
+            return _read_json(self.unet_weights / name, self.name)
         return _read_json(self.folder / part / name, self.name)
 
     @property
@@ -120,7 +133,12 @@ class Checkpoint:
             from safetensors.torch import load_file
 
             model = UNet2DConditionModel.from_config(self.unet_config)
-            found = model.load_state_dict(load_file(self.unet_weights), strict=False)
+            try:
+                found = model.load_state_dict(load_file(self.unet_weights), strict=False)
+            except Exception as error:  # not safetensors, or weights of other shapes
+                raise CheckpointError(
+                    f"checkpoint {self.name}: {self.unet_weights} does not load: {_one_line(error)}"
+                ) from error
             self._check("unet", set(found.missing_keys), set(found.unexpected_keys), self.unet_weights)
         else:
             folder = self.unet_weights or self.folder / "unet"

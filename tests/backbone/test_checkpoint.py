@@ -68,6 +68,27 @@ def test_other_unet_weights_take_the_place_of_the_folder_s_own(folder: Path, tmp
         load_checkpoint(str(folder), unet=str(tmp_path / "weights.bin"))
 
 
+def test_other_unet_weights_of_another_shape_or_none_are_one_line(folder: Path, tmp_path: Path) -> None:
+    weights = load_file(folder / UNET)
+    weights["conv_in.weight"] = torch.zeros(7, 4, 3, 3)
+    path = tmp_path / "other.safetensors"
+    save_file(weights, path)
+    with pytest.raises(CheckpointError, match="other.safetensors does not load: .*conv_in.weight") as caught:
+        load_checkpoint(str(folder), unet=str(path)).load_unet(torch.float32)
+    assert "\n" not in str(caught.value)
+    path.write_bytes(b"no weights")
+    with pytest.raises(CheckpointError, match="other.safetensors does not load"):
+        load_checkpoint(str(folder), unet=str(path)).load_unet(torch.float32)
+
+
+def test_a_folder_of_other_unet_weights_brings_its_own_config(folder: Path, copy: Path) -> None:
+    _config(copy, "unet", center_input_sample=True)
+    replaced = load_checkpoint(str(folder), unet=str(copy))
+    assert replaced.unet_config["center_input_sample"] is True
+    assert replaced.load_unet(torch.float32).config.center_input_sample is True
+    assert replaced.digest("unet") == load_checkpoint(str(copy)).digest("unet")
+
+
 @pytest.mark.parametrize("swapped", [False, True])
 @pytest.mark.parametrize(
     ("change", "message"),
@@ -113,9 +134,25 @@ def _broken_json(copy: Path) -> None:
     (copy / "unet/config.json").write_text("{")
 
 
+def _config(copy: Path, part: str, **changes: object) -> None:
+    path = copy / part / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
 def _sdxl(copy: Path) -> None:
-    config = json.loads((copy / "unet/config.json").read_text())
-    (copy / "unet/config.json").write_text(json.dumps({**config, "addition_embed_type": "text_time"}))
+    _config(copy, "unet", addition_embed_type="text_time")
+
+
+def _upscaler(copy: Path) -> None:
+    _config(copy, "unet", num_class_embeds=1000)
+
+
+def _inpainting(copy: Path) -> None:
+    _config(copy, "unet", in_channels=9)
+
+
+def _other_text(copy: Path) -> None:
+    _config(copy, "text_encoder", hidden_size=768)
 
 
 def _empty(copy: Path) -> None:
@@ -129,7 +166,10 @@ def _empty(copy: Path) -> None:
         (_pickled, "is a pickle, which is never loaded"),
         (_no_vae, "vae/config.json is missing"),
         (_broken_json, "is not JSON"),
-        (_sdxl, "SDXL"),
+        (_sdxl, "added conditions .SDXL"),
+        (_upscaler, "added conditions"),
+        (_inpainting, "takes 9 channels and its VAE gives 4"),
+        (_other_text, "its text encoder gives 768"),
         (_empty, r"holds notes; expected diffusers' layout \(model_index.json"),
     ],
 )

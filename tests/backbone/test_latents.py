@@ -26,6 +26,33 @@ def test_moments_are_the_posterior_of_the_vae(checkpoint: Checkpoint, encoder: L
     torch.testing.assert_close(std, posterior.std)
 
 
+def test_the_vae_never_holds_the_scores_of_its_one_wide_head() -> None:
+    """Stable Diffusion's VAE attends over all positions with one head 512 wide; at canvas 1280 the scores would take
+    2.6 GB."""
+    from diffusers import AutoencoderKL
+    from torch.profiler import ProfilerActivity, profile
+
+    vae = AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        block_out_channels=(8, 8, 8, 512),
+        norm_num_groups=8,
+        latent_channels=4,
+    )
+    encoder = LatentEncoder(vae.eval().requires_grad_(False), "cpu")
+    pixels = torch.zeros(1, 3, 512, 512)
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        encoder.moments(pixels)
+    events = [event for event in profiler.profiler.kineto_results.events() if event.name() == "[memory]"]
+    held = peak = 0
+    for event in sorted(events, key=lambda event: event.start_ns()):
+        held += event.nbytes()
+        peak = max(peak, held)
+    scores = 4 * (512 // 8) ** 4
+    # Explicit attention holds the scores and their softmax at once.
+    assert scores / 4 < peak < 1.5 * scores
+
+
 def test_the_mean_is_scaled_and_ignores_the_seed() -> None:
     moments = torch.randn(3, 4, 4, 8)
     first, second = (scaled_latents(moments, "mean", KEYS, seed, 0.18215) for seed in (0, 1))

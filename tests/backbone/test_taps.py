@@ -82,6 +82,33 @@ def test_a_deeper_wider_unet_has_its_own_table() -> None:
     assert "down-level0-repeat0-vit-out" not in table
 
 
+def test_the_table_holds_for_sdxl_s_unet_though_its_text_side_is_missing() -> None:
+    config = {
+        "in_channels": 4,
+        "out_channels": 4,
+        "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        "mid_block_type": "UNetMidBlock2DCrossAttn",
+        "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        "block_out_channels": (320, 640, 1280),
+        "layers_per_block": 2,
+        "transformer_layers_per_block": (1, 2, 10),
+        "attention_head_dim": (5, 10, 20),
+        "cross_attention_dim": 2048,
+        "use_linear_projection": True,
+        "addition_embed_type": "text_time",
+        "addition_time_embed_dim": 256,
+        "projection_class_embeddings_input_dim": 2816,
+    }
+    from diffusers import UNet2DConditionModel
+
+    with torch.device("meta"):
+        unet = UNet2DConditionModel(**config)
+    table = tap_table(config)
+    assert len(table) == 752
+    for tap in table.values():
+        unet.get_submodule(tap.module)
+
+
 def test_an_unknown_tap_names_the_nearest() -> None:
     with pytest.raises(UnknownTapError, match="nearest is 'up-level3-repeat1-vit-block0-self-k'"):
         check_taps(["up-level3-repeat1-vit-block0-selfk"])
