@@ -18,7 +18,7 @@ from diffps.backbone.capture import HeadRule, Request, TapReader, fixed_context,
 from diffps.backbone.checkpoint import Checkpoint, DiffusersModel, load_checkpoint
 from diffps.backbone.latents import LatentEncoder, LatentRule, NoiseKey, NoiseRule, add_noise
 from diffps.backbone.prompts import PromptEncoder
-from diffps.errors import ConfigError, ImageError
+from diffps.errors import ConfigError, DivergedError, ImageError
 from diffps.geometry import Canvas
 from diffps.images import load_image, to_canvas_tensor
 from diffps.records import View
@@ -139,7 +139,7 @@ class FrozenUNet:
         the prompt as ``<tap>.<word>`` (B, heads, H, W), or whole, like self-attention maps, as (B, heads, keys, H, W);
         text taps as (B, T, C). ``head`` is an index, "mean" or "all". Noise depends on an image's pixels, the view, the
         timestep and the seed, not on its place in the batch.
-        Raises UnknownTapError, PromptError, ImageError, ConfigError.
+        Raises UnknownTapError, PromptError, ImageError, ConfigError; DivergedError when a tap overflows its dtype.
         """
         check_taps(taps, self.taps)
         pixels = self._pixels(images, canvas, view)
@@ -151,6 +151,9 @@ class FrozenUNet:
         latents = self.encoder.latents(moments, latent, keys, seed)
         with Extractor(self.unet, self.taps, self._alphas, request, encoded.embedding) as extractor:
             features = extractor.features(latents, timestep, noise, keys, seed)
+        for name, value in features.items():
+            if not bool(value.isfinite().all()):
+                raise DivergedError(f"{name}: NaN or infinity in {self.dtype}; bfloat16 and float32 have more range")
         return {name: _channels_first(value) for name, value in features.items()}
 
     def _pixels(self, images: Sequence[ImageLike] | Tensor, canvas: tuple[int, int] | None, view: View) -> Tensor:

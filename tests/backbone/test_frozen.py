@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from diffps.backbone.checkpoint import Checkpoint
 from diffps.backbone.frozen import FrozenUNet
-from diffps.errors import ConfigError, ImageError, PromptError, UnknownTapError
+from diffps.errors import ConfigError, DivergedError, ImageError, PromptError, UnknownTapError
 
 RES = "up-level1-repeat1-res-out"
 MAP = "up-level3-repeat0-vit-block0-cross-map"
@@ -83,6 +84,14 @@ def test_half_precision_is_close(folder: Path, frozen: FrozenUNet, dtype: str) -
     assert found[RES].dtype == half.dtype
     assert found[f"{MAP}.person"].dtype == torch.float32
     assert float((found[RES].float() - expected[RES]).norm() / expected[RES].norm()) < 0.05
+
+
+def test_what_overflows_half_precision_is_one_error(checkpoint: Checkpoint) -> None:
+    half = FrozenUNet(checkpoint, dtype="float16")
+    half.unet.conv_in.bias.fill_(6.5e4)
+    half.unet.conv_in.weight.fill_(6e4)
+    with pytest.raises(DivergedError, match="unet-after-conv-in: NaN or infinity in torch.float16; bfloat16"):
+        half.extract([portrait()], ["unet-after-conv-in"], canvas=(64, 64))
 
 
 def test_a_tensor_of_images_is_taken_as_the_canvas(frozen: FrozenUNet) -> None:
