@@ -37,7 +37,7 @@ class PlannedArray:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Budget:
-    """A set of arrays; ``passes`` is how often the backbone has to run."""
+    """A set of arrays, in shards of ``shard`` images."""
 
     arrays: Sequence[PlannedArray]
     shard: int
@@ -51,16 +51,6 @@ class Budget:
         """Shards, metadata, and one receipt per shard of each group."""
         groups = {array.spec.group: -(-array.images // self.shard) for array in self.arrays}
         return sum(array.files(self.shard) for array in self.arrays) + sum(groups.values())
-
-    @property
-    def passes(self) -> int:
-        """Images x views x timesteps."""
-        return sum({array.spec.group: array.images for array in self.arrays}.values())
-
-    @property
-    def pass_bytes(self) -> float:
-        """Mean bytes kept of one pass over one image."""
-        return self.nbytes / max(1, self.passes)
 
 
 def image_bytes(spec: ArraySpec) -> int:

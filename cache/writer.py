@@ -100,13 +100,6 @@ class ShardSink:
             self._store(spec, slot, encoded)
         self._done += 1
 
-    def append_encoded(self, features: Mapping[str, Encoded]) -> None:
-        """The same with features encoded elsewhere: values (1, H, W, K), scales (1, blocks, K)."""
-        _, slot = self._next()
-        for spec in self._task.specs:
-            self._store(spec, slot, features[spec.name])
-        self._done += 1
-
     def skip(self, reason: str) -> None:
         """The next image cannot be read; readers are told ``reason``."""
         self._next()

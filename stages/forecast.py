@@ -17,7 +17,7 @@ from diffps.training import HeadTrainer
 from stages.heads import build_model
 from stages.index import INDEX_FOLDER
 from stages.job import Job
-from stages.storage import size
+from stages.storage import hours, size
 from stages.training_set import TrainingSet, training_set
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def forecast(params: "Params", job: Job) -> str:
     lines += [
         f"  memory: {size(own)} model and optimiser, {size(whole.activation_bytes)} activations, "
         f"{size(shared)} features of a batch of {batch}",
-        f"  time: {steps} steps of {seconds:.3g} s: {duration(steps * seconds)} (measured on {device})",
+        f"  time: {steps} steps of {seconds:.3g} s: {hours(steps * seconds)} (measured on {device})",
         f"  reads {size(read)} a step, {size(steps * read)} in all; "
         f"the disk keeps pace from {size(read / seconds)}/s on",
         f"  writes results/train: checkpoint {size(own * 3 / 4)}, head {size(own / 4)}",
@@ -118,10 +118,3 @@ def measure_step(
             torch.cuda.synchronize(device)
         seconds.append(time.perf_counter() - began)
     return trainer, statistics.median(seconds[1:] or seconds)
-
-
-def duration(seconds: float) -> str:
-    """Seconds in the unit people would use."""
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

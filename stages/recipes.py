@@ -7,7 +7,7 @@ from diffps.records import Split, View
 from diffps.taps import LATENT_STRIDE, TapSpec, map_name
 
 if TYPE_CHECKING:
-    from cache import ArraySpec, Encoding
+    from cache import ArraySpec, Encoding, GroupKey
     from cache.fingerprint import JSON
     from diffps.backbone.checkpoint import Checkpoint
     from diffps.backbone.prompts import EncodedPrompt
@@ -122,7 +122,3 @@ def _grid(recipe: "dict[str, JSON]", tap: TapSpec) -> tuple[int, int]:
     assert isinstance(latent, dict)
     height, width = latent["canvas"]
     return height // tap.stride, width // tap.stride
-
-
-if TYPE_CHECKING:
-    from cache import GroupKey

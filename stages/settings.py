@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from diffps.records import Split, View
+from diffps.records import Split
 
 if TYPE_CHECKING:
     from stages.params import Params
@@ -41,7 +41,7 @@ def features_digest(params: "Params", splits: Sequence[Split]) -> str:
 
     Empty where there are no manifests (live features of a store that was never filled).
     """
-    from stages.extract import manifest_folder, stored_name
+    from stages.extract import manifest_folder, stored_name, views_read
     from stages.job import QuietJob
     from stages.storage import store_root
 
@@ -49,10 +49,7 @@ def features_digest(params: "Params", splits: Sequence[Split]) -> str:
     found = hashlib.sha256()
     empty = found.hexdigest()
     for split in splits:
-        views: list[View] = (
-            ["identity", "hflip"] if split == "train" and params.train.flip == "cached" else ["identity"]
-        )
-        for view in views:
+        for view in views_read(params, split):
             folder = manifest_folder(root, split, view, config.name, params.train.timestep)
             for name in params.train.taps.names:
                 path = folder / f"{stored_name(name, config.encoding, config.head)}.json"

@@ -3,11 +3,11 @@
 from typing import TYPE_CHECKING
 
 from stages.devices import choose_device
-from stages.forecast import BYTES_PER_PARAMETER, duration, feature_shapes, image_bytes, measure_step
+from stages.forecast import BYTES_PER_PARAMETER, feature_shapes, image_bytes, measure_step
 from stages.index import INDEX_FOLDER
 from stages.job import Job
 from stages.results import result_of
-from stages.storage import size
+from stages.storage import hours, size
 from stages.sweep_pass import split_by_memory
 from stages.training_set import training_set
 from stages.variants import Variant, plan_passes, read_variants
@@ -31,9 +31,9 @@ def forecast(params: "Params", job: Job) -> str:
         lines += [
             f"  pass {number}: {', '.join(variant.name for variant in group)}",
             f"    reads {size(cost.read)} once (alone: {size(cost.alone)}), "
-            f"computes {duration(cost.seconds)}; the disk keeps pace from {size(cost.read / cost.seconds)}/s on",
+            f"computes {hours(cost.seconds)}; the disk keeps pace from {size(cost.read / cost.seconds)}/s on",
         ]
-    lines.append(f"  in all {duration(seconds)} and the evaluation; {size(disk)} in results/sweep")
+    lines.append(f"  in all {hours(seconds)} and the evaluation; {size(disk)} in results/sweep")
     return "\n".join(lines)
 
 

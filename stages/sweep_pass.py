@@ -22,7 +22,6 @@ from stages.training_set import training_set
 from stages.variants import Variant, pass_names
 
 MEMORY_SHARE = 0.8  # of what is free; the rest is left to the readers and to estimates being estimates
-BYTES_PER_PARAMETER = 16  # value, gradient and Adam's two moments in float32
 
 
 def train_pass(variants: Sequence[Variant], job: Job, progress: Callable[[], None] = lambda: None) -> None:
@@ -98,7 +97,7 @@ def split_by_memory(variants: Sequence[Variant], job: Job, free: int | None = No
 
 def head_bytes(variant: Variant, job: Job) -> tuple[int, int]:
     """(weights with optimiser, activations of a step with its features) of one head in training."""
-    from stages.forecast import feature_shapes
+    from stages.forecast import BYTES_PER_PARAMETER, feature_shapes
 
     params = variant.params
     shapes = feature_shapes(params)

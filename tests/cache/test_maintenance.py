@@ -57,7 +57,6 @@ def test_the_plan_is_what_lies_on_disk(store: FeatureStore, encoding: str, count
     receipts = list((store.root / "receipts").rglob("*.json"))
     basis = 2 if encoding.startswith("project") else 0
     assert budget.files == len(files) - basis + len(receipts)
-    assert budget.passes == count
 
 
 def test_a_thousand_images_and_nine_arrays_are_not_many_files() -> None:
