@@ -107,7 +107,7 @@ def explain(
     params: ParamsOption = PARAMS,
     overrides: SetOption = None,
 ) -> None:
-    """Which fields of two arrays' recipes differ; without arrays: why the parameters would extract something anew."""
+    """Which fields of two arrays' recipes differ; of one: its recipe; of none: why something would be made anew."""
     from cache import explain_difference
     from stages import storage
 

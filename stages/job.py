@@ -13,8 +13,11 @@ log = logging.getLogger("diffps")
 class RuntimeConfig:
     """Section ``runtime`` of params.yaml: how to run, never what comes out. DVC does not track it.
 
-    ``batch`` 0 means: find the largest that fits. ``threads`` 0 means: as many as there are cores.
+    ``batch`` 0 means: as many as the device takes well, halved where they do not fit; ``vae_batch`` is that of the VAE.
+    ``threads`` 0 means: as many as there are cores. ``readers``: threads that read the store ahead of training.
     ``scheduler`` is empty (this process), ``local:N`` (N worker processes) or a dask scheduler's address.
+    ``store``: its folder; ``shard``: images a file. ``skip_unreadable`` goes on without images that cannot be decoded,
+    ``takeover`` past the lock of another machine that has fallen silent. ``compile``: the UNet by torch.compile.
     """
 
     device: str = "auto"

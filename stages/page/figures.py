@@ -69,9 +69,7 @@ def _timesteps(evidence: Evidence) -> "Chart":
     from diffps.figures.curves import score_chart
 
     if len({row["timestep"] for row in evidence.sweep}) < 2:
-        raise NotThereError(
-            "figure timesteps: no sweep over timesteps; run: diffps sweep (presets/sweeps/timesteps.yaml)"
-        )
+        raise NotThereError(_no_sweep("timesteps"))
     series: dict[str, dict[float, list[float]]] = {}
     kinds = {TIMESTEP.sub("", row["group"]) for row in evidence.sweep}
     for row in evidence.sweep:
@@ -87,10 +85,14 @@ def _taps(evidence: Evidence) -> "Chart":
     from diffps.figures.curves import bar_chart
 
     if len({row["taps"] for row in evidence.sweep}) < 2:
-        raise NotThereError("figure taps: no sweep over taps; run: diffps sweep (presets/sweeps/taps.yaml)")
+        raise NotThereError(_no_sweep("taps"))
     names = list(dict.fromkeys(row["group"] for row in evidence.sweep))
     groups = {
         label: [(name, fmean(row[column] for row in evidence.sweep if row["group"] == name)) for name in names]
         for label, column in SCORES.items()
     }
     return bar_chart("Scores per set of taps", "score", groups)
+
+
+def _no_sweep(name: str) -> str:
+    return f"figure {name}: no sweep over {name}; run: diffps sweep --set sweep.file=presets/sweeps/{name}.yaml"
