@@ -1,4 +1,4 @@
-"""A small project for the training benchmarks: drawn scenes, the random checkpoint, features in a store."""
+"""A small project for the training benchmarks: drawn scenes, the demo's checkpoint, features in a store."""
 
 import json
 import os
