@@ -1,17 +1,15 @@
 """One of the paper's figures, or one of ours, from stored results and features: PNG and SVG."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stages.job import Job
-from stages.page.figures import TITLES, make
+from stages.page.figures import make
 from stages.report import similarity_file
 
 if TYPE_CHECKING:
     from stages.params import Params
 
-NAMES = tuple(TITLES)
 FOLDER = Path("results/figures")
 
 
@@ -22,7 +20,7 @@ def run(params: "Params", job: Job, name: str) -> None:
     Raises ConfigError for an unknown name, NotThereError where an earlier stage has to run first.
     """
     from diffps.figures.render import save
-    from stages.files import replace_text
+    from stages.files import write_json
     from stages.page.evidence import Evidence
     from stages.page.searches import similarity
 
@@ -32,4 +30,4 @@ def run(params: "Params", job: Job, name: str) -> None:
         stem = name if len(pictures) == 1 else f"{name}-{index}"
         job.say("wrote " + " and ".join(str(path) for path in save(picture, FOLDER, stem)))
     if name == "similarity" and (pairs := similarity(evidence)) is not None:
-        replace_text(similarity_file(params), json.dumps(pairs.as_json(), indent=2) + "\n")
+        write_json(similarity_file(params), pairs.as_json())

@@ -1,6 +1,5 @@
 """One page that shows what was run, how good it is, and what the cache saved."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -39,7 +38,7 @@ class Config:
 def run(params: "Params", job: Job) -> None:
     """Write results/report/{index.html, summary.txt}, and beside the head similarity.json: the threshold for
     ``false_match_rate``. Raises DiffPSError where results are missing."""
-    from stages.files import replace_text
+    from stages.files import replace_text, write_json
     from stages.page.compose import compose, summary
     from stages.page.evidence import Evidence
     from stages.page.html import render
@@ -51,7 +50,7 @@ def run(params: "Params", job: Job) -> None:
     FOLDER.mkdir(parents=True, exist_ok=True)
     pairs = similarity(evidence)
     if pairs is not None:
-        replace_text(similarity_file(params), json.dumps(pairs.as_json(), indent=2) + "\n")
+        write_json(similarity_file(params), pairs.as_json())
     lines = [*summary(evidence), f"page: {page} ({len(html.encode()) / 1e6:.1f} MB)"]
     replace_text(FOLDER / "summary.txt", "\n".join(lines) + "\n")
     replace_text(page, html)

@@ -129,7 +129,7 @@ def test_every_figure_is_drawn_and_unknown_names_list_them(filled: Run, monkeypa
         return folder / f"{name}.png", folder / f"{name}.svg"
 
     monkeypatch.setattr("diffps.figures.render.save", save)
-    for name in figure.NAMES:
+    for name in TITLES:
         figure.run(filled.params, filled.job, name)
     assert drawn == list(TITLES)
     assert (filled.folder / "results/train/similarity.json").exists()
