@@ -69,7 +69,9 @@ def rule_task(
     """
     cameras = np.array([-1 if scene.camera is None else scene.camera for scene in scenes])
     if rule != "all" and (cameras < 0).any():
-        raise DatasetError(f"gallery {rule}: the dataset names no cameras; use all")
+        raise DatasetError(
+            f"gallery {rule}: the dataset names no cameras; take it out of evaluate.gallery and evaluate.also"
+        )
     numbers = {scene.scene_id: number for number, scene in enumerate(scenes)}
     own = np.array([numbers[query.scene_id] for query in queries], np.int64)
     galleries = None
