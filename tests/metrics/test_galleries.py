@@ -71,7 +71,9 @@ def test_a_query_without_positives_across_cameras_is_counted() -> None:
 
 
 def test_camera_rules_need_cameras() -> None:
-    with pytest.raises(DatasetError, match="gallery same_camera: the dataset names no cameras; take it out of evaluate.gallery"):
+    with pytest.raises(
+        DatasetError, match="gallery same_camera: the dataset names no cameras; take it out of evaluate.gallery"
+    ):
         rule_task([*SCENES, scene("e", None)], {**ANNOTATIONS, "e": persons()}, QUERIES, "same_camera", "protocol")
 
 
