@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from diffps.backbone.builtin import MAPS_NOTE
 from diffps.figures.sheets import Chart, Sheet
 from diffps.figures.similarity import histogram
 from stages.page.content import Headline, Page, Score, Section, Table
@@ -33,10 +34,7 @@ WARNINGS = {
         "The backbone has random weights. The attention maps mean nothing yet, and the features are those of a random "
         "network: this run shows that everything works, not how good the method is."
     ),
-    "builtin:streets": (
-        "The backbone is the small one that comes with this project. Its attention maps were supervised by the drawn "
-        "masks of the demo’s persons: they do not show what a text-to-image model learns by itself."
-    ),
+    "builtin:streets": f"The backbone is the small one that comes with this project. {MAPS_NOTE}",
 }
 
 

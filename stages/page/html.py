@@ -53,9 +53,9 @@ def vector(chart: "Chart", name: str) -> str:
     return inline_svg(chart, name)
 
 
-def percent(value: float | None, digits: int = 1) -> str:
+def percent(value: float | None) -> str:
     """0.1234 as "12.3 %", with a space that does not break."""
-    return "–" if value is None or not math.isfinite(value) else f"{100 * value:.{digits}f}\N{NO-BREAK SPACE}%"
+    return "–" if value is None or not math.isfinite(value) else f"{100 * value:.1f}\N{NO-BREAK SPACE}%"
 
 
 def number(value: Any) -> str:
