@@ -31,10 +31,13 @@ def read_folder(root: Path, *, measure: Measure = measure_images, min_box: tuple
     path = require(root / "persons.csv", "folder", "table of boxes")
     with path.open(newline="", encoding="utf-8-sig") as file:
         reader = csv.DictReader(file)
-        missing = [name for name in COLUMNS if name not in (reader.fieldnames or ())]
-        if missing:
-            raise DatasetError(f"folder: {path} lacks the columns {', '.join(missing)}; found {reader.fieldnames}")
-        lines = list(reader)
+        try:
+            missing = [name for name in COLUMNS if name not in (reader.fieldnames or ())]
+            lines = list(reader)
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise DatasetError(f"folder: {path} is not a CSV table in UTF-8 ({error}); save it as one") from None
+    if missing:
+        raise DatasetError(f"folder: {path} lacks the columns {', '.join(missing)}; found {reader.fieldnames}")
     builder = _Builder()
     for number, line in enumerate(lines, start=2):
         try:
@@ -42,11 +45,13 @@ def read_folder(root: Path, *, measure: Measure = measure_images, min_box: tuple
             camera = int(line["camera"]) if line.get("camera") else None
             if line["split"] not in ("train", "test"):
                 raise ValueError(f"split {line['split']!r} is neither train nor test")
+            if not line["image"]:
+                raise ValueError("no image is named")
             query = {"1": True, "0": False}[line["query"] or "0"] if "query" in line else None
         except (ValueError, TypeError, KeyError) as error:
             raise DatasetError(f"folder: {path} line {number}: {error}") from None
         split: Split = "train" if line["split"] == "train" else "test"
-        builder.add(line["image"], split, camera, (*box, line["person"]), query)
+        builder.add(line["image"], split, camera, (*box, line["person"] or ""), query)
     present = {entry.relative_to(folder).as_posix() for entry in sorted(folder.rglob("*")) if _is_image(entry)}
     for name in sorted(present - builder.splits.keys()):
         builder.add(name, "test", None, None, None)
@@ -67,7 +72,12 @@ def read_coco(root: Path, *, measure: Measure = measure_images, min_box: tuple[i
         if split == "train" and not path.exists():
             continue
         content = _read_json(require(path, "coco", f"{split} annotations"))
-        names = {image["id"]: (image["file_name"], image.get("camera")) for image in content["images"]}
+        try:
+            names = {image["id"]: (str(image["file_name"]), _camera(image)) for image in content["images"]}
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise DatasetError(
+                f"coco: {path}: an image's id, file_name or camera: {type(error).__name__} {error}"
+            ) from None
         for name, camera in names.values():
             builder.add(name, split, camera, None, None)
         for annotation in content["annotations"]:
@@ -186,6 +196,10 @@ def _report(
 ) -> dict[str, object]:
     splits = {split: {**counts[split], "identities": len(numbers[split])} for split in counts}
     return {"dataset": dataset, "min_box": list(min_box), **splits, "queries": queries}
+
+
+def _camera(image: Mapping[str, Any]) -> int | None:
+    return None if image.get("camera") is None else int(image["camera"])
 
 
 def _is_image(path: Path) -> bool:

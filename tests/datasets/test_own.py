@@ -75,12 +75,24 @@ def test_a_table_of_a_spreadsheet_on_windows(folder: Path) -> None:
         ("test,c.jpg,x,10,20,40,cat,1", r"persons.csv line 8: could not convert string to float: 'x'"),
         ("valid,c.jpg,1,10,20,40,cat,1", r"line 8: split 'valid' is neither train nor test"),
         ("train,c.jpg,1,10,20,40,cat,1", r"image c.jpg is in both splits"),
+        ("test,,1,10,20,40,cat,1", r"line 8: no image is named"),
         ("test,zz.jpg,1,10,20,40,cat,1", r"1 of 6 images missing in .*images: zz.jpg; 5 images found there"),
     ],
 )
 def test_mistakes_in_the_table_are_named(folder: Path, line: str, message: str) -> None:
     (folder / "persons.csv").write_text(CSV + line + "\n")
     with pytest.raises(DatasetError, match=message):
+        read_folder(folder)
+
+
+def test_a_line_may_end_before_the_person(folder: Path) -> None:
+    (folder / "persons.csv").write_text(CSV + "test,e.jpg,1,10,20,40\n")
+    assert read_folder(folder).annotations["e.jpg"].identities.tolist() == [-1]
+
+
+def test_a_table_in_another_encoding_is_named(folder: Path) -> None:
+    (folder / "persons.csv").write_bytes(CSV.replace("ann", "J\u00f6rg").encode("cp1252"))
+    with pytest.raises(DatasetError, match=r"persons.csv is not a CSV table in UTF-8"):
         read_folder(folder)
 
 
@@ -126,6 +138,9 @@ def test_coco_with_person_ids(folder: Path) -> None:
 def test_mistakes_in_coco_are_named(folder: Path) -> None:
     write_coco(folder, "test", [{"id": 9, "image_id": 6, "bbox": [10, 10, 20, 40]}])
     with pytest.raises(DatasetError, match=r"test.json: annotation 9: KeyError 6"):
+        read_coco(folder)
+    (folder / "test.json").write_text(json.dumps({"images": [{"id": 5}], "annotations": []}))
+    with pytest.raises(DatasetError, match=r"test.json: an image's .*KeyError 'file_name'"):
         read_coco(folder)
     (folder / "test.json").write_text("[]")
     with pytest.raises(DatasetError, match=r"test.json is not a COCO file"):
