@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from diffps.errors import DiffPSError
+from diffps.errors import DiffPSError, ImageError
 from stages.job import Job
 
 if TYPE_CHECKING:
@@ -106,6 +106,14 @@ class Evidence:
         """Rows of results/sweep/table.parquet whose head is trained and scored, or none."""
         path = SWEEP / "table.parquet"
         return [row for row in _table(path, "sweep") if row["map"] is not None] if path.exists() else []
+
+    def is_readable(self, scene_id: str) -> bool:
+        """Whether the scene's image can be shown; with ``runtime.skip_unreadable`` some cannot."""
+        try:
+            self.image(scene_id)
+        except ImageError:
+            return False
+        return True
 
     def _image(self, scene_id: str) -> "Image":
         from diffps.images import load_image

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import replace
 from functools import lru_cache
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -106,8 +107,13 @@ def shown_scenes(evidence: Evidence) -> "list[Shown]":
     for scene in tests:
         turns.append(seen.setdefault(scene.camera, 0))
         seen[scene.camera] += 1
-    order = sorted(range(len(tests)), key=lambda index: (turns[index], index))[: evidence.params.report.scenes]
-    return [Shown(scene_id=tests[i].scene_id, image=evidence.image(tests[i].scene_id)) for i in order]
+    order = sorted(range(len(tests)), key=lambda index: (turns[index], index))
+    readable = (tests[i].scene_id for i in order if evidence.is_readable(tests[i].scene_id))
+    chosen = islice(readable, evidence.params.report.scenes)
+    shown = [Shown(scene_id=name, image=evidence.image(name)) for name in chosen]
+    if not shown:
+        raise NotThereError(f"figure: no test image can be read below {evidence.params.index.root}")
+    return shown
 
 
 @lru_cache(maxsize=1)
@@ -145,7 +151,7 @@ def _read(evidence: Evidence, names: Iterable[str], timestep: int) -> dict[str, 
 
 def _stream(evidence: Evidence, names: Iterable[str], timestep: int) -> "Iterable[Any]":
     """One mapping of name to Feature per scene shown. Raises NotThereError where the store does not have it."""
-    from cache.errors import NotCachedError
+    from cache.errors import NotCachedError, SkippedImage
     from diffps.features import Ref
     from stages.sources import CachedSource
 
@@ -154,7 +160,7 @@ def _stream(evidence: Evidence, names: Iterable[str], timestep: int) -> "Iterabl
     try:
         with CachedSource(evidence.params, evidence.job, "test", wanted, timestep) as source:
             yield from source.stream(refs, wanted)
-    except NotCachedError as error:
+    except (NotCachedError, SkippedImage) as error:
         raise NotThereError(f"figure: {error}") from error
 
 

@@ -1,5 +1,6 @@
 """Rankings, failures and similarities of a run, as figures."""
 
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -57,10 +58,11 @@ def failures(evidence: Evidence) -> "Sheet":
             false += [(float(found.scores[i]), scene.scene_id, boxes[i]) for i in np.flatnonzero(nearest < OVERLAP)]
 
     def strongest(cases: list[tuple[float, str, np.ndarray]], *, scored: bool) -> list[Find]:
-        ordered = sorted(cases, key=lambda case: (-case[0], case[1]))[:FAILURES]
+        ordered = sorted(cases, key=lambda case: (-case[0], case[1]))
+        readable = (case for case in ordered if evidence.is_readable(case[1]))
         return [
             Find(scene_id=name, image=evidence.image(name), box=box, value=value if scored else None, mark="wrong")
-            for value, name, box in ordered
+            for value, name, box in islice(readable, FAILURES)
         ]
 
     return failures_sheet(strongest(missed, scored=False), strongest(false, scored=True), _confused(evidence))

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -15,7 +17,7 @@ from diffps.features import Feature, FeatureShape, Ref
 from diffps.heads.config import EmbeddingConfig, ModelConfig, TapsConfig
 from diffps.model import build_searcher
 from stages import figure, sources
-from stages.page import features
+from stages.page import features, searches
 from stages.page.evidence import NotThereError
 from stages.page.figures import TITLES, make
 from tests.page.conftest import CROSS, SELF_K, Run
@@ -82,6 +84,17 @@ def test_scenes_shown_come_from_several_cameras(filled: Run) -> None:
     shown = [evidence.scenes[scene.scene_id] for scene in features.shown_scenes(evidence)]
     assert len({scene.camera for scene in shown}) == 2
     assert {scene.split for scene in shown} == {"test"}
+
+
+def test_a_scene_whose_image_cannot_be_read_is_not_shown(run: Run) -> None:
+    first = features.shown_scenes(run.evidence)[0].scene_id
+    # Nobody was found in it, so all of its persons were missed.
+    path = run.folder / "results/evaluate/detections.parquet"
+    table = pq.read_table(path)
+    pq.write_table(table.filter(pc.field("scene_id") != first), path)
+    (run.folder / "images" / run.evidence.scenes[first].path).write_bytes(b"")
+    assert first not in [scene.scene_id for scene in features.shown_scenes(run.evidence)]
+    assert searches.failures(run.evidence).rows
 
 
 def test_components_come_per_tap_and_across_timesteps(filled: Run) -> None:
