@@ -83,7 +83,7 @@ def require_space(root: Path, specs: Iterable[tuple[ArraySpec, int]]) -> None:
     if needed > free * (1 - RESERVE):
         raise StoreFullError(
             f"{root}: {needed / 1e9:.2f} GB are still to be written and {free / 1e9:.2f} GB are free; "
-            f"`diffps cache plan --disk {free / 1e9:.0f}GB` says what would fit"
+            f"`diffps cache plan --disk {free / 1e6:.0f}MB` says what would fit"
         )
 
 
@@ -108,7 +108,8 @@ def measure_disk(root: Path, nbytes: int = 256 << 20) -> DiskRates:
             file.flush()
             os.fsync(file.fileno())
             written = time.perf_counter()
-            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+            if hasattr(os, "posix_fadvise"):  # not on macOS
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
             os.lseek(file.fileno(), 0, os.SEEK_SET)
             opened = time.perf_counter()
             while os.read(file.fileno(), len(block)):

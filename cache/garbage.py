@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from cache.files import read_json, sync_folder
+from cache.files import exclusive, read_json, sync_folder
 from cache.layout import ATTRIBUTE, BASIS, SCALES, ZARR
 from cache.lock import StoreLock, lock_file
 from cache.manifests import array_folders, group_of
@@ -46,7 +46,8 @@ def remove(root: Path, garbage: Iterable[Garbage]) -> None:
             sync_folder(folder)
             for suffix in ("", SCALES, BASIS):
                 shutil.rmtree(folder.with_name(folder.name + suffix), ignore_errors=True)
-            _remove_empty_groups(root, folder.parent)
+            with exclusive(root / "locks" / ".groups"):  # nobody makes a group below one that is being removed
+                _remove_empty_groups(root, folder.parent)
 
 
 def _remove_empty_groups(root: Path, folder: Path) -> None:

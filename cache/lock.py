@@ -40,6 +40,19 @@ def _start_time(pid: int) -> str | None:
     return None if fields[0] in "ZX" else fields[19]  # a zombie writes nothing any more
 
 
+def _is_running(pid: int, started: str | None) -> bool:
+    """Whether the process that started then still runs; where the system has no /proc, whether any of that id does."""
+    if started is not None:
+        return _start_time(pid) == started
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
 def _describe_self() -> dict[str, Any]:
     return {
         "host": socket.gethostname(),
@@ -86,17 +99,19 @@ class StoreLock:
         if self._heartbeat is not None:
             self._heartbeat.join()
         with exclusive(self._guard):
-            if self._is_ours():
+            if self.held:
                 self._path.unlink()
+
+    @property
+    def held(self) -> bool:
+        """Whether nobody took the lock over meanwhile."""
+        owner = self._read()
+        return owner is not None and owner.get("token") == self._owner["token"]
 
     def check(self) -> None:
         """Raise LockedError when somebody took the lock over meanwhile; called before anything is published."""
-        if not self._is_ours():
+        if not self.held:
             raise LockedError(f"{self._path}: was taken over while this process held it; nothing more is written")
-
-    def _is_ours(self) -> bool:
-        owner = self._read()
-        return owner is not None and owner.get("token") == self._owner["token"]
 
     def _read(self) -> dict[str, Any] | None:
         try:
@@ -114,8 +129,7 @@ class StoreLock:
             return
         who = f"process {owner.get('pid')} on {owner.get('host')} ({owner.get('command')}, since {owner.get('since')})"
         if owner.get("host") == socket.gethostname():
-            same_boot = owner.get("boot_id") == _boot_id()
-            if same_boot and owner.get("started") == _start_time(int(owner.get("pid", -1))):
+            if owner.get("boot_id") == _boot_id() and _is_running(int(owner.get("pid", -1)), owner.get("started")):
                 raise LockedError(f"{self._path}: {who} is still writing; wait for it, or `kill {owner.get('pid')}`")
         elif silent < SILENT_SECONDS:
             raise LockedError(f"{self._path}: {who} is writing, last heard of {silent:.0f} s ago; wait for it")

@@ -47,7 +47,10 @@ class ReceiptBook:
         self.folder = folder
         self._by_shard: dict[int, list[Receipt]] = {}
         for path in sorted(folder.glob("*.json" if shard is None else f"{shard}.*.json"), key=_number):
-            receipt = _parse(path)
+            try:
+                receipt = _parse(path)
+            except FileNotFoundError:
+                continue  # withdrawn since it was listed
             self._by_shard.setdefault(receipt.shard, []).append(receipt)
 
     @classmethod

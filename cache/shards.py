@@ -62,6 +62,11 @@ class ShardFile:
         self._close()
         return PartReceipt(self._size, tuple(self._checksums))
 
+    @property
+    def is_there(self) -> bool:
+        """Whether nobody cleared it away under its temporary name."""
+        return self._temporary.exists()
+
     def publish(self) -> None:
         """Give it its name."""
         publish(self._temporary, self._target)

@@ -69,7 +69,9 @@ def statistics(root: Path, spec: ArraySpec, scheduler: Any = "threads") -> Stati
         raise NotCachedError(f"{spec.path}: has no readable images; run `diffps extract`")
     size = shard_size(root, spec.group)
     blocks = _blocks(root, spec, size)
-    rows = {shard: [row % size for row in readable if row // size == shard] for shard in {r // size for r in readable}}
+    rows: dict[int, list[int]] = {}
+    for row in readable:
+        rows.setdefault(row // size, []).append(row % size)
     shift = _first_mean(spec, *(part[readable[0] : readable[0] + 1].compute() for part in _arrays(root, spec, size)))
     parts = [delayed(_moments)(spec, rows[shard], shift, *blocks[shard]) for shard in sorted(rows)]
     moments = reduce(lambda a, b: a + b, compute(*parts, scheduler=scheduler))

@@ -24,12 +24,14 @@ class ArrayStatus:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GroupStatus:
-    """Arrays written together. ``images`` with a receipt of any of them, and the ``seconds`` their shards took."""
+    """Arrays written together. ``images`` with a receipt of any of them; the ``seconds`` their shards took to compute,
+    and the ``passes`` over an image in them: arrays added later take another."""
 
     group: GroupKey
     recipe: Recipe
     arrays: Sequence[ArrayStatus]
     images: int
+    passes: int
     seconds: float
 
     @property
@@ -62,12 +64,14 @@ def _group(root: Path, group: GroupKey, specs: Sequence[ArraySpec]) -> GroupStat
             nbytes += sum(part.nbytes for part in receipt.arrays[spec.name][1].values())
         missing = len(digests) - done - skipped
         arrays.append(ArrayStatus(spec=spec, done=done, skipped=skipped, missing=missing, nbytes=nbytes))
+    timed = [receipt for receipt in receipts.values() if receipt.info.get("seconds")]
     return GroupStatus(
         group=group,
         recipe=_shared(specs),
         arrays=arrays,
         images=len({row for receipt in receipts.values() for row in receipt.rows}),
-        seconds=sum(float(receipt.info.get("seconds", 0.0)) for receipt in receipts.values()),
+        passes=sum(len(receipt.rows) - len(receipt.skipped) for receipt in timed),
+        seconds=sum(float(receipt.info["seconds"]) for receipt in timed),
     )
 
 

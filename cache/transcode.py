@@ -19,7 +19,12 @@ Format = Literal["npy", "safetensors"]
 
 
 def transcode(
-    store: FeatureStore, source: ArraySpec, encoding: Encoding, progress: Callable[[int], None] = lambda images: None
+    store: FeatureStore,
+    source: ArraySpec,
+    encoding: Encoding,
+    progress: Callable[[int], None] = lambda images: None,
+    *,
+    takeover: bool = False,
 ) -> ArraySpec:
     """Write ``source`` again under another encoding, beside it; what is there already stays. Returns the new spec.
 
@@ -39,10 +44,11 @@ def transcode(
     if not isinstance(source.encoding, Float16 | Float32):
         recipe = {**recipe, "transcoded_from": source.encoding.recipe()}
     target = replace(source, name=tap_name(tap, encoding), encoding=encoding, recipe=recipe)
-    with store.writer([target], images) as writer:
+    with store.writer([target], images, takeover=takeover) as writer:
         for task in writer.pending():
             with writer.shard(task) as sink:
-                sink.info = {"transcoded_from": source.encoding.name}
+                # Seconds are those of the backbone: its rate and what caching saves are taken from them.
+                sink.info = {"transcoded_from": source.encoding.name, "seconds": 0.0}
                 for scene in task.scene_ids:
                     try:
                         sink.append({target.name: reader.read_float(scene, source.name)})

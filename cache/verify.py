@@ -10,7 +10,8 @@ import numpy as np
 
 from cache.checksum import extend
 from cache.errors import DamagedError
-from cache.layout import BASIS, ZARR, ArraySpec, read_basis, shard_file, shard_size
+from cache.layout import BASIS, ZARR, ArraySpec, GroupKey, read_basis, shard_file, shard_size
+from cache.lock import StoreLock, lock_file
 from cache.receipts import PartReceipt, Receipt, ReceiptBook
 from cache.rows import RowTable
 from cache.shards import ABSENT, CHECKSUM_BYTES, read_index
@@ -73,16 +74,26 @@ def verify(
     return damages
 
 
-def withdraw(root: Path, damages: Iterable[Damage]) -> int:
-    """Take back the receipts of damaged shards: running the stage again rewrites exactly those. Returns how many."""
-    by_group: dict[tuple[str, int], tuple[ArraySpec, set[str]]] = {}
+def withdraw(root: Path, damages: Iterable[Damage], *, takeover: bool = False) -> int:
+    """Take back the receipts of damaged shards: running the stage again rewrites exactly those. Returns how many.
+
+    Raises LockedError when one of the arrays is being written.
+    """
+    by_group: dict[GroupKey, list[Damage]] = {}
     for damage in damages:
-        book = ReceiptBook.of(root, damage.spec.group)
-        for shard in book.shards if damage.shard is None else [damage.shard]:
-            by_group.setdefault((damage.spec.group.path, shard), (damage.spec, set()))[1].add(damage.spec.name)
-    for (_, shard), (spec, names) in by_group.items():
-        ReceiptBook.of(root, spec.group).withdraw(shard, names)
-    return len(by_group)
+        by_group.setdefault(damage.spec.group, []).append(damage)
+    count = 0
+    for group, found in by_group.items():
+        with StoreLock(lock_file(root, group), takeover=takeover):
+            book = ReceiptBook.of(root, group)
+            names: dict[int, set[str]] = {}
+            for damage in found:
+                for shard in book.shards if damage.shard is None else [damage.shard]:
+                    names.setdefault(shard, set()).add(damage.spec.name)
+            for shard, gone in names.items():
+                book.withdraw(shard, gone)
+            count += len(names)
+    return count
 
 
 def _check(root: Path, file: _File) -> Iterator[tuple[str, list[int]]]:

@@ -3,6 +3,7 @@
 import contextlib
 import shutil
 import time
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from cache.budget import require_space
 from cache.carry import carried_images
 from cache.encodings import Encoded, Project
-from cache.errors import CacheError, EncodingError, IncompleteError, NonFiniteError, RecipeError
+from cache.errors import CacheError, EncodingError, IncompleteError, LockedError, NonFiniteError, RecipeError
 from cache.files import read_json, write_json
 from cache.fingerprint import explain_difference
 from cache.layout import (
@@ -62,12 +63,14 @@ class ShardSink:
 
     def __enter__(self) -> "ShardSink":
         self._started = time.monotonic()
+        # A worker whose coordinator died may still be at this shard: neither must touch the other's files.
+        unique = uuid.uuid4().hex[:8]
         with contextlib.ExitStack() as undo:
             undo.callback(self._discard)
             for spec in self._task.specs:
                 for suffix, (shape, _) in spec.parts().items():
                     self._files[spec.name, suffix] = ShardFile(
-                        _temporary_folder(self._root, spec.group) / f"{self._task.shard}-{spec.name}{suffix}",
+                        _temporary_folder(self._root, spec.group) / f"{self._task.shard}-{spec.name}{suffix}.{unique}",
                         shard_file(self._root / ZARR / (spec.path + suffix), self._task.shard, len(shape)),
                         self._task.shard_size,
                         spec.encoding.codec if suffix == "" else None,
@@ -129,6 +132,8 @@ class ShardSink:
         for (name, suffix), file in self._files.items():
             parts.setdefault(name, {})[suffix] = file.finish()
         self._before_publishing()
+        if not all(file.is_there for file in self._files.values()):
+            raise LockedError(f"shard {task.shard} of {task.specs[0].path}: another process writes it now")
         book = ReceiptBook.of(self._root, task.specs[0].group, task.shard)
         book.withdraw(task.shard, parts)
         for file in self._files.values():
@@ -202,13 +207,15 @@ class StoreWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        shutil.rmtree(_temporary_folder(self.root, self.group).parent, ignore_errors=True)
+        if self._lock.held:  # else what lies there is the new owner's
+            shutil.rmtree(_temporary_folder(self.root, self.group).parent, ignore_errors=True)
         self._lock.__exit__(kind, error, trace)
 
-    def pending(self) -> list[ShardTask]:
+    def pending(self, readable: Callable[[str], bool] = lambda scene_id: False) -> list[ShardTask]:
         """Shards that lack at least one array for the images asked for, in order; what is there is not in them.
 
-        Raises StoreFullError when they do not fit on the disk, before anything is computed.
+        An image that was skipped counts as missing once ``readable`` says that its scene can be read now. Raises
+        StoreFullError when they do not fit on the disk, before anything is computed.
         """
         book = ReceiptBook.of(self.root, self.group)
         shards: dict[int, list[int]] = {}
@@ -216,7 +223,7 @@ class StoreWriter:
             shards.setdefault(row // self.shard_size, []).append(row)
         tasks = []
         for shard, rows in shards.items():
-            missing = tuple(spec for spec in self.specs if not self._is_done(book, spec, shard, rows))
+            missing = tuple(spec for spec in self.specs if not self._is_done(book, spec, shard, rows, readable))
             if missing:
                 tasks.append(
                     ShardTask(
@@ -239,12 +246,16 @@ class StoreWriter:
         """Manifest over this writer's images. Raises IncompleteError while any of them is missing."""
         write_manifest(self.root, path, self.specs if specs is None else specs, {self.group.split: self._images})
 
-    def _is_done(self, book: ReceiptBook, spec: ArraySpec, shard: int, rows: Sequence[int]) -> bool:
+    def _is_done(
+        self, book: ReceiptBook, spec: ArraySpec, shard: int, rows: Sequence[int], readable: Callable[[str], bool]
+    ) -> bool:
         receipt = book.find(shard, spec.name)
         if receipt is None or receipt.arrays[spec.name][0] != spec.id:
             return False
         written = dict(zip(receipt.rows, receipt.digests, strict=True))
         if any(written.get(row) != self._rows[row][1] for row in rows):
+            return False
+        if any(row in receipt.skipped and readable(self._rows[row][0]) for row in rows):
             return False
         for suffix, (shape, _) in spec.parts().items():
             file = shard_file(self.root / ZARR / (spec.path + suffix), shard, len(shape))

@@ -94,7 +94,8 @@ def verify(
     stages = sorted({"extract" if damage.spec.group.timestep is not None else "encode" for damage in damages}, key=len)
     command = " && ".join(f"diffps {stage}" for stage in stages)
     if repair:
-        typer.echo(f"{withdraw(store.root, damages)} shards now count as missing; `{command}` writes exactly those")
+        count = withdraw(store.root, damages, takeover=job.runtime.takeover)
+        typer.echo(f"{count} shards now count as missing; `{command}` writes exactly those")
         return
     typer.echo(f"to repair: diffps cache verify --repair && {command}")
     raise typer.Exit(1)

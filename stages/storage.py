@@ -178,7 +178,7 @@ def recorded_rate(root: Path) -> float | None:
     from cache import FeatureStore
 
     groups = [group for group in FeatureStore(root).status() if group.group.timestep is not None and group.seconds > 0]
-    return sum(group.images for group in groups) / sum(group.seconds for group in groups) if groups else None
+    return sum(group.passes for group in groups) / sum(group.seconds for group in groups) if groups else None
 
 
 def measure_rate(params: "Params", job: Job) -> float:

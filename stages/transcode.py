@@ -51,7 +51,8 @@ def run(params: "Params", job: Job, encoding: str, source: str = "float16") -> N
         for group, wanted in groups:
             made = {}
             for before, after in zip(_taps(group.specs), _taps(wanted.specs), strict=True):
-                spec = transcode(store, sources[before.path], after.encoding, tracker.advance)
+                source_spec, takeover = sources[before.path], job.runtime.takeover
+                spec = transcode(store, source_spec, after.encoding, tracker.advance, takeover=takeover)
                 made[spec.name] = spec
             for path, specs in wanted.manifests.items():
                 found = [made.get(spec.name, spec) for spec in specs]

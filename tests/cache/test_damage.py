@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cache import CacheError, FeatureStore
-from cache.errors import DamagedError, NotCachedError
+from cache.errors import DamagedError, LockedError, NotCachedError
 from cache.verify import verify, withdraw
 from tests.cache.builders import check, images, spec, tree, write
 
@@ -44,6 +44,14 @@ def repaired(store: FeatureStore) -> list[int]:
     assert verify(store.root, store.arrays()) == []
     check(store, SPECS, ROWS)
     return shards
+
+
+def test_nothing_is_taken_back_while_somebody_writes(store: FeatureStore) -> None:
+    flip(shard_of(store, 0), 10)
+    damages = verify(store.root, store.arrays())
+    with store.writer(SPECS, ROWS), pytest.raises(LockedError, match="still writing"):
+        withdraw(store.root, damages)
+    assert withdraw(store.root, damages) == 1
 
 
 @settings(max_examples=40)

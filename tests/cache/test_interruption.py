@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from cache import FeatureStore, ShardTask
-from cache.errors import StoreFullError
+from cache import FeatureStore, ShardSink, ShardTask
+from cache.errors import LockedError, StoreFullError
 from cache.verify import verify
 from tests.cache.builders import check, feature, images, spec, tree, write
 
@@ -176,3 +176,22 @@ def test_processes_write_disjoint_shards_for_one_owner(tmp_path: Path) -> None:
         assert writer.pending() == []
     write(alone, SPECS, ROWS)
     assert tree(store.root) == tree(alone.root)
+
+
+def fill(sink: ShardSink, task: ShardTask) -> None:
+    for content in task.digests:
+        sink.append({array.name: feature(content, array) for array in task.specs})
+
+
+def test_a_worker_whose_coordinator_is_gone_does_not_touch_its_successor_s_files(tmp_path: Path) -> None:
+    store, rows = FeatureStore(tmp_path), ROWS[:4]
+    with store.writer(SPECS, rows, shard=4) as writer:
+        (task,) = writer.pending()
+        with store.shard_sink(task) as orphan, writer.shard(task) as sink:
+            fill(orphan, task)
+            fill(sink, task)
+    check(store, SPECS, rows)
+    with pytest.raises(LockedError, match="another process"), store.shard_sink(task) as orphan:
+        fill(orphan, task)
+        write(store, SPECS, rows)  # clears away what it takes for left over
+    check(store, SPECS, rows)

@@ -87,6 +87,17 @@ def test_a_reused_process_id_is_not_the_owner(path: Path) -> None:
         pass
 
 
+def test_where_the_system_tells_no_start_times_the_process_id_decides(path: Path) -> None:
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    pretend(path, started=None, pid=process.pid)
+    with StoreLock(path):
+        pass
+    pretend(path, started=None)
+    with pytest.raises(LockedError, match="still writing"), StoreLock(path):
+        pass
+
+
 def test_an_owner_before_the_last_boot_is_dead(path: Path) -> None:
     pretend(path, boot_id="another boot")
     with StoreLock(path):
@@ -135,5 +146,9 @@ def test_who_lost_the_lock_publishes_nothing(tmp_path: Path) -> None:
         with pytest.raises(LockedError, match="taken over"), writer.shard(task) as sink:
             for _ in task.rows:
                 sink.skip("no matter")
+        theirs = tmp_path / "tmp" / "~".join(array.group.scope.split("/")) / "t0" / "0-tap@int8.theirs"
+        theirs.parent.mkdir(parents=True, exist_ok=True)
+        theirs.touch()
     assert lock.exists()
+    assert theirs.exists()
     assert not list((tmp_path / "receipts").rglob("*.json"))

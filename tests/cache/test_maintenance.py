@@ -11,7 +11,7 @@ from cache.garbage import find_garbage, remove
 from cache.statistics import BINS, statistics
 from cache.transcode import cached_images, export, transcode
 from cache.verify import verify
-from tests.cache.builders import ENCODINGS, check, expected, group, images, spec, write
+from tests.cache.builders import ENCODINGS, check, expected, feature, group, images, spec, write
 
 ROWS = images(10)
 SCENES = [scene for scene, _ in ROWS]
@@ -41,6 +41,21 @@ def test_status_counts(store: FeatureStore) -> None:
     assert counts["tap@float16"] == (5, 1, 4)
     files = [path for path in (store.root / "features.zarr").rglob("*") if path.is_file() and "/c/" in str(path)]
     assert found.nbytes == sum(path.stat().st_size for path in files)
+
+
+def test_an_array_added_later_is_another_pass_and_transcoding_is_none(store: FeatureStore) -> None:
+    first, later = spec("float16"), spec("float16", tap="later")
+    for array in (first, later):
+        with store.writer([array], ROWS[:4], shard=4) as writer:
+            (task,) = writer.pending()
+            with writer.shard(task) as sink:
+                sink.info = {"seconds": 2.0}
+                for content in task.digests:
+                    sink.append({array.name: feature(content, array)})
+    for _ in range(2):
+        (found,) = store.status()
+        assert (found.images, found.passes, found.seconds) == (4, 8, 4.0)
+        transcode(store, first, spec("int8").encoding)
 
 
 @pytest.mark.parametrize("encoding", [name for name in ENCODINGS if name != "bitround:6"])

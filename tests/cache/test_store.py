@@ -160,6 +160,20 @@ def test_a_repaired_image_is_no_longer_skipped(store: FeatureStore) -> None:
     check(store, [spec()], rows)
 
 
+def test_a_skipped_image_that_can_be_read_after_all_is_missing(store: FeatureStore) -> None:
+    rows = images(6)
+    write(store, [spec()], rows, unreadable=[rows[1][0], rows[5][0]])
+    with store.writer([spec()], rows) as writer:
+        assert writer.pending() == []
+        assert [task.shard for task in writer.pending(lambda scene: scene == rows[1][0])] == [0]
+
+
+def test_a_receipt_withdrawn_while_they_are_listed_is_none(store: FeatureStore) -> None:
+    write(store, [spec()], images(4))
+    (store.root / "receipts" / group().path / "0.7.json").symlink_to("gone")
+    check(store, [spec()], images(4))
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_what_is_not_finite_stops_the_shard_by_name(store: FeatureStore, bad: float) -> None:
     array = spec("int8")
