@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -76,12 +77,14 @@ def run(params: "Params", job: Job) -> None:
     write_words(checkpoint, config.words, WORDS_FILE)
     store = FeatureStore(store_root(job))
     groups = []
+    by_id = {scene.scene_id: scene for scene in scenes}
+    readable = cache(lambda scene_id: is_readable(Path(params.index.root), by_id[scene_id]))
     for split in splits(scenes):
         images = [(scene.scene_id, scene.digest) for scene in scenes if scene.split == split]
         for view in config.views_of(split):
             specs = [moments_spec(config, checkpoint, split, view)]
             manifests = {moments_manifest(store.root, split, view): specs}
-            groups.append(Group(Place(split, view), specs, images, manifests))
+            groups.append(Group(Place(split, view), specs, images, manifests, readable))
     write_groups("encode", store, groups, lambda: LatentComputer(params, job.runtime), params, job)
 
 
@@ -150,6 +153,17 @@ class LatentComputer:
                 raise ImageError(f"{error} (runtime.skip_unreadable: true goes on without it)") from error
             return Skipped(str(error))
         return to_canvas_tensor(pixels, self._config.frame, image[1])
+
+
+def is_readable(root: Path, scene: Scene) -> bool:
+    """Whether a scene's file below ``root`` can be decoded now and is the one that was indexed."""
+    from diffps.images import load_scene
+
+    try:
+        load_scene(root / scene.path, scene.digest)
+    except ImageError:
+        return False
+    return True
 
 
 def vae_batch(frame: Canvas, device: str) -> int:

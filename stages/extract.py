@@ -1,6 +1,6 @@
 """Run the frozen UNet once over every image's latents and keep the taps and maps that were asked for."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -113,16 +113,34 @@ def dry_run(params: "Params", job: Job) -> str:
 
 def extraction_groups(setting: "Pass", scenes: "Sequence[Scene]") -> list[Group]:
     """What a pass writes over ``scenes``: a group for every split, view and timestep."""
-    params, groups = setting.params, []
+    params, groups = setting.params, list[Group]()
     for split in splits(scenes):
         images = [(scene.scene_id, scene.digest) for scene in scenes if scene.split == split]
         for view in params.encode.views_of(split):
+            readable = _has_moments(setting, split, view)
             for timestep in params.extract.timesteps:
                 specs = setting.specs(split, view, timestep)
                 folder = manifest_folder(setting.root, split, view, params.extract.name, timestep)
                 manifests = {folder / f"{spec.name}.json": [spec] for spec in specs.values()}
-                groups.append(Group(Place(split, view, timestep), list(specs.values()), images, manifests))
+                groups.append(Group(Place(split, view, timestep), list(specs.values()), images, manifests, readable))
     return groups
+
+
+def _has_moments(setting: "Pass", split: Split, view: View) -> Callable[[str], bool]:
+    """Whether a scene's moments are stored; the store is opened when first asked."""
+    from cache import CacheError, FeatureStore
+    from stages.recipes import moments_spec
+
+    spec = moments_spec(setting.params.encode, setting.checkpoint, split, view)
+    reader = cache(lambda: FeatureStore(setting.root).reader([spec]))
+
+    def has(scene_id: str) -> bool:
+        try:
+            return reader().has(scene_id, spec.name)
+        except CacheError:
+            return False
+
+    return has
 
 
 def basis_sample(scenes: "Sequence[Scene]", seed: int) -> "list[Scene]":

@@ -71,7 +71,8 @@ def read_dataset(config: Config, job: Job) -> "SearchIndex":
             try:
                 return measure_images(paths, HASHING_THREADS, measured, keep_unreadable=job.runtime.skip_unreadable)
             except ImageError as error:
-                raise ImageError(f"{error}; restore it, or set runtime.skip_unreadable=true to leave it out") from error
+                way_out = "" if job.runtime.skip_unreadable else ", or set runtime.skip_unreadable=true to leave it out"
+                raise ImageError(f"{error}; restore it{way_out}") from error
 
     root = Path(config.root)
     if config.dataset == "streets":

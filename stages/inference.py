@@ -123,7 +123,8 @@ def search_gallery(
     if lost:
         raise DatasetError(
             f"evaluate: query {lost[0]} and {len(lost) - 1} more lie in images that could not be read; "
-            "restore those images and run `diffps extract`, or take the queries out of the dataset"
+            "restore those images and run `diffps index`, `diffps encode` and `diffps extract`, "
+            "or take the queries out of the dataset"
         )
     scenes = [scene for scene in test.scenes if scene.scene_id not in skipped]
     batches = [scenes[start : start + config.batch] for start in range(0, len(scenes), config.batch)]

@@ -55,12 +55,16 @@ Row = Mapping[str, "NDArray[Any]"] | Skipped
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Arrays to be completed together: their specs, the split's (scene id, digest), and the manifests to write then."""
+    """Arrays to be completed together: their specs, the split's (scene id, digest), and the manifests to write then.
+
+    ``readable``: whether a scene that was skipped once can be read now; then it is missing.
+    """
 
     place: Place
     specs: "Sequence[ArraySpec]"
     images: Sequence[tuple[str, str]]
     manifests: "Mapping[Path, Sequence[ArraySpec]]"
+    readable: Callable[[str], bool]
 
 
 class Computer(Protocol):
@@ -93,9 +97,11 @@ def write_groups(
     runtime = job.runtime
     missing: list[tuple[ArraySpec, int]] = []
     unfinished: list[Group] = []
+    total = 0
     for group in groups:
         with _writer(store, group, runtime) as writer:
-            tasks = writer.pending()
+            tasks = writer.pending(group.readable)
+            total += sum(len(task.rows) for task in tasks)
             missing += [(spec, len(task.rows)) for task in tasks for spec in task.specs]
             if tasks:
                 unfinished.append(group)
@@ -106,12 +112,10 @@ def write_groups(
         return
     require_space(store.root, missing)
     computer: Computer | None = None
-    total = sum(len(group.images) for group in unfinished)
     with cluster(runtime) as client, job.track(stage, total, "images") as tracker:
         for group in unfinished:
             with _writer(store, group, runtime) as writer:
-                tasks = writer.pending()
-                tracker.advance(len(group.images) - sum(len(task.rows) for task in tasks))
+                tasks = writer.pending(group.readable)
                 if client is not None:
                     write_on_cluster(client, stage, params, job, group.place, tasks, tracker)
                 else:

@@ -5,6 +5,7 @@ The live source sends what it computes through the store's encoding, in batches 
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -18,11 +19,9 @@ from cache.encodings import Project
 from cache.errors import RecipeError
 from diffps.backbone.latents import NoiseKey
 from diffps.datasets.tables import read_scenes
-from diffps.errors import ImageError
 from diffps.features import Basis, Feature, FeatureShape, FeatureSource, Ref
-from diffps.images import load_scene
-from diffps.records import Scene, Split
-from stages.encode import LatentComputer
+from diffps.records import Split
+from stages.encode import LatentComputer, is_readable
 from stages.extract import basis_sample, manifest_folder, stored_name, views_read
 from stages.index import INDEX_FOLDER
 from stages.job import Job
@@ -180,7 +179,7 @@ class LiveSource:
         if not self._skip_unreadable:
             return frozenset()
         scenes = read_scenes(INDEX_FOLDER, self._split)
-        readable = ahead(self._readable, scenes, threads=2, depth=2 * self._batch)
+        readable = ahead(partial(is_readable, self._root), scenes, threads=2, depth=2 * self._batch)
         return frozenset(scene.scene_id for scene, whole in zip(scenes, readable, strict=True) if not whole)
 
     def __enter__(self) -> Self:
@@ -190,13 +189,6 @@ class LiveSource:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._runner.close()
-
-    def _readable(self, scene: Scene) -> bool:
-        try:
-            load_scene(self._root / scene.path, scene.digest)
-        except ImageError:
-            return False
-        return True
 
     def _compute(self, refs: Sequence[Ref], names: Sequence[str]) -> Iterator[dict[str, Encoded]]:
         images = []
@@ -241,6 +233,7 @@ def _compare(params: "Params", spec: ArraySpec, manifest: Path) -> None:
         "dtype": extract.dtype,
     }
     found = {name: recipe["latent"]["canvas"] if name == "canvas" else recipe[name] for name in expected}
+    expected["encode.dtype"], found["encode.dtype"] = params.encode.dtype, recipe["latent"]["dtype"]
     if "seed" in recipe:
         expected["seed"], found["seed"] = extract.seed, recipe["seed"]
     if "head" in spec.recipe:

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -11,8 +13,8 @@ from cache import FeatureStore
 from diffps.datasets.tables import read_annotations, read_queries, read_scenes
 from diffps.errors import DatasetError, ImageError
 from diffps.records import Scene
-from stages import encode, evaluate, extract, index, train
-from stages.job import QuietJob
+from stages import encode, evaluate, extract, index, report, train
+from stages.job import QuietJob, Tracker
 from stages.params import Params
 from tests.stages.drawn import Project
 
@@ -62,11 +64,11 @@ def test_broken_images_are_left_out_from_index_to_evaluate(project: Project) -> 
         "test": {empty(params, gallery[0]), truncate(params, gallery[1])},
     }
     before = read_annotations(index.INDEX_FOLDER)
-    for stage in (index, encode, extract, train, evaluate):
+    for stage in (index, encode, extract, train, evaluate, report):
         stage.run(params, QuietJob(params.runtime))
     # A truncated file has its size in the header; an empty one gets a size that holds its boxes.
-    report = json.loads((index.INDEX_FOLDER / "report.json").read_text())
-    assert report["unreadable"] == sorted({scenes("train")[0].scene_id, gallery[0].scene_id})
+    found_by_index = json.loads((index.INDEX_FOLDER / "report.json").read_text())
+    assert found_by_index["unreadable"] == sorted({scenes("train")[0].scene_id, gallery[0].scene_id})
     after = read_annotations(index.INDEX_FOLDER)
     assert all((after[name].boxes == before[name].boxes).all() for name in before)
     for split, names in broken.items():
@@ -100,3 +102,33 @@ def test_a_query_in_a_broken_image_is_named(project: Project) -> None:
         stage.run(params, QuietJob(params.runtime))
     with pytest.raises(DatasetError, match=f"query {query.query_id}.*could not be read"):
         evaluate.run(params, QuietJob(params.runtime))
+
+
+class Counting(QuietJob):
+    """Keeps what was announced as to be done."""
+
+    totals: dict[str, int]
+
+    @contextmanager
+    def track(self, label: str, total: int, unit: str) -> Iterator[Tracker]:
+        self.totals = {**getattr(self, "totals", {}), label: total}
+        with super().track(label, total, unit) as tracker:
+            yield tracker
+
+
+def test_an_image_that_was_out_of_reach_is_taken_up_once_it_is_back(project: Project) -> None:
+    params = project.params(**SKIPPING)
+    path = Path(params.index.root) / scenes("train")[1].path
+    whole = path.read_bytes()
+    path.unlink()
+    store = FeatureStore(Path("data/features"))
+    for stage in (encode, extract):
+        stage.run(params, QuietJob(params.runtime))
+    assert all(array.skipped for group in store.status() if group.group.split == "train" for array in group.arrays)
+    path.write_bytes(whole)
+    job = Counting(params.runtime)
+    for stage in (encode, extract):
+        stage.run(params, job)
+    assert not any(array.skipped for group in store.status() for array in group.arrays)
+    # Only the images of its shard are told of as work, so that rate and time left are theirs.
+    assert job.totals == {"encode": 3, "extract": 3}
