@@ -4,7 +4,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from typing import TYPE_CHECKING
-from weakref import WeakSet
+from uuid import uuid4
+from weakref import WeakKeyDictionary
 
 from diffps.errors import ConfigError
 from stages.job import Job, RuntimeConfig, StoppedError, Tracker
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
 TASKS_PER_WORKER = 2  # one to do, one waiting; few, so that a request to stop takes effect soon
 CONNECT_SECONDS = 10
 
-_prepared: "WeakSet[Client]" = WeakSet()  # whose workers have their model; registering again would load it again
+# Whose workers have their model, under which token: registering again would load it again.
+_prepared: "WeakKeyDictionary[Client, str]" = WeakKeyDictionary()
 
 
 @contextmanager
@@ -44,6 +46,12 @@ def cluster(runtime: RuntimeConfig) -> "Iterator[Client | None]":
     except (OSError, ValueError) as error:
         raise ConfigError(f"runtime.scheduler {runtime.scheduler!r}: no scheduler answers there ({error})") from error
     with client:
+        try:
+            client.wait_for_workers(1, timeout=CONNECT_SECONDS)
+        except TimeoutError as error:
+            raise ConfigError(
+                f"runtime.scheduler {runtime.scheduler!r}: has no workers; `dask worker {runtime.scheduler}` starts one"
+            ) from error
         yield client
 
 
@@ -65,15 +73,16 @@ def write_on_cluster(
     from stages.worker import ModelPlugin, write_shard
 
     if client not in _prepared:
-        client.register_plugin(ModelPlugin(stage, params, job.runtime))
-        _prepared.add(client)
+        _prepared[client] = uuid4().hex
+        client.register_plugin(ModelPlugin(stage, _prepared[client], params, job.runtime))
+    token = _prepared[client]
     remaining = iter(tasks)
 
     def submit(count: int) -> "list[Future[tuple[int, int]]]":
         # Not pure: what counts is what is written, so no task may be answered from an earlier one's result.
-        return [client.submit(write_shard, stage, place, task, pure=False) for task in islice(remaining, count)]
+        return [client.submit(write_shard, stage, token, place, task, pure=False) for task in islice(remaining, count)]
 
-    under_way = as_completed(submit(TASKS_PER_WORKER * len(client.scheduler_info()["workers"])))
+    under_way = as_completed(submit(TASKS_PER_WORKER * len(client.nthreads())))
     for future in under_way:
         tracker.advance(*future.result())
         if not job.stopping:

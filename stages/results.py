@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from stages.files import replace_file, replace_text, write_json
-from stages.settings import code_digest, features_digest, settings
+from stages.settings import code_digest, features_digest, index_digest, settings
 from stages.variants import FOLDER, Variant, describe_changes
 
 COLUMNS = {
@@ -167,5 +167,6 @@ def _made_under(variant: Variant) -> dict[str, Any]:
         "settings": settings(variant.params),
         "evaluate": evaluate,
         "store": features_digest(variant.params, ["train", "test"]),
+        "index": index_digest(),
         "code": code_digest(),
     }

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from diffps.records import Split
+from stages.index import INDEX_FOLDER
 
 if TYPE_CHECKING:
     from stages.params import Params
@@ -56,6 +57,20 @@ def features_digest(params: "Params", splits: Sequence[Split]) -> str:
                 if path.is_file():
                     found.update(path.read_bytes())
     return "" if found.hexdigest() == empty else found.hexdigest()[:10]
+
+
+def index_digest() -> str:
+    """Ten hex digits over the index: other boxes, queries or galleries, another digest."""
+    stats = [(str(path.absolute()), path.stat()) for path in sorted(INDEX_FOLDER.glob("*.parquet"))]
+    return _digest_of(tuple((path, stat.st_mtime_ns, stat.st_size) for path, stat in stats))
+
+
+@cache
+def _digest_of(files: tuple[tuple[str, int, int], ...]) -> str:
+    found = hashlib.sha256()
+    for path, _, _ in files:
+        found.update(Path(path).read_bytes())
+    return found.hexdigest()[:10]
 
 
 @cache

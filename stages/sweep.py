@@ -1,6 +1,6 @@
 """Train many heads from one reading of the cache and compare them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
     from stages.params import Params
     from stages.variants import Variant
+
+POLL_SECONDS = 1.0  # how soon workers hear that they are to stop
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -78,28 +80,45 @@ def _train_missing(params: "Params", variants: Sequence["Variant"], job: Job) ->
             for group in passes:
                 train_pass(group, job, refresh)
         else:
-            _on_cluster(client, passes, job)
+            _on_cluster(client, passes, job, refresh)
     refresh()
 
 
-def _on_cluster(client: "Client", passes: Sequence[Sequence["Variant"]], job: Job) -> None:
-    """One task a pass; a killed worker's passes go on from their checkpoints elsewhere."""
+def _on_cluster(client: "Client", passes: Sequence[Sequence["Variant"]], job: Job, refresh: Callable[[], None]) -> None:
+    """One task a pass; a killed worker's passes go on from their checkpoints elsewhere. Raises StoppedError once all
+    that are under way are saved."""
+    from contextlib import suppress
     from dataclasses import replace
     from pathlib import Path
+    from uuid import uuid4
 
     import torch
-    from distributed import as_completed
+    from distributed import wait
 
     from stages.job import StoppedError
+    from stages.storage import store_root
     from stages.sweep_pass import pass_on_worker
+    from stages.variants import FOLDER
 
     # As many threads as here: the number of threads shows in the last bits on a CPU.
-    runtime = replace(job.runtime, scheduler="", threads=job.runtime.threads or torch.get_num_threads())
-    folder = str(Path.cwd())
-    futures = [client.submit(pass_on_worker, list(group), runtime, folder, pure=False) for group in passes]
-    with job.track("sweep", sum(map(len, passes)), "heads") as tracker:
-        for future in as_completed(futures):
-            tracker.advance(future.result())
-            if job.stopping:
-                client.cancel(futures)
-                raise StoppedError("sweep stopped; the same command goes on")
+    threads = job.runtime.threads or torch.get_num_threads()
+    runtime = replace(job.runtime, scheduler="", threads=threads, store=str(store_root(job).absolute()))
+    stop = (FOLDER / f".stop-{uuid4().hex[:8]}").absolute()  # its presence tells workers wherever they run
+    arguments = runtime, str(Path.cwd()), str(stop)
+    left = [client.submit(pass_on_worker, list(group), *arguments, pure=False) for group in passes]
+    try:
+        with job.track("sweep", sum(map(len, passes)), "heads") as tracker:
+            while left:
+                if job.stopping:
+                    stop.touch()
+                with suppress(TimeoutError):
+                    wait(left, timeout=POLL_SECONDS, return_when="FIRST_COMPLETED")
+                for future in [future for future in left if future.done()]:
+                    left.remove(future)
+                    with suppress(StoppedError):
+                        tracker.advance(future.result())
+                        refresh()
+        if stop.exists():
+            raise StoppedError("sweep stopped; the same command goes on")
+    finally:
+        stop.unlink(missing_ok=True)

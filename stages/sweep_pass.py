@@ -3,7 +3,6 @@
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -15,7 +14,7 @@ from stages.devices import choose_device
 from stages.evaluate import evaluate_searchers
 from stages.heads import HeadRun, build_model, train_all
 from stages.index import INDEX_FOLDER
-from stages.job import Job, QuietJob, RuntimeConfig
+from stages.job import Job, QuietJob, RuntimeConfig, StoppedError
 from stages.results import write_result
 from stages.sources import open_source, skipped_scenes
 from stages.training_set import training_set
@@ -120,8 +119,21 @@ def free_memory(device: torch.device) -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
 
 
-def pass_on_worker(variants: Sequence[Variant], runtime: RuntimeConfig, folder: str) -> int:
-    """:func:`train_pass` in a worker process of a cluster that sees the same files; the number of heads."""
+class _WorkerJob:
+    """A job without a shell that is to stop once the file ``stop`` is there."""
+
+    def __init__(self, runtime: RuntimeConfig, stop: Path) -> None:
+        quiet = QuietJob(runtime)
+        self.runtime, self.say, self.track, self._stop = runtime, quiet.say, quiet.track, stop
+
+    @property
+    def stopping(self) -> bool:
+        return self._stop.exists()
+
+
+def pass_on_worker(variants: Sequence[Variant], runtime: RuntimeConfig, folder: str, stop: str) -> int:
+    """:func:`train_pass` in a worker process of a cluster that sees the same files; the number of heads. Raises
+    StoppedError, everything saved, once the file ``stop`` is there."""
     from dataclasses import replace
 
     from distributed import get_worker
@@ -129,6 +141,8 @@ def pass_on_worker(variants: Sequence[Variant], runtime: RuntimeConfig, folder: 
     from stages.worker import own_device
 
     os.chdir(folder)
-    job: Any = QuietJob(replace(runtime, device=own_device(runtime.device, get_worker().name)))
+    job = _WorkerJob(replace(runtime, device=own_device(runtime.device, get_worker().name)), Path(stop))
+    if job.stopping:
+        raise StoppedError
     train_pass(variants, job)
     return len(variants)

@@ -11,6 +11,7 @@ from distributed import get_worker
 from distributed.diagnostics.plugin import WorkerPlugin
 
 from cache import FeatureStore, ShardTask
+from diffps.errors import ConfigError
 from stages.job import QuietJob, RuntimeConfig
 from stages.shards import Computer, Place, write_shards
 from stages.storage import store_root
@@ -22,13 +23,15 @@ if TYPE_CHECKING:
 class ModelPlugin(WorkerPlugin):
     """One model per worker, made by its first shard. Workers see the repository and the store at the same paths."""
 
-    def __init__(self, stage: str, params: "Params", runtime: RuntimeConfig) -> None:
+    def __init__(self, stage: str, token: str, params: "Params", runtime: RuntimeConfig) -> None:
         import torch
 
-        self.name = plugin_name(stage)
+        self.name, self.token = plugin_name(stage), token
         self._stage, self._params, self._folder = stage, params, Path.cwd()
         # As many threads as this process would use: the number of threads shows in the last bits on a CPU.
-        self._runtime = replace(runtime, threads=runtime.threads or torch.get_num_threads())
+        threads = runtime.threads or torch.get_num_threads()
+        # A worker elsewhere does not have the environment that DVC gives its experiments.
+        self._runtime = replace(runtime, threads=threads, store=str(store_root(QuietJob(runtime)).absolute()))
         self._computer: Computer | None = None
         self.alone: AbstractContextManager[Any] = nullcontext()
 
@@ -59,10 +62,15 @@ class _Count:
         self.nbytes += nbytes
 
 
-def write_shard(stage: str, place: Place, task: ShardTask) -> tuple[int, int]:
-    """Compute and write one shard; (images, bytes)."""
+def write_shard(stage: str, token: str, place: Place, task: ShardTask) -> tuple[int, int]:
+    """Compute and write one shard; (images, bytes). Raises ConfigError when the model is no longer ``token``'s."""
     plugin = get_worker().plugins[plugin_name(stage)]
     assert isinstance(plugin, ModelPlugin)
+    if plugin.token != token:
+        raise ConfigError(
+            f"runtime.scheduler: another `diffps {stage}` has given these workers its own model; wait for it, then "
+            "run this command again"
+        )
     count = _Count()
     with plugin.alone:
         write_shards(plugin.store.shard_sink, place, [task], plugin.computer, count, lambda: False)

@@ -206,3 +206,43 @@ def test_a_scheduler_that_is_none_is_named(scheduler: str, message: str, monkeyp
     monkeypatch.setattr("stages.cluster.CONNECT_SECONDS", 1)
     with pytest.raises(ConfigError, match=message), cluster(RuntimeConfig(scheduler=scheduler)):
         pass
+
+
+def test_a_scheduler_without_workers_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    from distributed import LocalCluster
+
+    monkeypatch.setattr("stages.cluster.CONNECT_SECONDS", 1)
+    with LocalCluster(n_workers=0, processes=False, dashboard_address=None) as workers:
+        address = workers.scheduler_address
+        message = f"no workers; `dask worker {address}`"
+        with pytest.raises(ConfigError, match=message), cluster(RuntimeConfig(scheduler=address)):
+            pass
+
+
+def test_a_model_that_another_process_put_in_place_is_not_used(project: Project, threads: str) -> None:
+    from distributed import Client
+
+    from stages.shards import Place
+    from stages.worker import ModelPlugin, write_shard
+
+    wanted = params(project)
+    with Client(threads) as client:
+        client.register_plugin(ModelPlugin("extract", "theirs", wanted, wanted.runtime))
+        place = Place("train", "identity", 0)
+        with pytest.raises(ConfigError, match="another `diffps extract`"):
+            client.submit(write_shard, "extract", "ours", place, None, pure=False).result()
+
+
+def test_a_sweep_on_a_cluster_stops_in_the_middle_and_goes_on(project: Project, threads: str) -> None:
+    STORE.rename("nothing extracted")
+    Path("alone").rename(STORE)
+    changes = {"evaluate.baseline": False, "sweep.file": "two.yaml", "train.epochs": 2}
+    wanted = override(params(project, scheduler=threads), changes, "tests")
+    Path("two.yaml").write_text("variants: {one: {}}")
+    (variant,) = read_variants(wanted)
+    with pytest.raises(StoppedError):
+        sweep.run(wanted, QuietJob(wanted.runtime, stopping=True))
+    assert not list(FOLDER.glob(".stop*"))
+    assert not (variant.folder / "head").exists()
+    sweep.run(wanted, QuietJob(wanted.runtime))
+    assert (FOLDER / "table.csv").read_text().count("done") == 1

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -13,7 +14,7 @@ from safetensors.torch import load_file
 from diffps.errors import ConfigError, DiffPSError
 from stages.files import held
 from stages.job import QuietJob, StoppedError
-from stages.results import paired_difference
+from stages.results import paired_difference, result_of
 from stages.sweep import run
 from stages.train import run as train
 from stages.variants import Variant, plan_passes, read_variants
@@ -106,6 +107,19 @@ def test_run_again_trains_nothing_and_a_later_variant_trains_alone(sources: Sour
     assert equal(first, weights(a.folder))
     assert not equal(first, weights(b.folder))
     assert sources.batches("train") == [4, 4]
+
+
+def test_other_queries_in_the_index_are_scored_with_the_same_head(sources: Sources) -> None:
+    params = sweep_params("variants: {a: {epochs: 1}}")
+    run(params, QuietJob())
+    path = Path("data/index/queries.parquet")
+    pq.write_table(pq.read_table(path).slice(0, 3), path)
+    run(params, QuietJob())
+    assert sources.batches("train") == [4]
+    assert len(sources.batches("test")) == 2
+    result = result_of(read_variants(params)[0])
+    assert result is not None
+    assert result["scores"]["search"]["queries"] == 3
 
 
 def test_stopped_and_run_again_it_continues(sources: Sources) -> None:
