@@ -69,11 +69,15 @@ class HeadRun:
 
     @property
     def _best_file(self) -> Path:
-        return self.folder / "checkpoint" / "best.safetensors"
+        """By epoch: a checkpoint from before a later best still has its own weights."""
+        assert self.best is not None
+        return self.folder / "checkpoint" / f"best-{self.best[1]}.safetensors"
 
     def resume(self) -> str:
         """Go on from the folder's checkpoint where it is of the same settings; says what was found."""
         path = self._state_file
+        for partial in path.parent.glob(".*.tmp"):  # of a process that was killed while it wrote
+            partial.unlink()
         if not path.exists():
             return f"{self.folder}: training starts"
         try:
@@ -98,6 +102,9 @@ class HeadRun:
         state = self.trainer.state()
         texts = {"scalars": state.scalars, "settings": json.dumps(self._settings), "best": json.dumps(self.best)}
         replace_file(self._state_file, lambda path: save_file(state.tensors, path, texts))
+        for path in self._state_file.parent.glob("best-*.safetensors"):
+            if self.best is None or path != self._best_file:
+                path.unlink()
 
     def end_epoch(self, source: FeatureSource) -> None:
         """Keep the weights where they are the best so far on the held-out identities."""
@@ -119,7 +126,7 @@ class HeadRun:
 
         def write(folder: Path) -> None:
             model.save_pretrained(folder, {"training": self._settings["train"]})
-            (folder / "README.md").write_text(card)
+            (folder / "README.md").write_text(card, encoding="utf-8")
 
         replace_folder(self.folder / "head", write)
         replace_file(self.folder / "losses.csv", self._write_losses)

@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 
 from diffps.errors import CheckpointError, ConfigError, DivergedError
 from diffps.model import PersonSearcher
+from stages.heads import HeadRun
 from stages.job import QuietJob, StoppedError
 from stages.train import run
 from tests.stages.small import ROOT, SmallSource, small_params, write_small_index
@@ -140,8 +141,41 @@ def test_best_is_judged_on_held_out_identities_alone(here: Path, source: SmallSo
     assert metrics["images"] < 8
     assert 0 <= metrics["held_out_map"] <= 1
     assert "held-out mAP" in Path("results/train/head/README.md").read_text()
-    best = load_file("results/train/checkpoint/best.safetensors")
+    best = load_file(f"results/train/checkpoint/best-{metrics['best_epoch']}.safetensors")
     assert equal(best, weights())
+    assert len(list(Path("results/train/checkpoint").glob("best-*"))) == 1
+
+
+def test_killed_between_a_new_best_and_the_checkpoint_the_old_best_is_still_there(
+    here: Path, source: SmallSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    params = small_params({"train.holdout": 0.3, "train.checkpoint": "best"})
+    scores, save = [0.5, 0.9], HeadRun.save
+
+    def killed(run: HeadRun) -> None:
+        if run.best is not None and run.best[1] == 1:
+            raise RuntimeError("killed")
+        save(run)
+
+    monkeypatch.setattr("stages.heads.SAVE_SECONDS", 0.0)
+    monkeypatch.setattr("stages.heads.held_out_map", lambda *_: scores.pop(0))
+    monkeypatch.setattr(HeadRun, "save", killed)
+    with pytest.raises(RuntimeError, match="killed"):
+        run(params, QuietJob())
+    monkeypatch.setattr(HeadRun, "save", save)
+    first = load_file("results/train/checkpoint/best-0.safetensors")
+    scores.append(0.2)  # the epoch once more, with a GPU's rounding
+    run(params, QuietJob())
+    assert json.loads(Path("results/train/metrics.json").read_text())["best_epoch"] == 0
+    assert equal(first, weights())
+
+
+def test_what_a_killed_process_left_half_written_is_removed(here: Path, source: SmallSource) -> None:
+    partial = Path("results/train/checkpoint/.state.safetensors.123.tmp")
+    partial.parent.mkdir(parents=True)
+    partial.touch()
+    run(small_params({"train.epochs": 1}), QuietJob())
+    assert not partial.exists()
 
 
 def test_best_without_held_out_identities_is_refused() -> None:
