@@ -1,5 +1,6 @@
 """Search the test gallery with a trained head and score it."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,11 +67,12 @@ def run(params: "Params", job: Job) -> None:
     """Score the head at ``evaluate.head`` into results/evaluate. Raises CheckpointError, DatasetError, CacheError."""
     from diffps.metrics.baselines import chance_level
     from diffps.model import PersonSearcher
-    from stages.scoring import open_task, rank, read_search_set, score_colours, search_metrics, write_metrics
+    from stages.scoring import defined, open_task, rank, read_search_set, score_colours, search_metrics, write_metrics
     from stages.sources import open_source
 
     config = params.evaluate
     searcher = PersonSearcher.from_pretrained(config.head)
+    _check_timestep(params)
     test = read_search_set(INDEX_FOLDER)
     task = open_task(config, test, INDEX_FOLDER)
     further = {str(name): open_task(config, test, INDEX_FOLDER, name) for name in config.also}
@@ -79,7 +81,7 @@ def run(params: "Params", job: Job) -> None:
     metrics["also"] = {
         name: search_metrics(config, other, rank(config, other, test, found)) for name, other in further.items()
     }
-    metrics["chance"] = chance_level(task, found.boxes, found.scenes)
+    metrics["chance"] = defined(chance_level(task, found.boxes, found.scenes))
     if config.baseline:
         metrics["baseline"] = score_colours(task, test, Path(params.index.root), job)
     found.write_exchange(FOLDER, test)
@@ -120,6 +122,20 @@ def evaluate_searchers(
     return {name: metrics for name, (_, metrics) in results.items()}
 
 
+def _check_timestep(params: "Params") -> None:
+    """Raises ConfigError where the head says that it was trained at another timestep than it would be shown."""
+    from diffps.model import CONFIG_FILE
+
+    folder = Path(params.evaluate.head)
+    extra = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8")).get("training", {})
+    trained = extra.get("training", {}).get("timestep")
+    if trained is not None and trained != params.train.timestep:
+        raise ConfigError(
+            f"evaluate.head {folder}: was trained at timestep {trained}, train.timestep is {params.train.timestep}: "
+            f"add --set train.timestep={trained}"
+        )
+
+
 def _evaluate(
     params: "Params",
     job: Job,
@@ -145,6 +161,12 @@ def _evaluate(
 def _line(metrics: Mapping[str, Any]) -> str:
     search, detection = metrics["search"], metrics["detection"]
     return (
-        f"evaluate: mAP {search['map']:.1%}, top-1 {search['top1']:.1%} of {search['queries']} queries "
-        f"(chance {metrics['chance']['map']:.1%}); detection AP {detection['ap']:.1%}, recall {detection['recall']:.1%}"
+        f"evaluate: mAP {_percent(search['map'])}, top-1 {_percent(search['top1'])} of {search['queries']} queries "
+        f"(chance {_percent(metrics['chance']['map'])}); detection AP {_percent(detection['ap'])}, "
+        f"recall {_percent(detection['recall'])}"
     )
+
+
+def _percent(value: float | None) -> str:
+    """Without labelled persons to be found a score is undefined."""
+    return "undefined" if value is None else f"{value:.1%}"

@@ -110,7 +110,7 @@ def rank(config: "Config", task: SearchTask, test: SearchSet, found: "Found") ->
 def search_metrics(config: "Config", task: SearchTask, scores: SearchScores) -> dict[str, Any]:
     """The means, and what they are means of."""
     return {
-        **_numbers(scores.summary()),
+        **defined(scores.summary()),
         "gallery": task.name,
         "convention": task.convention,
         "gt_boxes": config.gt_boxes,
@@ -128,7 +128,7 @@ def detection_metrics(
     labelled = np.concatenate([part.identities for part in persons]) != UNLABELLED
     everyone = score_detection(boxes, scores, scenes, true_boxes, true_scenes)
     named = score_detection(boxes, scores, scenes, true_boxes, true_scenes, labelled=labelled)
-    return _numbers({**everyone.summary(), "ap_labelled": named.ap, "recall_labelled": named.recall})
+    return defined({**everyone.summary(), "ap_labelled": named.ap, "recall_labelled": named.recall})
 
 
 def score_colours(task: SearchTask, test: SearchSet, root: Path, job: Job) -> dict[str, Any] | None:
@@ -157,7 +157,7 @@ def score_colours(task: SearchTask, test: SearchSet, root: Path, job: Job) -> di
         np.concatenate(boxes),
         np.concatenate(scenes),
     )
-    return {"name": "colour histograms in ground-truth boxes", **_numbers(scores.summary())}
+    return {"name": "colour histograms in ground-truth boxes", **defined(scores.summary())}
 
 
 def write_metrics(metrics: dict[str, Any], folder: Path) -> None:
@@ -210,6 +210,6 @@ def _write_per_query(task: SearchTask, scores: SearchScores, folder: Path) -> No
     replace_file(folder / "per_query.parquet", lambda path: pq.write_table(table, path))
 
 
-def _numbers(values: dict[str, float]) -> dict[str, float | None]:
+def defined(values: dict[str, float]) -> dict[str, float | None]:
     """JSON has no NaN: what is undefined becomes null."""
     return {name: None if isinstance(value, float) and np.isnan(value) else value for name, value in values.items()}

@@ -211,3 +211,27 @@ def test_stopping_writes_nothing(here: Path, source: SmallSource) -> None:
 
 def test_dry_run_names_sizes(here: Path) -> None:
     assert "6 test scenes (cached features), 4 queries, gallery all" in dry_run(params(here), quiet())
+
+
+def test_without_a_labelled_person_in_the_gallery_scores_are_undefined(
+    here: Path, source: SmallSource, caplog: pytest.LogCaptureFixture
+) -> None:
+    head().save_pretrained(Path("results/train/head"))
+    path = INDEX_FOLDER / "queries.parquet"
+    table = pq.read_table(path)
+    place = table.schema.get_field_index("identity")
+    pq.write_table(table.set_column(place, "identity", [[999] * len(table)]), path)
+    with caplog.at_level("INFO"):
+        run(params(here), quiet())
+    assert metrics()["search"]["map"] is None
+    assert metrics()["chance"]["map"] is None
+    assert "mAP undefined" in caplog.text
+    assert len(pq.read_table(FOLDER / "ranking.parquet"))
+
+
+def test_a_head_of_another_timestep_is_refused(here: Path, source: SmallSource) -> None:
+    head().save_pretrained(Path("results/train/head"), {"training": {"timestep": 50}})
+    wanted = params(here)
+    wanted.train = SimpleNamespace(timestep=0)
+    with pytest.raises(ConfigError, match=r"trained at timestep 50.*--set train\.timestep=50"):
+        run(wanted, quiet())
