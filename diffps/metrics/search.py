@@ -113,7 +113,7 @@ def score_search(
     queries = len(query_embeddings)
     query_rows = exact_unit_rows(query_embeddings, "query embeddings")
     order = np.argsort(scenes, kind="stable")
-    rows = exact_unit_rows(np.asarray(embeddings)[order], "detection embeddings")
+    rows = exact_unit_rows(embeddings, "detection embeddings", order)
     sorted_boxes = np.ascontiguousarray(np.asarray(boxes, np.float32)[order])
     known = [np.asarray(scenes), positives.scenes, *(galleries or ())]
     scene_count = 1 + max((int(part.max()) for part in known if len(part)), default=-1)

@@ -14,36 +14,41 @@ from diffps.errors import DatasetError
 GRID = 2.0**24
 
 
-def exact_unit_rows(embeddings: NDArray[np.floating], what: str) -> NDArray[np.float32]:
+def exact_unit_rows(
+    embeddings: NDArray[np.floating], what: str, order: NDArray[np.integer] | None = None
+) -> NDArray[np.float32]:
     """Rows (n, d) scaled to unit length and rounded to multiples of 2^-24, which float32 holds exactly.
 
-    A zero row stays zero: similar to nothing. Raises DatasetError when a component is NaN or infinite.
+    Row i of the result is ``embeddings[order[i]]``, or ``embeddings[i]`` without ``order``. A zero row stays zero:
+    similar to nothing. Raises DatasetError when a component is NaN or infinite.
     """
     embeddings = np.ascontiguousarray(embeddings)
     if embeddings.ndim != 2:
         raise DatasetError(f"{what}: shape {embeddings.shape}, expected (n, d)")
-    rows = np.empty(embeddings.shape, np.float32)
-    bad = _round_rows(embeddings, rows)
+    order = np.arange(len(embeddings)) if order is None else order
+    rows = np.empty((len(order), embeddings.shape[1]), np.float32)
+    bad = _round_rows(embeddings, order, rows)
     if bad >= 0:
         raise DatasetError(f"{what}: row {bad} has a NaN or infinite component")
     return rows
 
 
 @compiled(parallel=True)
-def _round_rows(embeddings: NDArray[np.floating], rows: NDArray[np.float32]) -> int:
+def _round_rows(embeddings: NDArray[np.floating], order: NDArray[np.integer], rows: NDArray[np.float32]) -> int:
     """The squares are summed in order, so that a row's length does not depend on its neighbours."""
-    finite = np.ones(len(embeddings), np.bool_)
-    for i in prange(len(embeddings)):
+    finite = np.ones(len(order), np.bool_)
+    for i in prange(len(order)):
+        row = embeddings[order[i]]
         total = 0.0
-        for value in embeddings[i]:
+        for value in row:
             total += np.float64(value) * np.float64(value)
         finite[i] = np.isfinite(total)
         scale = GRID / np.sqrt(total) if total > 0 else 0.0
-        for k in range(embeddings.shape[1]):
-            rows[i, k] = np.rint(np.float64(embeddings[i, k]) * scale) / GRID
+        for k in range(len(row)):
+            rows[i, k] = np.rint(np.float64(row[k]) * scale) / GRID
     for i in range(len(finite)):
         if not finite[i]:
-            return i
+            return int(order[i])
     return -1
 
 

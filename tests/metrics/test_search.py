@@ -293,6 +293,9 @@ def test_bad_input_is_named() -> None:
     world = one_query([0, 1], [0.9, 0.5], [0])
     with pytest.raises(DatasetError, match=r"detection embeddings: row 1 has a NaN"):
         replace(world, embeddings=np.array([[1, 0], [np.nan, 0]])).score("protocol")
+    with pytest.raises(DatasetError, match=r"detection embeddings: row 0 has a NaN"):  # as given, not as sorted
+        unsorted = replace(world, embeddings=np.array([[np.nan, 0], [1, 0]]), scenes=world.scenes[::-1])
+        unsorted.score("protocol")
     with pytest.raises(DatasetError, match=r"boxes \(1, 4\).*do not match"):
         replace(world, boxes=world.boxes[:1]).score("protocol")
     with pytest.raises(DatasetError, match=r"scene number -1"):
