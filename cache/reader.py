@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-PIECE = 512 * 1024  # bytes read at a time: fits the second-level cache beside what is made of it
+PIECE = 1 << 20  # bytes read at a time: small enough for the caches beside what is made of it, large enough to be few
 Image: TypeAlias = "str | tuple[str, str]"  # scene id, or (scene id, view)
 Output: TypeAlias = Literal["stored", "float32"]
 
