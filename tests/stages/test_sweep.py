@@ -54,8 +54,9 @@ def sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sources:
     monkeypatch.chdir(tmp_path)
     write_small_index(tmp_path)
     found = Sources()
-    monkeypatch.setattr("stages.sources.open_source", found)
+    # In this order: a module first imported now would keep the other's replacement for good.
     monkeypatch.setattr("stages.sweep_pass.open_source", found)
+    monkeypatch.setattr("stages.sources.open_source", found)
     # Shapes of the real checkpoint are not those of the small source.
     monkeypatch.setattr("stages.forecast.feature_shapes", lambda params: SmallSource().shapes)
     return found
