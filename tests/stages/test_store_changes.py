@@ -1,9 +1,10 @@
 """Images that come, go, move and change names, and a disk that fills up: what extraction then does, and what not."""
 
+import contextlib
 import hashlib
-import os
 import shutil
 import subprocess
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -134,13 +135,18 @@ def test_a_disk_that_fills_up_during_extraction(
 
     def filling(self: PassRunner, *arguments: Any) -> Any:
         calls[0] += 1
-        if calls[0] == 4:  # in the second shard somebody else takes what was free
-            room = os.statvfs(small_disk)
-            filler.write_bytes(bytes(room.f_bavail * room.f_frsize))
+        if calls[0] >= 4:  # from the second shard on somebody else takes what is free, also what the writer gives back
+            for _ in range(1000):  # the first shard is written beside the computation
+                if any((small_disk / "receipts").rglob("t0/*.json")):
+                    break
+                time.sleep(0.01)
+            with contextlib.suppress(OSError), filler.open("ab", buffering=0) as taken:
+                while taken.write(bytes(4096)):
+                    pass
         return features(self, *arguments)
 
-    monkeypatch.setattr(PassRunner, "features", filling)
-    with pytest.raises(StoreFullError, match="disk full.*same command again"):
+    with monkeypatch.context() as patch, pytest.raises(StoreFullError, match="disk full.*same command again"):
+        patch.setattr(PassRunner, "features", filling)
         small.extract(extract=FLOAT16)
     kept = list((small_disk / "receipts").rglob("t0/*.json"))
     assert kept
