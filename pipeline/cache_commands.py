@@ -22,6 +22,7 @@ ArrayArgument = Annotated[
 ]
 PARAMS = Path("params.yaml")
 EVERY_ARRAY = "the store has every array these parameters ask for; `diffps cache status` counts the images in them"
+NO_STORE = "{}: no store here yet; `diffps encode` and `diffps extract` make it"
 UNITS = {"GB": 10**9, "TB": 10**12, "MB": 10**6, "GIB": 2**30, "TIB": 2**40}
 
 
@@ -58,7 +59,7 @@ def status(params: ParamsOption = PARAMS, overrides: SetOption = None) -> None:
     _, _, store = _open(params, overrides)
     groups = store.status()
     if not groups:
-        typer.echo(f"{store.root}: no store here yet; `diffps encode` and `diffps extract` make it")
+        typer.echo(NO_STORE.format(store.root))
     for group in groups:
         typer.echo(f"{group.group.path}: {size(group.nbytes)}, {group.images} images in {hours(group.seconds)}")
         typer.echo(f"  {_words(group.recipe)}")
@@ -80,7 +81,11 @@ def verify(
     from stages.storage import size
 
     _, job, store = _open(params, overrides)
-    total = sum(group.nbytes for group in store.status())
+    groups = store.status()
+    if not groups:
+        typer.echo(NO_STORE.format(store.root))
+        return
+    total = sum(group.nbytes for group in groups)
     with job.track("verify", total, "bytes") as tracker:
         damages = check(
             store.root, store.arrays(), threads=threads, progress=lambda nbytes: tracker.advance(nbytes, nbytes)

@@ -18,7 +18,7 @@ PROBE_BYTES = 64 << 20
 
 def run(params: "Params", job: Job) -> None:
     """Say what is there, line by line. Raises CheckpointError last, so that everything else has been said."""
-    for line in (*_software(), *_devices(params, job), *_disk(job)):
+    for line in (*_software(), *_devices(params, job), *_disk(job), _dataset(params)):
         job.say(line)
     for line in _checkpoint(params):
         job.say(line)
@@ -88,6 +88,13 @@ def _disk(job: Job) -> Iterator[str]:
         return
     speed = f"writes {size(rates.write)}/s, reads {size(rates.read)}/s"
     yield f"disk: {size(free_bytes(root))} free for {root}, {speed}; `diffps cache plan` says what is needed"
+
+
+def _dataset(params: "Params") -> str:
+    config = params.index
+    if config.dataset == "streets" or Path(config.root).is_dir():
+        return f"dataset: {config.dataset} at {config.root}"
+    return f"PROBLEM: dataset {config.dataset}: no folder {config.root}; put it there, or set index.root"
 
 
 def _checkpoint(params: "Params") -> Iterator[str]:

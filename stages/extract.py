@@ -1,7 +1,7 @@
 """Run the frozen UNet once over every image's latents and keep the taps and maps that were asked for."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -104,10 +104,15 @@ def run(params: "Params", job: Job) -> None:
 
 def dry_run(params: "Params", job: Job) -> str:
     """What would be read and written."""
+    from stages.storage import budget, size
+
     config = params.extract
+    planned = budget(params)
+    passes = replace(planned, arrays=[array for array in planned.arrays if array.spec.group.timestep is not None])
     return (
         f"extract {config.name}: {len(config.taps)} taps and maps at t = {', '.join(map(str, config.timesteps))} under "
-        f"{config.prompt!r} as {config.encoding}; `diffps cache plan` has the bytes and hours"
+        f"{config.prompt!r} as {config.encoding} -> {size(passes.nbytes)} in {passes.files} files where none lie yet; "
+        "`diffps cache plan` has the hours"
     )
 
 

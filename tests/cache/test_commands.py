@@ -42,6 +42,7 @@ def test_status_lists_arrays(store: FeatureStore) -> None:
 def test_status_of_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert "no store here yet" in run("status").stdout
+    assert "no store here yet" in run("verify").stdout
 
 
 def test_verify_names_the_damage_and_the_command(store: FeatureStore) -> None:

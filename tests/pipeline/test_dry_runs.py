@@ -118,10 +118,16 @@ def test_encode_counts_images_and_bytes(say: Callable[..., str]) -> None:
     assert nbytes(r"moments, #", text) == pytest.approx(22 * LATENT * LATENT * 8 * 4, rel=0.01)
 
 
-def test_extract_names_what_it_would_keep(say: Callable[..., str]) -> None:
-    assert "8 taps and maps at t = 0, 50 under 'person' as float16" in say(
-        "extract", "--set", "extract.timesteps=[0, 50]", "--set", "extract.encoding=float16"
+def test_extract_names_what_it_would_keep(say: Callable[..., str], params: Params) -> None:
+    text = say("extract", "--set", "extract.timesteps=[0, 50]", "--set", "extract.encoding=float16")
+    assert "8 taps and maps at t = 0, 50 under 'person' as float16" in text
+    kept = sum(
+        (SIDES[level] * SIDES[level]) * (4 if tap.endswith("map") else 2 * CHANNELS[level])
+        for tap in params.extract.taps
+        for level in [tap.split("-")[1]]
     )
+    assert nbytes(r"-> # in", text) == pytest.approx(22 * 2 * kept, rel=0.01)
+    assert number(r"in # files", text) < 22 * 2 * 8  # shards hold several images
 
 
 def test_train_counts_parameters_steps_bytes_and_memory(say: Callable[..., str], params: Params) -> None:

@@ -1,5 +1,7 @@
 """What runs again and what does not, with DVC itself in a small project."""
 
+import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -10,6 +12,7 @@ import pytest
 
 from tests.architecture.repository import PIPELINE
 from tests.pipeline.project import Project
+from tests.tiny import ROOT
 
 STORE = "data/features"
 LATER = ["train", "evaluate", "sweep", "report"]
@@ -41,6 +44,26 @@ def test_the_whole_pipeline_runs_and_a_second_repro_does_nothing(finished: Proje
     assert (finished.root / "results/report/index.html").stat().st_size > 10_000
     assert (finished.root / "results/report/summary.txt").read_text().strip()
     assert "search.map" in finished.run("dvc", "metrics", "show").stdout
+
+
+def test_the_commands_of_the_readme_run_one_after_the_other(project: Project) -> None:
+    """In small: the presets' data, terabytes, are not here, so they are looked at as before buying a disk."""
+    shutil.copytree(ROOT / "presets", project.root / "presets")
+    blocks = re.findall(r"```bash\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+    commands = [shlex.split(line) for block in blocks for line in block.splitlines()]
+    assert len(commands) > 10
+    for command in commands:
+        if command[0] == "make":  # `make test` is this run; `make demo` in small is the pipeline before it
+            continue
+        missing = command[:2] == ["diffps", "doctor"]  # says that neither checkpoint nor dataset lies here
+        done = project.run(*command, check=not missing)
+        assert "Traceback" not in done.stderr
+        if missing:
+            assert "checkpoint models/sd21-base: no such folder" in done.stderr
+            assert "no folder data/prw" in done.stderr
+        if command[0] == "cp":
+            assert (project.root / command[2]).read_text() == (ROOT / command[1]).read_text()
+            project.params()
 
 
 @pytest.mark.parametrize(

@@ -51,10 +51,11 @@ def heard(params: Params, **changes: object) -> list[str]:
 
 
 def test_each_line_says_what_is_there(params: Params) -> None:
-    software, device, disk, checkpoint, digests, pad, prompt, taps = heard(params, runtime__threads=1)
+    software, device, disk, dataset, checkpoint, digests, pad, prompt, taps = heard(params, runtime__threads=1)
     assert software.startswith(f"software: torch {torch.__version__.partition('+')[0]}")
     assert device.startswith("device: cpu, 1 of ")
     assert re.search(r"GB free for data/features, writes [\d.,]+ [kMG]?B/s, reads [\d.,]+ [kMG]?B/s", disk)
+    assert dataset == "dataset: streets at data/streets"
     assert "builtin:random" in checkpoint
     assert "UNet of 32-64-96-96 channels, text embeddings of 64" in checkpoint
     folder = load_checkpoint("builtin:random")
@@ -90,6 +91,12 @@ def test_a_store_that_cannot_be_written_is_a_problem_and_the_rest_is_said(params
     (problem,) = [line for line in lines if line.startswith("PROBLEM")]
     assert problem.startswith("PROBLEM: file: cannot be written (")
     assert "runtime.store" in problem
+    assert lines[-1] == "  every tap of extract.taps is there"
+
+
+def test_a_dataset_that_is_not_there_is_a_problem_and_the_rest_is_said(params: Params) -> None:
+    lines = heard(params, index__dataset="prw", index__root="data/prw")
+    assert "PROBLEM: dataset prw: no folder data/prw; put it there, or set index.root" in lines
     assert lines[-1] == "  every tap of extract.taps is there"
 
 
