@@ -33,3 +33,7 @@ class ConfigError(DiffPSError, ValueError):
 
 class DivergedError(DiffPSError, ArithmeticError):
     """A loss or feature that became NaN or infinite."""
+
+
+class WorkerError(DiffPSError, RuntimeError):
+    """Worker processes that died again and again at the same work, or a scheduler that went away."""

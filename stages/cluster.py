@@ -3,11 +3,11 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 from uuid import uuid4
 from weakref import WeakKeyDictionary
 
-from diffps.errors import ConfigError
+from diffps.errors import ConfigError, WorkerError
 from stages.job import Job, RuntimeConfig, StoppedError, Tracker
 from stages.shards import Place
 
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 TASKS_PER_WORKER = 2  # one to do, one waiting; few, so that a request to stop takes effect soon
 CONNECT_SECONDS = 10
+
+T = TypeVar("T")
 
 # Whose workers have their model, under which token: registering again would load it again.
 _prepared: "WeakKeyDictionary[Client, str]" = WeakKeyDictionary()
@@ -55,6 +57,26 @@ def cluster(runtime: RuntimeConfig) -> "Iterator[Client | None]":
         yield client
 
 
+def outcome(future: "Future[T]") -> T:
+    """What a task gave or raised. Raises WorkerError where it died with every worker it was given to, or is lost."""
+    from distributed import KilledWorker
+    from distributed.client import FutureCancelledError
+
+    try:
+        result: T = future.result()
+    except KilledWorker as error:
+        raise WorkerError(
+            f"runtime.scheduler: {error.allowed_failures + 1} workers died one after another at the same work, as they "
+            "do without memory; use fewer workers or a smaller runtime.batch. What is finished is kept: run the same "
+            "command again"
+        ) from error
+    except FutureCancelledError as error:
+        raise WorkerError(
+            "runtime.scheduler: the connection was lost. What is finished is kept: run the same command again"
+        ) from error
+    return result
+
+
 def write_on_cluster(
     client: "Client",
     stage: str,
@@ -66,7 +88,7 @@ def write_on_cluster(
 ) -> None:
     """Have ``tasks`` done by the workers while this process keeps the lock. A killed worker's shards are done again.
 
-    Raises what a task raised; StoppedError once the shards at hand are safe.
+    Raises what a task raised; WorkerError; StoppedError once the shards at hand are safe.
     """
     from distributed import as_completed
 
@@ -84,7 +106,7 @@ def write_on_cluster(
 
     under_way = as_completed(submit(TASKS_PER_WORKER * len(client.nthreads())))
     for future in under_way:
-        tracker.advance(*future.result())
+        tracker.advance(*outcome(future))
         if not job.stopping:
             under_way.update(submit(1))
     if next(remaining, None) is not None:

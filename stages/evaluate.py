@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from diffps.errors import ConfigError
+from stages.files import write_json
 from stages.index import INDEX_FOLDER
 from stages.job import Job
 
@@ -67,7 +68,7 @@ def run(params: "Params", job: Job) -> None:
     """Score the head at ``evaluate.head`` into results/evaluate. Raises CheckpointError, DatasetError, CacheError."""
     from diffps.metrics.baselines import chance_level
     from diffps.model import PersonSearcher
-    from stages.scoring import defined, open_task, rank, read_search_set, score_colours, search_metrics, write_metrics
+    from stages.scoring import defined, open_task, rank, read_search_set, score_colours, search_metrics
     from stages.sources import open_source
 
     config = params.evaluate
@@ -85,7 +86,7 @@ def run(params: "Params", job: Job) -> None:
     if config.baseline:
         metrics["baseline"] = score_colours(task, test, Path(params.index.root), job)
     found.write_exchange(FOLDER, test)
-    write_metrics(metrics, FOLDER)
+    write_json(FOLDER / "metrics.json", metrics)
     job.say(_line(metrics), **metrics)
 
 
@@ -147,13 +148,13 @@ def _evaluate(
 ) -> dict[str, tuple[Any, dict[str, Any]]]:
     from stages.devices import choose_device
     from stages.inference import search_gallery
-    from stages.scoring import score_head, write_metrics
+    from stages.scoring import score_head
 
     results = {}
     device = choose_device(job.runtime)
     for name, found in search_gallery(params.evaluate, job, searchers, source, test, device).items():
         metrics = score_head(params.evaluate, task, test, found, folders[name])
-        write_metrics(metrics, folders[name])
+        write_json(folders[name] / "metrics.json", metrics)
         results[name] = (found, metrics)
     return results
 

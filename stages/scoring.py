@@ -1,6 +1,5 @@
 """From what a head found to numbers and tables."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,7 +26,7 @@ from diffps.metrics.galleries import GALLERY_RULES, SearchTask, listed_task, rul
 from diffps.metrics.matching import box_iou
 from diffps.metrics.search import SearchScores
 from diffps.records import UNLABELLED, Annotations, Query, Scene
-from stages.files import replace_file, replace_text
+from stages.files import replace_file
 from stages.job import Job
 
 if TYPE_CHECKING:
@@ -158,12 +157,6 @@ def score_colours(task: SearchTask, test: SearchSet, root: Path, job: Job) -> di
         np.concatenate(scenes),
     )
     return {"name": "colour histograms in ground-truth boxes", **defined(scores.summary())}
-
-
-def write_metrics(metrics: dict[str, Any], folder: Path) -> None:
-    """metrics.json."""
-    text = json.dumps(metrics, indent=2) + "\n"
-    replace_text(folder / "metrics.json", text)
 
 
 def _contexts(task: SearchTask, test: SearchSet, found: "Found", cbgm: "CBGMConfig") -> list[NDArray[np.float32]]:

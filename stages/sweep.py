@@ -95,6 +95,7 @@ def _on_cluster(client: "Client", passes: Sequence[Sequence["Variant"]], job: Jo
     import torch
     from distributed import wait
 
+    from stages.cluster import outcome
     from stages.job import StoppedError
     from stages.storage import store_root
     from stages.sweep_pass import pass_on_worker
@@ -116,7 +117,7 @@ def _on_cluster(client: "Client", passes: Sequence[Sequence["Variant"]], job: Jo
                 for future in [future for future in left if future.done()]:
                     left.remove(future)
                     with suppress(StoppedError):
-                        tracker.advance(future.result())
+                        tracker.advance(outcome(future))
                         refresh()
         if stop.exists():
             raise StoppedError("sweep stopped; the same command goes on")

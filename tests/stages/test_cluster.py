@@ -14,9 +14,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from diffps.errors import ConfigError
+from diffps.errors import ConfigError, WorkerError
 from stages import extract, sweep
-from stages.cluster import cluster
+from stages.cluster import cluster, outcome
 from stages.job import QuietJob, RuntimeConfig, StoppedError
 from stages.params import Params, override
 from stages.variants import FOLDER, Variant, plan_passes, read_variants
@@ -196,6 +196,17 @@ def test_an_error_in_a_worker_is_the_user_s(project: Project, threads: str, monk
     wanted = params(project, scheduler=threads)
     with pytest.raises(NonFiniteError, match=r"scene '.*'"):
         extract.run(wanted, QuietJob(wanted.runtime))
+
+
+@pytest.mark.usefixtures("quick_start")
+def test_work_that_kills_its_workers_is_one_clear_error() -> None:
+    with (
+        dask.config.set({"distributed.scheduler.allowed-failures": 0}),
+        cluster(RuntimeConfig(scheduler="local:1")) as client,
+    ):
+        assert client is not None
+        with pytest.raises(WorkerError, match="1 workers died.*same command again"):
+            outcome(client.submit(os._exit, 1))
 
 
 @pytest.mark.parametrize(
