@@ -10,14 +10,19 @@ if TYPE_CHECKING:
 
 
 def choose_device(runtime: RuntimeConfig) -> "torch.device":
-    """The device to use; ``auto`` is the GPU where there is one, else the CPU. Sets PyTorch's thread count as well.
+    """The device to use; ``auto`` is the GPU where there is one, else the CPU. Sets the thread counts as well.
 
     Raises ConfigError for a device this machine does not have.
     """
+    import numba
     import torch
 
-    if runtime.threads > 0:
-        torch.set_num_threads(runtime.threads)
+    threads = runtime.threads or torch.get_num_threads()
+    # Also starts Numba's threads, which changes PyTorch's count where both share OpenMP: here, not during training, as
+    # that count shows in the last bits.
+    numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))  # type: ignore[attr-defined]
+    if torch.get_num_threads() != threads:
+        torch.set_num_threads(threads)
     if runtime.device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
