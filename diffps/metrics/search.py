@@ -6,6 +6,7 @@ Q queries, N detections, D dimensions, P positive rows.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -107,10 +108,13 @@ def score_search(
     ``top``: how many detections of each ranking to return. ``overrides``: similarities to be replaced (see ``cbgm``).
     ``block``: detections per matrix product; changes speed and memory, never the result.
 
-    Raises DatasetError for shapes that do not match and components that are not finite.
+    Raises DatasetError for shapes that do not match, numbers out of range and components that are not finite.
     """
-    _check_shapes(query_embeddings, embeddings, boxes, scenes)
+    _check_shapes(query_embeddings, embeddings, boxes, scenes, positives, galleries, excluded)
     queries = len(query_embeddings)
+    overrides = overrides or no_overrides(queries)
+    _check_options(convention, top, block)
+    _check_overrides(overrides, queries, len(embeddings))
     query_rows = exact_unit_rows(query_embeddings, "query embeddings")
     order = np.argsort(scenes, kind="stable")
     rows = exact_unit_rows(embeddings, "detection embeddings", order)
@@ -119,7 +123,6 @@ def score_search(
     scene_count = 1 + max((int(part.max()) for part in known if len(part)), default=-1)
     starts = np.searchsorted(np.asarray(scenes)[order], np.arange(scene_count + 1))
     listing = list_galleries(galleries, excluded, queries, scene_count, counts_twice=convention == "labels")
-    overrides = overrides or no_overrides(queries)
     overrides = overrides._replace(detections=np.argsort(order)[overrides.detections])
     targets = find_targets(
         query_rows,
@@ -175,12 +178,55 @@ def _check_shapes(
     embeddings: NDArray[np.floating],
     boxes: NDArray[np.floating],
     scenes: NDArray[np.integer],
+    positives: Positives,
+    galleries: Sequence[NDArray[np.integer]] | None,
+    excluded: NDArray[np.integer] | None,
 ) -> None:
-    n = len(embeddings)
+    """Compiled code trusts every length and number checked here."""
+    queries, n = len(query_embeddings), len(embeddings)
     if boxes.shape != (n, 4) or scenes.shape != (n,) or query_embeddings.shape[1:] != embeddings.shape[1:]:
         raise DatasetError(
             f"search: query embeddings {query_embeddings.shape}, embeddings {embeddings.shape}, boxes {boxes.shape}, "
             f"scenes {scenes.shape} do not match (Q, D), (N, D), (N, 4), (N,)"
         )
-    if n and scenes.min() < 0:
-        raise DatasetError(f"search: scene number {scenes.min()}; scenes are numbered from 0")
+    if galleries is not None and len(galleries) != queries:
+        raise DatasetError(f"search: {len(galleries)} galleries for {queries} queries; give one per query, or None")
+    if excluded is not None and excluded.shape != (queries,):
+        raise DatasetError(f"search: excluded {excluded.shape} for {queries} queries; give one scene or -1 per query")
+    _check_numbers(scenes, "scene number")
+    _check_numbers(positives.queries, "query of a positive", end=queries)
+    _check_numbers(positives.scenes, "scene number of a positive")
+    for q, gallery in enumerate(galleries or ()):
+        _check_numbers(gallery, f"scene number in the gallery of query {q}")
+    if excluded is not None:
+        _check_numbers(excluded, "excluded scene number", start=-1)
+
+
+def _check_numbers(numbers: NDArray[np.integer], what: str, start: int = 0, end: int | None = None) -> None:
+    if not numbers.size:
+        return
+    if not np.issubdtype(numbers.dtype, np.integer):
+        raise DatasetError(f"search: {what}: type {numbers.dtype}, expected integers")
+    low, high = int(numbers.min()), int(numbers.max())
+    if low < start or (end is not None and high >= end):
+        wanted = f"{start} or more" if end is None else f"{start} to {end - 1}"
+        raise DatasetError(f"search: {what} {low if low < start else high}; expected {wanted}")
+
+
+def _check_options(convention: Convention, top: int, block: int | None) -> None:
+    if convention not in get_args(Convention):
+        raise DatasetError(f"search: convention {convention!r}; expected {' or '.join(get_args(Convention))}")
+    if top < 0 or (block is not None and block < 1):
+        raise DatasetError(f"search: top {top}, block {block}; expected top from 0, block from 1 or None")
+
+
+def _check_overrides(overrides: Overrides, queries: int, detections: int) -> None:
+    starts, count = overrides.starts, len(overrides.detections)
+    if starts.shape != (queries + 1,) or len(overrides.values) != count:
+        raise DatasetError(
+            f"search: overrides of shapes {starts.shape}, {overrides.detections.shape}, {overrides.values.shape} "
+            f"do not match ({queries + 1},), (n,), (n,)"
+        )
+    if starts[0] != 0 or starts[-1] != count or (np.diff(starts) < 0).any():
+        raise DatasetError(f"search: starts of overrides {starts[0]}..{starts[-1]} do not rise from 0 to {count}")
+    _check_numbers(overrides.detections, "overridden detection", end=detections)

@@ -25,6 +25,8 @@ def exact_unit_rows(
     embeddings = np.ascontiguousarray(embeddings)
     if embeddings.ndim != 2:
         raise DatasetError(f"{what}: shape {embeddings.shape}, expected (n, d)")
+    if embeddings.dtype == np.float16:  # which Numba does not know
+        embeddings = embeddings.astype(np.float32)
     order = np.arange(len(embeddings)) if order is None else order
     rows = np.empty((len(order), embeddings.shape[1]), np.float32)
     bad = _round_rows(embeddings, order, rows)

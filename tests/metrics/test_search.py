@@ -14,6 +14,7 @@ from sklearn.metrics import average_precision_score
 
 from diffps.errors import DatasetError
 from diffps.metrics.matching import Convention
+from diffps.metrics.scan import Overrides
 from diffps.metrics.search import Positives, SearchScores, score_search
 from diffps.metrics.similarity import GRID, exact_unit_rows
 from tests.metrics.worlds import iou
@@ -300,6 +301,69 @@ def test_bad_input_is_named() -> None:
         replace(world, boxes=world.boxes[:1]).score("protocol")
     with pytest.raises(DatasetError, match=r"scene number -1"):
         replace(world, scenes=np.array([0, -1])).score("protocol")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"galleries": []}, r"0 galleries for 1 queries"),
+        ({"galleries": [np.array([0])] * 10}, r"10 galleries for 1 queries; give one per query, or None"),
+        ({"galleries": [np.array([0, -1])]}, r"scene number in the gallery of query 0 -1; expected 0 or more"),
+        ({"galleries": [np.array([0.5])]}, r"gallery of query 0: type float64, expected integers"),
+        ({"excluded": np.array([], int)}, r"excluded \(0,\) for 1 queries"),
+        ({"excluded": np.array([0, 1])}, r"excluded \(2,\) for 1 queries"),
+        ({"excluded": np.array([-2])}, r"excluded scene number -2; expected -1 or more"),
+        ({"scenes": np.array([0.0, np.nan])}, r"scene number: type float64, expected integers"),
+        ({"positives": ([1], [0])}, r"query of a positive 1; expected 0 to 0"),
+        ({"positives": ([-1], [0])}, r"query of a positive -1; expected 0 to 0"),
+        ({"positives": ([0], [-1])}, r"scene number of a positive -1; expected 0 or more"),
+    ],
+)
+def test_numbers_and_lengths_that_compiled_code_would_trust_are_checked(
+    change: dict[str, object], message: str
+) -> None:
+    if pair := change.get("positives"):
+        queries, scenes = map(np.array, pair)  # type: ignore[call-overload]
+        change = {"positives": Positives(queries, scenes, np.float32([[0, 0, 30, 60]]))}
+    with pytest.raises(DatasetError, match=message):
+        replace(one_query([0, 1], [0.9, 0.5], [0]), **change).score("protocol")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"convention": "label"}, r"convention 'label'; expected protocol or labels"),
+        ({"top": -1}, r"top -1, block None"),
+        ({"block": -5}, r"top 10, block -5; expected top from 0, block from 1 or None"),
+        ({"overrides": ([0], [], [])}, r"overrides of shapes \(1,\), \(0,\), \(0,\) do not match \(2,\)"),
+        ({"overrides": ([0, 2], [0, 1], [0.5])}, r"overrides of shapes \(2,\), \(2,\), \(1,\)"),
+        ({"overrides": ([0, 9], [0], [0.5])}, r"starts of overrides 0..9 do not rise from 0 to 1"),
+        ({"overrides": ([0, 1], [-1], [0.5])}, r"overridden detection -1; expected 0 to 1"),
+        ({"overrides": ([0, 1], [2], [0.5])}, r"overridden detection 2; expected 0 to 1"),
+    ],
+)
+def test_options_are_checked(options: dict[str, object], message: str) -> None:
+    if parts := options.get("overrides"):
+        starts, detections, values = parts  # type: ignore[misc]
+        overrides = Overrides(np.array(starts, int), np.array(detections, int), np.array(values, float))
+        options = {"overrides": overrides}
+    with pytest.raises(DatasetError, match=message):
+        one_query([0, 1], [0.9, 0.5], [0]).score(**{"convention": "protocol", **options})  # type: ignore[arg-type]
+
+
+def test_half_precision_embeddings_score_as_the_same_numbers_in_single_precision() -> None:
+    rng = np.random.default_rng(0)
+    half = replace(
+        random_world(5),
+        query_embeddings=rng.normal(size=random_world(5).query_embeddings.shape).astype(np.float16),
+        embeddings=rng.normal(size=random_world(5).embeddings.shape).astype(np.float16),
+    )
+    single = replace(
+        half,
+        query_embeddings=half.query_embeddings.astype(np.float32),
+        embeddings=half.embeddings.astype(np.float32),
+    )
+    assert_same(half.score("protocol"), single.score("protocol"))
 
 
 def test_importing_the_metrics_does_not_import_torch() -> None:
