@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from stages.files import replace_file, replace_text, write_json
-from stages.settings import code_digest, features_digest, index_digest, settings
+from stages.settings import code_digest, features_digest, index_digest, scoring_digest, settings
 from stages.variants import FOLDER, Variant, describe_changes
 
 COLUMNS = {
@@ -53,7 +53,7 @@ def result_of(variant: Variant) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return result if result.pop("of") == _made_under(variant) else None
+    return result if result.pop("of", None) == _made_under(variant) else None
 
 
 def write_table(variants: Sequence[Variant]) -> None:
@@ -169,4 +169,5 @@ def _made_under(variant: Variant) -> dict[str, Any]:
         "store": features_digest(variant.params, ["train", "test"]),
         "index": index_digest(),
         "code": code_digest(),
+        "scoring": scoring_digest(),
     }

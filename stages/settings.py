@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 # Code that computes the weights; a change of it asks for a new training, as it does for DVC.
 CODE = ("features.py", "model.py", "schedule.py", "training.py", "heads/*.py")
+# Code that a head's scores come from beside that: a change of it asks for new scores of the same head.
+SCORING = ("diffps/metrics/*.py", "stages/evaluate.py", "stages/inference.py", "stages/scoring.py")
 
 
 def settings(params: "Params") -> dict[str, Any]:
@@ -76,11 +78,21 @@ def _digest_of(files: tuple[tuple[str, int, int], ...]) -> str:
 @cache
 def code_digest() -> str:
     """Ten hex digits over the code that computes the weights."""
+    return _digest_of_code([f"diffps/{pattern}" for pattern in CODE])
+
+
+@cache
+def scoring_digest() -> str:
+    """Ten hex digits over the code that makes scores of what a head finds."""
+    return _digest_of_code(SCORING)
+
+
+def _digest_of_code(patterns: Sequence[str]) -> str:
     import diffps
 
-    root = Path(diffps.__file__).parent
+    root = Path(diffps.__file__).parents[1]
     found = hashlib.sha256()
-    for pattern in CODE:
+    for pattern in patterns:
         for path in sorted(root.glob(pattern)):
             found.update(path.read_bytes())
     return found.hexdigest()[:10]

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping
+from copy import deepcopy
 from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
 from typing import Any, TypeVar, get_args, get_type_hints
@@ -9,6 +10,26 @@ from typing import Any, TypeVar, get_args, get_type_hints
 from diffps.errors import ConfigError, DiffPSError
 
 T = TypeVar("T")
+
+
+def parse_yaml(data: bytes | str, where: str) -> Any:
+    """What ``data`` says as YAML 1.2, as DVC reads the same file: 1e-4 is a number and `no` a word.
+
+    Raises ConfigError, ``where`` (a file) and the line first, for what is no text or no YAML.
+    """
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+
+    try:
+        text = data.decode("utf-8") if isinstance(data, bytes) else data
+        return YAML(typ="safe", pure=True).load(text)
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{where}: not UTF-8 text at byte {error.start}; is it the right file?") from error
+    except (YAMLError, ValueError) as error:  # a date in month 13 is a ValueError
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark else ""
+        problem = str(getattr(error, "problem", None) or error or "cannot be parsed").splitlines()[0]
+        raise ConfigError(f"{where}{line}: not valid YAML: {problem}") from error
 
 
 def build(cls: type[T], raw: Mapping[str, Any], where: str, prefix: str = "") -> T:
@@ -54,7 +75,10 @@ def keys(cls: type, prefix: str = "") -> Iterator[str]:
 
 
 def set_key(cls: type, raw: dict[str, Any], key: str, value: Any, where: str) -> None:
-    """Put ``value`` at the dotted ``key`` of ``raw``, plain data for ``cls``. Raises ConfigError for an unknown key."""
+    """Put ``value`` at the dotted ``key`` of ``raw``, plain data for ``cls``.
+
+    A mapping changes what it names of a section and leaves the rest. Raises ConfigError for an unknown key.
+    """
     known = list(keys(cls))
     if key not in known:
         raise ConfigError(f"{where}: {key} is not a parameter; {_nearest(key, known)}")
@@ -64,7 +88,11 @@ def set_key(cls: type, raw: dict[str, Any], key: str, value: Any, where: str) ->
         if not isinstance(place.get(section), dict):  # absent, or null: what is set switches the section on
             place[section] = {}
         place = place[section]
-    place[leaf] = value
+    if isinstance(value, dict) and isinstance(place.get(leaf), dict):
+        for part, each in value.items():
+            set_key(cls, raw, f"{key}.{part}", each, where)
+    else:
+        place[leaf] = deepcopy(value)  # it may be set in several, and each be changed further
 
 
 def _unknown_keys(cls: type, raw: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, list[str]]]:

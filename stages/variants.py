@@ -1,21 +1,21 @@
 """The variants of a sweep file, and which of them can be trained from one reading of the cache."""
 
 import json
+import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from itertools import product
+from itertools import combinations, product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from cache import CacheError, parse_encoding
 from cache.fingerprint import fingerprint
 from diffps.errors import ConfigError
 from diffps.taps import standard_taps
-from stages.params import override
+from stages.params import Params, override
 from stages.settings import settings
-
-if TYPE_CHECKING:
-    from stages.params import Params
+from stages.typed import keys, parse_yaml
 
 FOLDER = Path("results/sweep")
 UNION_LIMIT = 1.25  # heads share a pass while their taps together are at most this much more than the largest set
@@ -31,7 +31,7 @@ class Variant:
     name: str
     group: str
     changes: Mapping[str, Any]
-    params: "Params"
+    params: Params
 
     @property
     def folder(self) -> Path:
@@ -39,31 +39,37 @@ class Variant:
         return FOLDER / "heads" / f"{self.name}-{fingerprint(settings(self.params))[:6]}"
 
 
-def read_variants(params: "Params") -> list[Variant]:
+def read_variants(params: Params) -> list[Variant]:
     """The variants that ``sweep.file`` names, in order. Raises ConfigError naming file, variant and nearest key."""
     path = Path(params.sweep.file)
     content = _read(path)
-    base = _mapping(content.get("base"), f"{path}: base")
-    grid = _mapping(content.get("grid"), f"{path}: grid")
+    base = _changes(_mapping(content.get("base"), f"{path}: base"), {}, f"{path}: base")
+    grid = {str(key): values for key, values in _mapping(content.get("grid"), f"{path}: grid").items()}
     listed = _mapping(content.get("variants") or {"": {}}, f"{path}: variants")
     for key, values in grid.items():
         if not isinstance(values, list) or not values:
             raise ConfigError(f"{path}: grid.{key}: expected a list of values, found {values!r}")
     found: dict[str, tuple[str, dict[str, Any]]] = {}
-    for name, own in listed.items():
+    for name, value in listed.items():
+        own = _mapping(value, f"{path}: variants.{name}")
         for point in product(*grid.values()):
             cell = dict(zip(grid, point, strict=True))
             label = _label(str(name), cell)
             if label in found:
                 raise ConfigError(f"{path}: two variants are called {label}")
             group = _label(str(name), {key: value for key, value in cell.items() if key != "seed"})
-            found[label] = group, {**_mapping(own, f"{path}: variants.{name}"), **cell}
+            found[label] = group, _changes(own, cell, f"{path}: variant {label}")
     _check_timesteps(found, params, path)
     variants = []
     for label, (group, changes) in found.items():
         where = f"{path}: variant {label}"
         full = {_full_key(key, where): value for key, value in {**base, **changes}.items()}
-        variants.append(Variant(name=label, group=group, changes=changes, params=override(params, full, where)))
+        variant = Variant(name=label, group=group, changes=changes, params=override(params, full, where))
+        try:
+            parse_encoding(variant.params.extract.encoding)
+        except CacheError as error:
+            raise ConfigError(f"{where}: {READING}: {error}") from error
+        variants.append(variant)
     _check_distinct(variants, path)
     return variants
 
@@ -114,8 +120,34 @@ def _label(name: str, cell: Mapping[str, Any]) -> str:
 
 
 def _value(value: Any) -> str:
-    text = "off" if value is None else value if isinstance(value, str) else json.dumps(value)
+    text = "off" if value is None else value if isinstance(value, str) else json.dumps(value, default=str)
     return re.sub(r"[^A-Za-z0-9_.:+-]+", "_", text).strip("_")
+
+
+def _changes(own: Mapping[Any, Any], cell: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """A variant's own changes and those of its point of the grid by dotted key, mappings of sections taken apart.
+
+    Raises ConfigError where a parameter is set twice, also as part of a section.
+    """
+    known = set(keys(Params))
+    leaves = [(key, key, value) for key, value in _leaves(own, known)]
+    leaves += [(key, f"grid.{key}", value) for key, value in _leaves(cell, known)]
+    for (one, said, _), (other, also_said, _) in combinations(leaves, 2):
+        if f"{one}.".startswith(f"{other}.") or f"{other}.".startswith(f"{one}."):
+            raise ConfigError(f"{where}: {said} and {also_said} contradict each other; keep one of them")
+    for key, _, value in leaves:
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ConfigError(f"{where}: {key}: must be a finite number, found {value}")
+    return {key: value for key, _, value in leaves}
+
+
+def _leaves(content: Mapping[Any, Any], known: set[str], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for part, value in content.items():
+        key = f"{prefix}{part}"
+        if isinstance(value, dict) and value and f"train.{key}" in known:
+            yield from _leaves(value, known, f"{key}.")
+        else:
+            yield key, value
 
 
 def _full_key(key: str, where: str) -> str:
@@ -126,10 +158,11 @@ def _full_key(key: str, where: str) -> str:
     return f"train.{key}"
 
 
-def _check_timesteps(found: Mapping[str, tuple[str, Mapping[str, Any]]], params: "Params", path: Path) -> None:
+def _check_timesteps(found: Mapping[str, tuple[str, Mapping[str, Any]]], params: Params, path: Path) -> None:
     """All variants that read a timestep extract does not make, at once: one more extraction serves them all."""
     stored = params.extract.timesteps
     wanted = {label: changes["timestep"] for label, (_, changes) in found.items() if "timestep" in changes}
+    wanted = {label: value for label, value in wanted.items() if type(value) is int}  # others are refused by name later
     missing = [label for label, timestep in wanted.items() if timestep not in stored]
     if missing and params.train.source == "cached":
         every = json.dumps(sorted({*stored, *wanted.values()})).replace(" ", "")
@@ -151,17 +184,12 @@ def _check_distinct(variants: Sequence[Variant], path: Path) -> None:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    from ruamel.yaml import YAML
-    from ruamel.yaml.error import YAMLError
-
     try:
-        content = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+        data = path.read_bytes()
     except OSError as error:
         near = ", ".join(sorted(str(other) for other in path.parent.glob("*.yaml"))) or "none beside it"
         raise ConfigError(f"sweep.file {path}: cannot be read ({error.strerror}); there are: {near}") from error
-    except YAMLError as error:
-        raise ConfigError(f"sweep.file {path}: not valid YAML: {str(error).splitlines()[0]}") from error
-    found = _mapping(content, str(path))
+    found = _mapping(parse_yaml(data, f"sweep.file {path}"), str(path))
     if unknown := [key for key in found if key not in KEYS_OF_FILE]:
         raise ConfigError(f"{path}: {unknown[0]} is not known; a sweep file has {', '.join(KEYS_OF_FILE)}")
     return found

@@ -25,6 +25,8 @@ SHELL = {
     "worker",
     "sources",
 }
+# Of other stages' modules these say what is called how and where it lies; any other function is work that is shared.
+PLACES = {"splits", "manifest_folder", "stored_name", "views_read"}
 # Types without behaviour of their own.
 SHARED = {"errors", "records", "geometry"}
 
@@ -71,13 +73,23 @@ def test_dependencies_are_code_or_what_an_earlier_stage_makes(name: str) -> None
         assert (ROOT / path).exists() or whole & made or inside or path == "${sweep.file}", f"{name}: {path}"
 
 
+def shares_work(name: str) -> bool:
+    """Whether an imported name is a function of another stage's module, not a constant, a class or a place."""
+    package, stage, function = [*name.split("."), "", ""][:3]
+    return package == "stages" and stage in PIPELINE and function.islower() and function not in PLACES
+
+
 def reached(name: str) -> set[Path]:
-    """The modules that decide what a stage makes: its own, its helpers in stages/, the method's that these import."""
+    """The modules that decide what a stage makes: its own, its helpers in stages/, other stages whose functions it
+    calls, the method's that these import."""
     found, waiting = set(), [Path(f"stages/{name}.py")]
     while waiting:
         path = waiting.pop()
         found.add(path)
         for module in imports(path):
+            if shares_work(module):
+                waiting += {Path(*module.split(".")[:2]).with_suffix(".py")} - found
+                continue
             package, _, rest = module.partition(".")
             imported = Path(*module.split(".")).with_suffix(".py")
             if rest and package in {"stages", "diffps"} and (ROOT / imported).exists() and imported not in found:
@@ -93,6 +105,11 @@ def test_the_code_a_stage_reaches_is_a_dependency(name: str) -> None:
     dependencies = {Path(path) for path in entries(name, "deps")}
     for module in reached(name):
         assert {module, *module.parents} & dependencies, f"{name} reaches {module}"
+
+
+def test_a_stage_reaches_what_it_has_another_stage_do() -> None:
+    assert {Path("stages/evaluate.py"), Path("stages/inference.py"), Path("stages/scoring.py")} <= reached("sweep")
+    assert Path("stages/extract.py") not in reached("train")
 
 
 def test_templates_stand_in_block_style_only() -> None:

@@ -58,7 +58,9 @@ def test_a_missing_section_is_named(params_file: Path) -> None:
     assert refusal(params_file) == f"{params_file}: extract is missing"
 
 
-@pytest.mark.parametrize("text", ["train: [1, 2", "train: {a: 1}\ntrain: {a: 2}\n", "a: b: c\n", "\tx: 1\n"])
+@pytest.mark.parametrize(
+    "text", ["train: [1, 2", "train: {a: 1}\ntrain: {a: 2}\n", "a: b: c\n", "\tx: 1\n", "x: \x01", "x: 2020-13-01"]
+)
 def test_what_is_no_yaml_is_named_with_its_line(tmp_path: Path, text: str) -> None:
     path = tmp_path / "params.yaml"
     path.write_text(text)
@@ -85,6 +87,12 @@ def test_set_is_typed_like_the_file(params_file: Path) -> None:
     assert params.train.model.dgrpn is None
 
 
+def test_set_of_a_section_changes_what_it_names(params_file: Path) -> None:
+    params = load_params(params_file, ["train.model.dgrpn=null"])
+    assert load_params(params_file, ["train.model={dgrpn: null}"]) == params
+    assert load_params(params_file, ["train={model: {dgrpn: null}}"]) == params
+
+
 def test_the_last_set_of_a_key_wins(params_file: Path) -> None:
     assert load_params(params_file, ["train.seed=2", "train.seed=3"]).train.seed == 3
 
@@ -93,6 +101,7 @@ def test_the_last_set_of_a_key_wins(params_file: Path) -> None:
     ("setting", "message"),
     [
         ("train.lr", "expected key=value"),
+        ("train={lrr: 1}", "train.lrr is not a parameter; nearest: train.lr"),
         ("train.lrr=1", "train.lrr is not a parameter; nearest: train.lr"),
         ("lr=1", "lr is not a parameter; nearest: train.lr"),
         ("train.lr=fast", "train.lr: input should be a valid number, found 'fast'"),

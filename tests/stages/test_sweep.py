@@ -12,9 +12,10 @@ import torch
 from safetensors.torch import load_file
 
 from diffps.errors import ConfigError, DiffPSError
-from stages.files import held
+from stages.files import held, write_json
 from stages.job import QuietJob, StoppedError
 from stages.results import paired_difference, result_of
+from stages.settings import code_digest, scoring_digest
 from stages.sweep import run
 from stages.train import run as train
 from stages.variants import Variant, plan_passes, read_variants
@@ -123,6 +124,43 @@ def test_other_queries_in_the_index_are_scored_with_the_same_head(sources: Sourc
     assert result["scores"]["search"]["queries"] == 3
 
 
+@pytest.mark.parametrize("written_before_it_was_recorded", [True, False])
+def test_other_scoring_code_scores_the_same_head_again(
+    sources: Sources, monkeypatch: pytest.MonkeyPatch, written_before_it_was_recorded: bool
+) -> None:
+    params = sweep_params("variants: {a: {epochs: 1}}")
+    run(params, QuietJob())
+    path = read_variants(params)[0].folder / "result.json"
+    if written_before_it_was_recorded:
+        result = json.loads(path.read_text())
+        del result["of"]["scoring"]
+        path.write_text(json.dumps(result))
+    else:
+        monkeypatch.setattr("stages.results.scoring_digest", lambda: "other")
+    assert result_of(read_variants(params)[0]) is None
+    run(params, QuietJob())
+    assert sources.batches("train") == [4]
+    assert len(sources.batches("test")) == 2
+    assert result_of(read_variants(params)[0]) is not None
+
+
+def test_a_result_that_says_nothing_of_its_making_is_none(sources: Sources) -> None:
+    (variant,) = variants_of("variants: {a: {epochs: 1}}")
+    write_json(variant.folder / "result.json", {"status": "done"})
+    assert result_of(variant) is None
+
+
+@pytest.mark.parametrize(
+    "changed", ["diffps/metrics/search.py", "stages/evaluate.py", "stages/inference.py", "stages/scoring.py"]
+)
+def test_code_that_scores_is_told_from_code_that_trains(monkeypatch: pytest.MonkeyPatch, changed: str) -> None:
+    scoring, training = scoring_digest(), code_digest()
+    read = Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda path: read(path) + b"#" * str(path).endswith(changed))
+    assert scoring_digest.__wrapped__() != scoring
+    assert code_digest.__wrapped__() == training
+
+
 def test_stopped_and_run_again_it_continues(sources: Sources) -> None:
     text = "variants: {a: {epochs: 1}, b: {epochs: 1, seed: 2, accumulate: 3}}"
     with pytest.raises(StoppedError):
@@ -201,6 +239,28 @@ def test_memory_decides_how_many_share_a_pass(sources: Sources) -> None:
     assert [len(part) for part in split_by_memory(variants, QuietJob(), 1)] == [1] * 5
 
 
+def test_sections_may_be_written_as_mappings(sources: Sources) -> None:
+    text = """
+base: {model: {dgrpn: null}}
+variants:
+  nested: {model: {sfan: null}}
+  dotted: {model.sfan: null, seed: 5}
+  on-again: {model: {dgrpn: {tau: 0.5}}}
+  on-too: {model.dgrpn.tau: 0.25}
+"""
+    nested, dotted, again, too = variants_of(text)
+    assert nested.params.train.model == dotted.params.train.model
+    assert nested.changes == {"model.sfan": None}
+    assert small_params({"train.model.dgrpn": None, "train.model.sfan": None}).train.model == nested.params.train.model
+    assert [getattr(variant.params.train.model.dgrpn, "tau", None) for variant in (again, too)] == [0.5, 0.25]
+
+
+def test_variants_do_not_change_what_they_share(sources: Sources) -> None:
+    text = "base: {model.dgrpn: {}}\nvariants: {other: {model.dgrpn.tau: 0.5}, default: {}}"
+    other, default = read_variants(sweep_params(text, {"train.model.dgrpn": None}))
+    assert other.params.train.model.dgrpn != default.params.train.model.dgrpn
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -217,12 +277,41 @@ def test_memory_decides_how_many_share_a_pass(sources: Sources) -> None:
         ("variant: {a: {}}", "variant is not known; a sweep file has base, variants, grid"),
         ("grid: {seed: 3}", r"grid\.seed: expected a list"),
         ("variants: [a]", "expected a mapping"),
-        ("a: [", "not valid YAML"),
+        ("variants: {a: {lr: 0.1}}\ngrid: {lr: [0.2]}", r"sweep\.yaml: variant a-lr=0\.2: lr and grid\.lr contradict"),
+        (
+            "variants: {a: {model.dgrpn: null, model.dgrpn.tau: 0.5}}",
+            r"sweep\.yaml: variant a: model\.dgrpn and model\.dgrpn\.tau contradict",
+        ),
+        (
+            "variants: {a: {model: {sfan: null}, model.sfan: {}}}",
+            r"sweep\.yaml: variant a: model\.sfan and model\.sfan contradict",
+        ),
+        ("base: {model.dgrpn: null, model.dgrpn.tau: 0.5}", r"sweep\.yaml: base: model\.dgrpn and"),
+        ("variants: {a: {timestep: '50'}}", r"sweep\.yaml: variant a: train\.timestep: .*'50'"),
+        ("variants: {a: {timestep: x}}", r"sweep\.yaml: variant a: train\.timestep: .*'x'"),
+        ("variants: {a: {timestep: null}}", r"sweep\.yaml: variant a: train\.timestep: .*None"),
+        ("variants: {a: {timestep: [1]}}", r"sweep\.yaml: variant a: train\.timestep: .*\[1\]"),
+        ("variants: {a: {timestep: true}}", r"sweep\.yaml: variant a: train\.timestep: .*True"),
+        ("variants: {a: {5: 1}}", r"sweep\.yaml: variant a: train\.5 is not a parameter"),
+        ("grid: {5: [1]}", r"sweep\.yaml: variant 5=1: train\.5 is not a parameter"),
+        ("grid: {seed: [2020-01-01]}", r"sweep\.yaml: variant seed2020-01-01: "),
+        ("variants: {a: {lr: .inf}}", r"sweep\.yaml: variant a: lr: must be a finite number, found inf"),
+        ("variants: {a: {extract.encoding: nope}}", r"sweep\.yaml: variant a: extract\.encoding: .*'nope'"),
+        ("variants:\n  a: {}\n  a: {}", r'sweep\.yaml, line 3: not valid YAML: found duplicate key "a"'),
+        ("a: [", r"sweep\.yaml, line 1: not valid YAML"),
     ],
 )
 def test_a_mistake_in_the_file_is_named(sources: Sources, text: str, message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(ConfigError, match=message) as caught:
         variants_of(text)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_is_no_text_is_named(sources: Sources) -> None:
+    params = sweep_params("")
+    Path("sweep.yaml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ConfigError, match=r"sweep\.yaml: not UTF-8 text at byte 0"):
+        read_variants(params)
 
 
 def test_a_missing_file_names_those_there_are(sources: Sources) -> None:

@@ -4,7 +4,7 @@ from typing import Any, Literal
 import pytest
 
 from diffps.errors import ConfigError
-from stages.typed import build, keys, set_key
+from stages.typed import build, keys, parse_yaml, set_key
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -68,6 +68,38 @@ def test_setting_below_an_absent_section_switches_it_on() -> None:
     raw: dict[str, Any] = {"lr": 1.0, "inner": None}
     set_key(Outer, raw, "inner.depth", 7, "--set")
     assert build(Outer, raw, "params.yaml").inner == Inner(depth=7)
+
+
+def test_a_mapping_changes_what_it_names_of_a_section() -> None:
+    raw: dict[str, Any] = {"lr": 1.0, "inner": {"depth": 7, "mode": "sample"}}
+    set_key(Outer, raw, "inner", {"depth": 8}, "--set")
+    assert raw["inner"] == {"depth": 8, "mode": "sample"}
+    with pytest.raises(ConfigError, match="inner.dept is not a parameter; nearest: inner.depth"):
+        set_key(Outer, raw, "inner", {"dept": 9}, "--set")
+
+
+def test_a_mapping_set_twice_stays_as_it_was_given() -> None:
+    given = {"depth": 7}
+    raw: dict[str, Any] = {"lr": 1.0, "inner": None}
+    set_key(Outer, raw, "inner", given, "--set")
+    set_key(Outer, raw, "inner.depth", 8, "--set")
+    assert given == {"depth": 7}
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"\xff\xfe", "^x.yaml: not UTF-8 text at byte 0"),
+        (b"a: 1\na: 2\n", '^x.yaml, line 2: not valid YAML: found duplicate key "a"'),
+        ("a: [", "^x.yaml, line 1: not valid YAML: "),
+        ("a: \x01", "^x.yaml: not valid YAML: .*special characters are not allowed"),
+        ("a: 2020-13-01", "^x.yaml: not valid YAML: month must be"),
+    ],
+)
+def test_what_is_no_yaml_is_said_in_one_line(data: bytes | str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as caught:
+        parse_yaml(data, "x.yaml")
+    assert "\n" not in str(caught.value)
 
 
 def test_setting_an_unknown_key_names_the_nearest() -> None:
