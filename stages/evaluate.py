@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from diffps.model import PersonSearcher
     from stages.params import Params
     from stages.scoring import SearchSet
+    from stages.sources import Source
 
 FOLDER = Path("results/evaluate")
 
@@ -78,6 +79,7 @@ def run(params: "Params", job: Job) -> None:
     task = open_task(config, test, INDEX_FOLDER)
     further = {str(name): open_task(config, test, INDEX_FOLDER, name) for name in config.also}
     with open_source(params, job, split="test", section="evaluate", names=searcher.taps.names) as source:
+        _check_features(Path(config.head), searcher, source)
         found, metrics = _evaluate(params, job, {"head": searcher}, source, {"head": FOLDER}, test, task)["head"]
     metrics["also"] = {
         name: search_metrics(config, other, rank(config, other, test, found)) for name, other in further.items()
@@ -125,16 +127,40 @@ def evaluate_searchers(
 
 def _check_timestep(params: "Params") -> None:
     """Raises ConfigError where the head says that it was trained at another timestep than it would be shown."""
-    from diffps.model import CONFIG_FILE
-
     folder = Path(params.evaluate.head)
-    extra = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8")).get("training", {})
-    trained = extra.get("training", {}).get("timestep")
+    trained = training_of(folder).get("training", {}).get("timestep")
     if trained is not None and trained != params.train.timestep:
         raise ConfigError(
             f"evaluate.head {folder}: was trained at timestep {trained}, train.timestep is {params.train.timestep}: "
             f"add --set train.timestep={trained}"
         )
+
+
+def _check_features(folder: Path, searcher: "PersonSearcher", source: "Source") -> None:
+    """Raises ConfigError where the head was trained on other features than those at hand."""
+    from cache import explain_difference
+
+    trained, shown = dict(searcher.shapes), {name: source.shapes[name] for name in searcher.shapes}
+    differing = explain_difference(trained, shown)
+    recipe = training_of(folder).get("recipe")
+    if recipe is not None:
+        differing = explain_difference(recipe, source.recipe) or differing
+    if differing:
+        raise ConfigError(
+            f"evaluate.head {folder}: was trained on other features than those at hand ({'; '.join(differing)}): set "
+            "encode and extract as they were then, or train a head on these"
+        )
+
+
+def training_of(folder: Path) -> dict[str, Any]:
+    """What a head's folder says of its training: ``training`` (section train), ``recipe`` of its features, ``scenes``.
+
+    Empty where there is no head, or one that was not trained by this program's stages."""
+    from diffps.model import CONFIG_FILE
+
+    path = folder / CONFIG_FILE
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")).get("training", {}) if path.exists() else {}
+    return found
 
 
 def _evaluate(
@@ -161,8 +187,10 @@ def _evaluate(
 
 def _line(metrics: Mapping[str, Any]) -> str:
     search, detection = metrics["search"], metrics["detection"]
+    alone = search["queries_without_positives"]
+    queries = f"{search['queries'] - alone} queries" + (f" ({alone} more have nobody to find)" if alone else "")
     return (
-        f"evaluate: mAP {_percent(search['map'])}, top-1 {_percent(search['top1'])} of {search['queries']} queries "
+        f"evaluate: mAP {_percent(search['map'])}, top-1 {_percent(search['top1'])} of {queries} "
         f"(chance {_percent(metrics['chance']['map'])}); detection AP {_percent(detection['ap'])}, "
         f"recall {_percent(detection['recall'])}"
     )

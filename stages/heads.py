@@ -32,6 +32,7 @@ from stages.validation import held_out_map
 
 if TYPE_CHECKING:
     from stages.params import Params
+    from stages.sources import Source
 
 SAVE_SECONDS = 60.0
 CURVE_ROWS = 1000  # a longer training is averaged down to this many rows of losses.csv
@@ -44,17 +45,18 @@ class HeadRun:
         self,
         params: "Params",
         data: TrainingSet,
-        shapes: Mapping[str, FeatureShape],
+        source: "Source",
         device: torch.device,
         folder: Path,
     ) -> None:
         self.params, self.data, self.folder = params, data, folder
+        self._shapes, self._recipe = source.shapes, source.recipe
         self.diverged: DivergedError | None = None
         self.best: tuple[float, int] | None = None  # mAP on held-out identities, epoch
         config = params.train
 
         def build() -> PersonSearcher:
-            return build_model(params, shapes, data.identities)
+            return build_model(params, self._shapes, data.identities)
 
         self.trainer = HeadTrainer(build, config.taps.names, config, data.order.batches_per_epoch, device)
         self._settings = settings(params) | {
@@ -125,7 +127,8 @@ class HeadRun:
         card = write_card(self._facts())
 
         def write(folder: Path) -> None:
-            model.save_pretrained(folder, {"training": self._settings["train"]})
+            facts = {"recipe": self._recipe, "scenes": len(self.data.order.scene_ids)}
+            model.save_pretrained(folder, {"training": self._settings["train"], **facts})
             (folder / "README.md").write_text(card, encoding="utf-8")
 
         replace_folder(self.folder / "head", write)
@@ -179,11 +182,13 @@ class HeadRun:
                 writer.writerow([part[-1].position, part[-1].epoch, *(f"{x:.6g}" for x in (part[-1].lr, *means))])
 
     def _facts(self) -> CardFacts:
-        params = self.params
+        params, recipe = self.params, self._recipe
+        revision = f"@{params.encode.revision}" if params.encode.revision else ""
+        digests = f"UNet {recipe['unet']}, VAE {recipe['latent']['vae']}, text encoder {recipe['text_encoder']}"
         features = {name: value for name, value in asdict(params.extract).items() if name not in ("taps", "timesteps")}
         return CardFacts(
             dataset=params.index.dataset,
-            backbone=f"{params.encode.checkpoint}{f'@{params.encode.revision}' if params.encode.revision else ''}",
+            backbone=f"{params.encode.checkpoint}{revision} ({digests})",
             features={"timestep": params.train.timestep, "canvas": self._settings["canvas"], **features},
             settings=self._settings["train"],
             scenes=len(self.data.order.scene_ids),

@@ -1,6 +1,7 @@
 """What decides every byte of the store, written down: recipes of the moments, of a pass and of its arrays."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
 from diffps.images import RESIZE_RULE, decoder
 from diffps.records import Split, View
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 EXTRACTION_VERSION = 1  # raised whenever the same recipe would give other values
 MOMENTS = "moments"
+EXACTNESS = ("dtype", "decoder", "seed")
 
 
 def latent_recipe(config: "EncodeConfig", checkpoint: "Checkpoint", view: View) -> "dict[str, JSON]":
@@ -109,6 +111,18 @@ def map_spec(
 def stored_map(name: str, head: int | str) -> str:
     """Array name of the map that heads call ``name``: the mean under its own, an attention head's beside it."""
     return name if head == "mean" else f"{name}@head{head}"
+
+
+def shown_recipe(specs: "Iterable[ArraySpec]") -> "dict[str, JSON]":
+    """Of one view's arrays, what a head has to be shown again: all that decides the values but how exactly they are
+    computed (dtypes, decoder) and which noise was drawn. Encodings may differ."""
+    shown: dict[str, Any] = {}
+    for spec in specs:
+        own: dict[str, Any] = dict(spec.recipe)
+        latent = {name: value for name, value in own["pass"]["latent"].items() if name not in EXACTNESS}
+        shown |= {name: value for name, value in own["pass"].items() if name not in EXACTNESS} | {"latent": latent}
+        shown |= {name: own[name] for name in ("timestep", "head") if name in own}
+    return shown
 
 
 def _group(recipe: "dict[str, JSON]", split: Split, view: View, timestep: int) -> "GroupKey":

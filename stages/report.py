@@ -36,7 +36,7 @@ class Config:
 
 
 def run(params: "Params", job: Job) -> None:
-    """Write results/report/{index.html, summary.txt}, and beside the head similarity.json: the threshold for
+    """Write results/report/{index.html, summary.txt}, and beside the head <its name>-similarity.json: the threshold for
     ``false_match_rate``. Raises DiffPSError where results are missing."""
     from stages.files import replace_text, write_json
     from stages.page.compose import compose, summary
@@ -49,7 +49,9 @@ def run(params: "Params", job: Job) -> None:
     html = render(compose(evidence))
     FOLDER.mkdir(parents=True, exist_ok=True)
     pairs = similarity(evidence)
-    if pairs is not None:
+    if pairs is None:
+        similarity_file(params).unlink(missing_ok=True)
+    else:
         write_json(similarity_file(params), pairs.as_json())
     lines = [*summary(evidence), f"page: {page} ({len(html.encode()) / 1e6:.1f} MB)"]
     replace_text(FOLDER / "summary.txt", "\n".join(lines) + "\n")
@@ -70,4 +72,5 @@ def dry_run(params: "Params", job: Job) -> str:
 
 def similarity_file(params: "Params") -> Path:
     """Where the threshold for a head's similarities lies: beside its folder, for everybody who reads its scores."""
-    return Path(params.evaluate.head).parent / "similarity.json"
+    head = Path(params.evaluate.head)
+    return head.with_name(f"{head.name}-similarity.json")

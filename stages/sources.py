@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
 
 import numpy as np
 import torch
@@ -26,6 +26,7 @@ from stages.extract import basis_sample, manifest_folder, stored_name, views_rea
 from stages.index import INDEX_FOLDER
 from stages.job import Job
 from stages.passes import Pass, PassRunner, unet_batch
+from stages.recipes import shown_recipe
 from stages.shards import Skipped, ahead
 from stages.storage import store_root
 
@@ -54,6 +55,14 @@ def open_source(
     if config.source == "live":
         return LiveSource(params, job, split, wanted, timestep)
     return CachedSource(params, job, split, wanted, timestep)
+
+
+class Source(FeatureSource, Protocol):
+    """A source that also says what its features are."""
+
+    @property
+    def recipe(self) -> Mapping[str, Any]:
+        """What a head trained on these features has to be shown again."""
 
 
 class CachedSource:
@@ -85,6 +94,11 @@ class CachedSource:
     @property
     def shapes(self) -> Mapping[str, FeatureShape]:
         return {name: FeatureShape(*spec.shape) for name, spec in self._specs.items()}
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        """What a head trained on these features has to be shown again."""
+        return shown_recipe(self._specs.values())
 
     def stream(self, batches: Iterable[Sequence[Ref]], names: Sequence[str]) -> Iterator[Mapping[str, Feature]]:
         """See FeatureSource. Raises SkippedImage for an image that could not be read when its shard was written."""
@@ -149,6 +163,11 @@ class LiveSource:
     @property
     def shapes(self) -> Mapping[str, FeatureShape]:
         return {name: FeatureShape(*spec.shape) for name, spec in self._specs.items()}
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        """What a head trained on these features has to be shown again."""
+        return shown_recipe(self._specs.values())
 
     def stream(self, batches: Iterable[Sequence[Ref]], names: Sequence[str]) -> Iterator[Mapping[str, Feature]]:
         """See FeatureSource. Works ahead so that the UNet's batches are full.

@@ -38,7 +38,7 @@ def train_pass(variants: Sequence[Variant], job: Job, progress: Callable[[], Non
 
     with open_source(first, job, split="train", section="train", names=names) as source:
         data = training_set(first, INDEX_FOLDER, skipped_scenes(source, job))
-        runs = {v.name: HeadRun(v.params, data, source.shapes, device, v.folder) for v in variants}
+        runs = {v.name: HeadRun(v.params, data, source, device, v.folder) for v in variants}
         for run in runs.values():
             job.say(run.resume())
         train_all(runs, source, job, finish)

@@ -61,7 +61,7 @@ def run(params: "Params", job: Job) -> None:
     device = choose_device(job.runtime)
     with held(FOLDER / "checkpoint"), open_source(params, job, split="train", section="train") as source:
         data = training_set(params, INDEX_FOLDER, skipped_scenes(source, job))
-        head = HeadRun(params, data, source.shapes, device, FOLDER)
+        head = HeadRun(params, data, source, device, FOLDER)
         job.say(head.resume())
         train_all({"head": head}, source, job, lambda _: head.finish())
     if head.diverged is not None:

@@ -27,12 +27,13 @@ class Find:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Search:
-    """A query, its first results in order, and its average precision in [0, 1]."""
+    """A query, its first results in order, and its average precision in [0, 1]; None where nobody is annotated to be
+    found."""
 
     query_id: str
     query: Find
     results: tuple[Find, ...]
-    precision: float
+    precision: float | None
 
 
 def ranking_sheet(searches: Sequence[Search]) -> Sheet:
@@ -44,7 +45,8 @@ def ranking_sheet(searches: Sequence[Search]) -> Sheet:
             word = {"right": "right", "wrong": "wrong", "none": "unjudged"}[found.mark]
             value = "" if found.value is None else f"{found.value:.2f}"
             tiles.append(found.tile(value, f"Rank {rank}, {word}, similarity {value}, in {found.scene_id}"))
-        rows.append(Row(label=f"Query {search.query_id}", remark=f"AP {search.precision:.2f}", tiles=tuple(tiles)))
+        remark = "nobody annotated to be found" if search.precision is None else f"AP {search.precision:.2f}"
+        rows.append(Row(label=f"Query {search.query_id}", remark=remark, tiles=tuple(tiles)))
     note = "Queries are taken at even steps from the worst to the best average precision, not picked by hand."
     return Sheet(title="Rankings", rows=tuple(rows), note=note, tall=True)
 

@@ -15,10 +15,12 @@ MOST_EMBEDDINGS = 3000  # 4.5 million pairs: enough for a rate of 1e-4, and a ma
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Similarity:
     """Cosine similarities ``same`` (n,) and ``different`` (m,) of pairs from two scenes, ascending; ``threshold`` is
-    what a fraction ``false_match_rate`` of the different pairs reaches, ``true_match_rate`` of the same pairs."""
+    what a fraction ``false_match_rate`` of the different pairs reaches, ``true_match_rate`` of the same pairs: the
+    lowest for which the former is at most ``wanted_rate``."""
 
     same: NDArray[np.float32]
     different: NDArray[np.float32]
+    wanted_rate: float
     false_match_rate: float
     threshold: float
     true_match_rate: float
@@ -26,8 +28,9 @@ class Similarity:
     def as_json(self) -> dict[str, float | int]:
         """What a reader of scores keeps beside the head."""
         return {
-            "false_match_rate": self.false_match_rate,
-            "threshold": round(self.threshold, 6),
+            "wanted_false_match_rate": self.wanted_rate,
+            "false_match_rate": round(self.false_match_rate, 6),
+            "threshold": self.threshold,
             "true_match_rate": round(self.true_match_rate, 6),
             "same_pairs": len(self.same),
             "different_pairs": len(self.different),
@@ -58,11 +61,13 @@ def compare_pairs(
     same, different = np.sort(values[equal]), np.sort(values[~equal])
     if not len(same) or not len(different):
         return None
-    threshold = float(np.quantile(different, 1 - false_match_rate, method="higher"))
+    allowed = int(false_match_rate * len(different))
+    threshold = float(np.nextafter(different[len(different) - 1 - allowed], np.float32(np.inf)))
     return Similarity(
         same=same,
         different=different,
-        false_match_rate=false_match_rate,
+        wanted_rate=false_match_rate,
+        false_match_rate=float(np.mean(different >= threshold)),
         threshold=threshold,
         true_match_rate=float(np.mean(same >= threshold)),
     )

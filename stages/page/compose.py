@@ -1,5 +1,6 @@
 """From results to the page's content: what stands where, and in which words."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
@@ -14,6 +15,7 @@ from stages.page.cost import Cost, cost_chart, count_text, measure_cost, size_te
 from stages.page.evidence import Evidence, NotThereError, Row
 from stages.page.figures import TITLES, make
 from stages.page.html import percent
+from stages.settings import difference
 
 COLOURS = "Colours of true boxes"
 RECIPE = ("index", "encode", "extract", "train", "evaluate")
@@ -56,12 +58,11 @@ def compose(evidence: Evidence) -> Page:
     """The page's content. Raises NotThereError where nothing has been evaluated yet."""
     params = evidence.params
     cost = measure_cost(evidence)
-    warning = WARNINGS.get(params.encode.checkpoint)
     return Page(
         title=params.report.title,
         eyebrow=f"DiffPS · {params.index.dataset} · {params.encode.checkpoint}",
         lead=_lead(evidence),
-        warnings=[warning] if warning else [],
+        warnings=_warnings(evidence),
         headlines=_headlines(evidence),
         scores=_scores(evidence),
         precision_chart=_precisions(evidence),
@@ -90,12 +91,36 @@ def _lead(evidence: Evidence) -> str:
     height, width = params.encode.canvas
     scenes = [scene.split for scene in evidence.scenes.values()]
     steps = ", ".join(map(str, params.extract.timesteps))
-    epochs = count_text(evidence.training.get("epochs", params.train.epochs), "epoch")
+    epochs = count_text(_trained(evidence)["epochs"], "epoch")
+    trained_on = evidence.head_training.get("scenes", scenes.count("train"))
     return (
-        f"A head trained for {epochs} on {count_text(scenes.count('train'), 'scene')}, searched in "
+        f"A head trained for {epochs} on {count_text(trained_on, 'scene')}, searched in "
         f"{scenes.count('test'):,}. It reads features of a frozen diffusion backbone: {len(params.extract.taps)} taps "
         f"at timestep {steps}, canvas {width} × {height}, kept as {params.extract.encoding}."
     )
+
+
+def _trained(evidence: Evidence) -> Row:
+    """Section train as the scored head was trained with it, which params need not say any more."""
+    found: Row = evidence.head_training.get("training") or _plain(evidence.params.train)
+    return found
+
+
+def _plain(config: Any) -> Row:
+    found: Row = json.loads(json.dumps(asdict(config)))
+    return found
+
+
+def _warnings(evidence: Evidence) -> list[str]:
+    found = [WARNINGS[name] for name in (evidence.params.encode.checkpoint,) if name in WARNINGS]
+    given = {name: value for name, value in _plain(evidence.params.train).items() if name != "source"}
+    trained = {name: value for name, value in _trained(evidence).items() if name != "source"}
+    if trained != given:
+        found.append(
+            f"The head {evidence.head} was not trained as the parameters now say (train.{difference(trained, given)}). "
+            "The recipe below is the head’s."
+        )
+    return found
 
 
 def _scores(evidence: Evidence) -> list[Score]:
@@ -121,11 +146,11 @@ def _without_guidance(evidence: Evidence) -> list[Score]:
     """The sweep's head without DGRPN; beside the sweep's own full head where both were trained for fewer epochs."""
     found = {row["changes"]: row for row in reversed(evidence.sweep)}
     without = found.get("model.dgrpn=null")
-    if without is None:
+    if without is None or _trained(evidence)["model"]["dgrpn"] is None:
         return []
     rows: dict[str, Row | None] = {"Without DGRPN": without}
     ending = ""
-    if without["epochs"] != evidence.params.train.epochs:
+    if without["epochs"] != _trained(evidence)["epochs"]:
         ending = f", {without['epochs']} epochs"
         rows = {"With DGRPN": found.get("as in params"), **rows}
     return [
@@ -162,7 +187,7 @@ def _headlines(evidence: Evidence) -> list[Headline]:
         if name in ratios
     ]
     recall = evidence.scores["detection"].get("recall")
-    queries = evidence.scores["search"].get("queries")
+    queries = _judged(evidence.scores["search"])
     return [
         Headline(label="Mean AP", value=percent(main.mean_precision), remark=", ".join(remarks)),
         Headline(label="Top-1", value=percent(main.top1), remark=f"of {queries} queries" if queries else ""),
@@ -200,13 +225,21 @@ def _sections(evidence: Evidence, cost: Cost) -> list[Section]:
     ]
 
 
+def _judged(search: Row) -> int:
+    """Queries with somebody to find: those that means are over."""
+    return int(search.get("queries", 0)) - int(search.get("queries_without_positives", 0))
+
+
 def _galleries(evidence: Evidence) -> list[Section]:
     scores = evidence.scores
     if not scores.get("also"):
         return []
     galleries = {scores["search"].get("gallery", "all"): scores["search"], **scores["also"]}
     columns = {"map": "Mean AP", "top1": "Top-1", "top5": "Top-5", "top10": "Top-10", "queries": "Queries"}
-    rows = [[name, *(found.get(column) for column in columns)] for name, found in galleries.items()]
+    rows = [
+        [name, *(_judged(found) if column == "queries" else found.get(column) for column in columns)]
+        for name, found in galleries.items()
+    ]
     table = Table(caption="The same detections", columns=["Gallery", *columns.values()], rows=rows)
     return [Section(anchor="galleries", title="Galleries", lead="Searched in other sets of scenes.", tables=[table])]
 
@@ -258,12 +291,15 @@ def _recipe(evidence: Evidence) -> Section:
         anchor="recipe",
         title="Recipe",
         lead="Every parameter of this run: the same values give the same results.",
-        recipe={name: _flat(getattr(evidence.params, name)) for name in RECIPE},
+        recipe={
+            name: _flat(_trained(evidence) if name == "train" else asdict(getattr(evidence.params, name)))
+            for name in RECIPE
+        },
     )
 
 
-def _flat(config: Any) -> dict[str, str]:
-    """Dotted names of every value in a config."""
+def _flat(section: Row) -> dict[str, str]:
+    """Dotted names of every value in a section."""
     found: dict[str, str] = {}
 
     def walk(prefix: str, value: Any) -> None:
@@ -275,5 +311,5 @@ def _flat(config: Any) -> dict[str, str]:
         else:
             found[prefix] = "none" if value is None else str(value)
 
-    walk("", asdict(config))
+    walk("", section)
     return found

@@ -64,16 +64,28 @@ class Evidence:
         """results/evaluate/metrics.json. Raises NotThereError."""
         return _json(EVALUATE / "metrics.json", "evaluate")
 
+    @property
+    def head(self) -> Path:
+        """The folder of the head that was scored."""
+        return Path(self.params.evaluate.head)
+
+    @cached_property
+    def head_training(self) -> Row:
+        """What that head says of its training: ``training`` (its section train), ``scenes``; or nothing."""
+        from stages.evaluate import training_of
+
+        return training_of(self.head)
+
     @cached_property
     def training(self) -> Row:
-        """results/train/metrics.json, or nothing."""
-        path = TRAIN / "metrics.json"
+        """metrics.json beside that head, or nothing."""
+        path = self.head.with_name("metrics.json")
         return _json(path, "train") if path.exists() else {}
 
     @cached_property
     def losses(self) -> dict[str, list[float]]:
-        """Columns of results/train/losses.csv, what is no number as NaN; or nothing."""
-        path = TRAIN / "losses.csv"
+        """Columns of losses.csv beside that head, what is no number as NaN; or nothing."""
+        path = self.head.with_name("losses.csv")
         if not path.exists():
             return {}
         with path.open(newline="", encoding="utf-8") as file:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffps.taps import standard_taps
-from stages.page.evidence import TRAIN, Evidence, NotThereError
+from stages.page.evidence import Evidence, NotThereError
 
 if TYPE_CHECKING:
     from diffps.figures.analyses import Shown
@@ -61,7 +61,7 @@ def frequency(evidence: Evidence) -> "Sheet":
 
     inside = _intermediates(evidence)
     if "before" not in inside[0]:
-        raise NotThereError("figure frequency: this head has no frequency refinement (train.model.msfrn is null)")
+        raise NotThereError("figure frequency: this head has no frequency refinement (model.msfrn is null)")
     before, refined = ([each[name] for each in inside] for name in ("before", "refined"))
     return frequency_sheet(shown_scenes(evidence), before, refined)
 
@@ -76,7 +76,7 @@ def semantics(evidence: Evidence) -> "Sheet":
 
     head = _head(evidence).reid_head
     if not isinstance(head.sfan, SFAN):
-        raise NotThereError("figure semantics: this head has no semantic aggregation (train.model.sfan is null)")
+        raise NotThereError("figure semantics: this head has no semantic aggregation (model.sfan is null)")
     persons = []
     for scene, inside in zip(shown_scenes(evidence), _intermediates(evidence), strict=True):
         boxes = evidence.annotations[scene.scene_id].boxes
@@ -120,10 +120,9 @@ def shown_scenes(evidence: Evidence) -> "list[Shown]":
 def _head(evidence: Evidence) -> "PersonSearcher":
     from diffps.model import PersonSearcher
 
-    folder = TRAIN / "head"
-    if not folder.exists():
-        raise NotThereError(f"{folder} is missing; run: diffps train")
-    return PersonSearcher.from_pretrained(folder)
+    if not evidence.head.exists():
+        raise NotThereError(f"{evidence.head} is missing; run: diffps train")
+    return PersonSearcher.from_pretrained(evidence.head)
 
 
 @lru_cache(maxsize=1)

@@ -25,17 +25,19 @@ def rankings(evidence: Evidence) -> "Sheet":
     known = [name for name in evidence.precisions if name in evidence.queries]
     values = np.array([evidence.precisions[name] for name in known])
     chosen = [known[position] for position in spread(values, config.queries)]
+    unjudged = [name for name in evidence.ranking if name in evidence.queries and name not in evidence.precisions]
+    chosen += unjudged[: config.queries - len(chosen)]
     searches = [
         Search(
             query_id=name,
             query=_query(evidence, name),
             results=tuple(_result(evidence, row) for row in evidence.ranking.get(name, [])[: config.results]),
-            precision=evidence.precisions[name],
+            precision=evidence.precisions.get(name),
         )
         for name in chosen
     ]
     if not searches:
-        raise NotThereError("figure ranking: no query was evaluated; check index and evaluate.gallery")
+        raise NotThereError("figure ranking: no query was ranked; check index and evaluate.gallery")
     return ranking_sheet(searches)
 
 
@@ -113,7 +115,8 @@ def _query(evidence: Evidence, name: str) -> "Find":
 def _result(evidence: Evidence, row: Row) -> "Find":
     from diffps.figures.searches import Find
 
-    mark: Mark = "right" if row["correct"] else "wrong"
+    judged = row["query_id"] in evidence.precisions
+    mark: Mark = "none" if not judged else "right" if row["correct"] else "wrong"
     return Find(
         scene_id=row["scene_id"],
         image=evidence.image(row["scene_id"]),

@@ -145,6 +145,6 @@ def test_every_figure_is_drawn_and_unknown_names_list_them(filled: Run, monkeypa
     for name in TITLES:
         figure.run(filled.params, filled.job, name)
     assert drawn == list(TITLES)
-    assert (filled.folder / "results/train/similarity.json").exists()
+    assert (filled.folder / "results/train/head-similarity.json").exists()
     with pytest.raises(ConfigError, match="attention, pca"):
         figure.run(filled.params, filled.job, "atention")

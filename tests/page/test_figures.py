@@ -125,8 +125,18 @@ def test_pairs_are_every_pair_from_two_scenes(rate: float) -> None:
                 (same if names[a] == names[b] else different).append(vectors[a] @ vectors[b])
     np.testing.assert_allclose(pairs.same, sorted(same), atol=1e-6)
     np.testing.assert_allclose(pairs.different, sorted(different), atol=1e-6)
-    assert np.mean(pairs.different > pairs.threshold) <= rate
+    assert np.mean(pairs.different >= pairs.threshold) == pairs.false_match_rate <= rate
+    assert np.mean(pairs.different >= pairs.threshold - 1e-6) + 1 / len(pairs.different) > rate  # no lower one will do
     assert pairs.true_match_rate == np.mean(pairs.same >= pairs.threshold)
+
+
+def test_with_few_pairs_the_threshold_lets_none_through() -> None:
+    vectors = np.eye(4, dtype=np.float32)
+    pairs = compare_pairs(vectors, np.array([1, 1, 2, 3]), np.arange(4), 0.01)
+    assert pairs is not None
+    assert pairs.false_match_rate == 0
+    assert pairs.threshold > 0
+    assert "0 % of pairs of different persons" in similarity_chart(pairs).note
 
 
 def test_pairs_of_one_kind_only_are_no_pairs() -> None:
@@ -216,6 +226,6 @@ def test_the_similarity_chart_names_its_threshold() -> None:
     pairs = compare_pairs(vectors, RNG.integers(0, 6, 60), np.arange(60), 0.05)
     assert pairs is not None
     chart = similarity_chart(pairs)
-    assert "5 % of pairs" in chart.note
+    assert f"{100 * pairs.false_match_rate:.3g} % of pairs of different" in chart.note
     for line in chart.lines:
         assert np.trapezoid(line.y, line.x) == pytest.approx(1, abs=1e-3)

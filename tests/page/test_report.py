@@ -1,7 +1,7 @@
 import json
 import re
 import shutil
-from dataclasses import replace
+from dataclasses import asdict, replace
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
@@ -136,9 +136,42 @@ def test_summary_and_threshold_are_written(run: Run) -> None:
     assert len(lines) == 4
     assert lines[0].startswith("mAP 41.2")
     assert PAGE in lines[-1]
-    threshold = json.loads((run.folder / "results/train/similarity.json").read_text())
-    assert threshold["false_match_rate"] == 0.01
+    threshold = json.loads((run.folder / "results/train/head-similarity.json").read_text())
+    assert threshold["false_match_rate"] <= threshold["wanted_false_match_rate"] == 0.01
     assert -1 <= threshold["threshold"] <= 1
+
+
+def test_a_query_with_nobody_to_find_shows_what_was_found(run: Run) -> None:
+    path = run.folder / "results/evaluate/per_query.parquet"
+    names = pq.read_table(path)["query_id"].to_pylist()
+    run.table("results/evaluate/per_query.parquet", {"query_id": names, "ap": [None] * (len(names) - 1) + [0.25]})
+    metrics = json.loads((run.folder / "results/evaluate/metrics.json").read_text())
+    metrics["search"]["queries_without_positives"] = len(names) - 1
+    run.write("results/evaluate/metrics.json", metrics)
+    report.run(run.params, run.job)
+    page = Reader((run.folder / PAGE).read_text())
+    text = " ".join("".join(page.text).split())
+    assert text.count("nobody annotated to be found") == run.params.report.queries - 1
+    assert any("unjudged" in (image["alt"] or "") for image in page.all("img"))
+    assert "of 1 queries" in text
+
+
+def test_the_recipe_is_that_of_the_head_which_was_scored(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trained with --set, then reported without: params no longer say what the head is."""
+    trained = json.loads(json.dumps(asdict(run.params.train)))
+    monkeypatch.setattr("stages.evaluate.training_of", lambda folder: {"training": trained, "scenes": 5})
+    report.run(run.params, run.job)
+    plain = " ".join("".join(Reader((run.folder / PAGE).read_text()).text).split())
+    assert "was not trained as the parameters now say" not in plain
+    assert "on 5 scenes" in plain
+    trained["lr"] = 0.125
+    trained["model"]["dgrpn"] = None
+    report.run(run.params, run.job)
+    other = " ".join("".join(Reader((run.folder / PAGE).read_text()).text).split())
+    assert "was not trained as the parameters now say (train.lr was 0.125" in other
+    assert "lr0.125" in re.sub(r"\s", "", other)
+    assert "Without DGRPN" in plain
+    assert "Without DGRPN" not in other
 
 
 def test_the_same_results_give_the_same_page(run: Run) -> None:

@@ -1,6 +1,7 @@
 """Cached equals live: one contract for both sources, the same features and the same losses to the last bit."""
 
 import csv
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -82,6 +83,14 @@ class TestCached(FeatureSourceContract):
 
 class TestLive(FeatureSourceContract):
     make = LiveSource
+
+
+def test_both_say_the_same_of_their_features(params: Params) -> None:
+    names, job = params.train.taps.names, QuietJob(params.runtime)
+    with CachedSource(params, job, "train", names) as cached, LiveSource(params, job, "train", names) as live:
+        assert cached.recipe == json.loads(json.dumps(live.recipe))
+    assert {"unet", "latent", "prompt", "noise", "timestep", "head"} <= set(cached.recipe)
+    assert not {"dtype", "seed"} & set(cached.recipe)
 
 
 def test_both_give_the_same_bits(params: Params) -> None:

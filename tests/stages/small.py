@@ -60,15 +60,16 @@ class SmallSource:
     def __init__(self) -> None:
         self.given = 0
         self.broken: str | None = None
+        self.recipe: dict[str, Any] = {"unet": "12ab", "latent": {"vae": "34cd"}, "text_encoder": "56ef"}
         names = small_params().train.taps.names
         grid = {"level1": 2, "level2": 4, "level3": 8}
-        self._grids = {
+        self.grids = {
             name: (8, 8, 1) if name.endswith(".person") else (grid[name.split("-")[1]],) * 2 + (12,) for name in names
         }
 
     @property
     def shapes(self) -> Mapping[str, FeatureShape]:
-        return {name: FeatureShape(*grid) for name, grid in self._grids.items()}
+        return {name: FeatureShape(*grid) for name, grid in self.grids.items()}
 
     def stream(self, batches: Iterable[Sequence[Ref]], names: Sequence[str]) -> Iterator[Mapping[str, Feature]]:
         for refs in batches:
@@ -76,11 +77,11 @@ class SmallSource:
             yield {name: self._feature(refs, name) for name in names}
 
     def _feature(self, refs: Sequence[Ref], name: str) -> Feature:
-        seed = sorted(self._grids).index(name)
+        seed = sorted(self.grids).index(name)
         drawn = []
         for ref in refs:
             rng = np.random.default_rng([*ref.scene_id.encode(), ref.view == "hflip", seed])
-            drawn.append(rng.integers(-127, 128, self._grids[name], np.int8))
+            drawn.append(rng.integers(-127, 128, self.grids[name], np.int8))
         values = torch.from_numpy(np.stack(drawn))
         if name.endswith(".person"):
             return Feature(values.float().abs() / 127)

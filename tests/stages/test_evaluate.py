@@ -235,3 +235,20 @@ def test_a_head_of_another_timestep_is_refused(here: Path, source: SmallSource) 
     wanted.train = SimpleNamespace(timestep=0)
     with pytest.raises(ConfigError, match=r"trained at timestep 50.*--set train\.timestep=50"):
         run(wanted, quiet())
+
+
+def test_a_head_of_other_features_is_refused(here: Path, source: SmallSource) -> None:
+    folder = Path("results/train/head")
+    head().save_pretrained(folder, {"recipe": source.recipe})
+    run(params(here), quiet())
+    head().save_pretrained(folder, {"recipe": source.recipe | {"unet": "ffff"}})
+    with pytest.raises(ConfigError, match=r"evaluate.head results/train/head.*unet: .*ffff.* != .*12ab"):
+        run(params(here), quiet())
+
+
+def test_a_head_of_another_grid_is_refused(here: Path, source: SmallSource) -> None:
+    head().save_pretrained(Path("results/train/head"))
+    name = small_params().train.taps.detection
+    source.grids[name] = (4, 4, 12)
+    with pytest.raises(ConfigError, match=rf"{name}: \[8,8,12\] != \[4,4,12\]"):
+        run(params(here), quiet())

@@ -67,7 +67,7 @@ def test_the_folder_holds_a_head_its_losses_and_its_metrics(here: Path, source: 
     searcher = PersonSearcher.from_pretrained("results/train/head")
     assert not searcher.training
     card = Path("results/train/head/README.md").read_text()
-    for statement in ("builtin:random", "appearance, not identity", "streets", "Not evaluated"):
+    for statement in ("builtin:random", "appearance, not identity", "streets", "Not evaluated", "UNet 12ab, VAE 34cd"):
         assert statement in card
     with Path("results/train/losses.csv").open() as file:
         rows = list(csv.DictReader(file))
