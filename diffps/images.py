@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from diffps.errors import ImageError
 from diffps.geometry import Canvas
@@ -18,6 +18,16 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 RESIZE_RULE = "stretch, bilinear, no antialias"
+# What turns a picture upright, by its EXIF orientation.
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 # What Pillow raises on bytes it cannot make an image of.
 UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, struct.error, Image.DecompressionBombError)
 
@@ -42,7 +52,7 @@ def decode_image(data: bytes, path: Path | str) -> NDArray[np.uint8]:
     """As :func:`load_image`, from the bytes of the file; ``path`` is what an error calls it."""
     try:
         with Image.open(io.BytesIO(data)) as file:
-            return np.array(_to_rgb(ImageOps.exif_transpose(file)))
+            return np.array(_to_rgb(_upright(file)))
     except UNREADABLE as error:
         reason = why_unreadable(data, error)
         raise ImageError(f"{path}: not a readable image ({reason}); replace it or drop it") from error
@@ -84,6 +94,13 @@ def read_image_file(path: Path | str) -> bytes:
         return Path(path).read_bytes()
     except OSError as error:
         raise ImageError(f"{path}: no readable file ({error.strerror})") from error
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    # ImageOps.exif_transpose writes the EXIF anew as well, and fails on odd fields that say nothing about the pixels.
+    image.load()  # turns a TIFF by itself, and takes the tag away
+    turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    return image if turn is None else image.transpose(turn)
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -2,12 +2,13 @@
 
 import hashlib
 import io
+import struct
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
 from diffps.errors import ImageError
 from diffps.geometry import Canvas
@@ -37,6 +38,44 @@ def test_exif_orientation_is_applied(tmp_path: Path, orientation: int, corner: t
     image = load_image(save(tmp_path, Image.fromarray(pixels), exif=exif))
     assert image.shape == ((6, 4, 3) if orientation in (6, 8) else (4, 6, 3))
     assert tuple(image[corner]) == RED
+
+
+@pytest.mark.parametrize("orientation", range(10))
+@pytest.mark.parametrize("name", ["x.jpg", "x.png", "x.tif", "x.webp"])
+def test_an_image_is_turned_as_pillow_turns_it(tmp_path: Path, name: str, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    pixels = np.random.default_rng(orientation).integers(0, 256, (4, 6, 3), np.uint8)
+    path = save(tmp_path, Image.fromarray(pixels), name, exif=exif)
+    with Image.open(path) as file:
+        assert np.array_equal(load_image(path), np.array(ImageOps.exif_transpose(file)))
+
+
+ASCII, RATIONAL = 2, 5
+
+
+@pytest.mark.parametrize(
+    ("tag", "kind", "value"),
+    [
+        pytest.param(0x010E, RATIONAL, struct.pack("<II", 3, 2), id="ImageDescription-rational"),
+        pytest.param(0x011A, ASCII, b"seventy\0", id="XResolution-ascii"),
+        pytest.param(0x0128, ASCII, b"centimetre\0", id="ResolutionUnit-ascii"),
+    ],
+)
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_an_odd_field_of_the_exif_does_no_harm(
+    tmp_path: Path, tag: int, kind: int, value: bytes, orientation: int
+) -> None:
+    fields = [(0x0112, 3, 1, struct.pack("<HH", orientation, 0))]
+    at = 8 + 2 + 2 * 12 + 4  # where values longer than four bytes lie
+    fields.append((tag, kind, len(value) // (8 if kind == RATIONAL else 1), struct.pack("<I", at)))
+    rows = b"".join(struct.pack("<HHI", *field[:3]) + field[3] for field in sorted(fields))
+    exif = b"Exif\0\0II*\0" + struct.pack("<IH", 8, 2) + rows + bytes(4) + value
+    pixels = np.zeros((16, 24, 3), np.uint8)
+    pixels[:8, :8] = RED
+    image = load_image(save(tmp_path, Image.fromarray(pixels), "x.jpg", exif=exif))
+    assert image.shape == ((24, 16, 3) if orientation == 6 else (16, 24, 3))
+    assert image[4, -4 if orientation == 6 else 4, 0] > 200
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "CMYK", "YCbCr", "I;16", "I", "F"])
