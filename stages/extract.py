@@ -1,5 +1,6 @@
 """Run the frozen UNet once over every image's latents and keep the taps and maps that were asked for."""
 
+import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -10,6 +11,7 @@ from diffps.errors import ConfigError
 from diffps.records import Split, View
 from diffps.taps import check_taps, map_name, standard_taps
 from stages.encode import Dtype, splits
+from stages.files import write_json
 from stages.index import INDEX_FOLDER
 from stages.job import Job, RuntimeConfig
 from stages.recipes import stored_map
@@ -96,9 +98,11 @@ def run(params: "Params", job: Job) -> None:
     setting = Pass(params, store.root)
     make_computer = cache(lambda: PassComputer(params, job.runtime, store, setting))
     if setting.unfitted(*params.extract.timesteps):
-        job.say(f"extract: fitting the bases of {params.extract.encoding} on {BASIS_IMAGES} training images")
-        make_computer().fit([scene for scene in scenes if scene.split == "train"])
+        job.say(f"extract: fitting the bases of {params.extract.encoding} on at most {BASIS_IMAGES} images")
+        make_computer().fit(scenes)
     write_groups("extract", store, extraction_groups(setting, scenes), make_computer, params, job)
+    if recorded_checkpoint(store.root, params.extract.name) != checkpoint_named(params):
+        write_json(checkpoint_record(store.root, params.extract.name), checkpoint_named(params))
     write_inputs(params, store, setting, scenes)
 
 
@@ -149,11 +153,12 @@ def _has_moments(setting: "Pass", split: Split, view: View) -> Callable[[str], b
 
 
 def basis_sample(scenes: "Sequence[Scene]", seed: int) -> "list[Scene]":
-    """The training scenes that the basis of ``project:k`` is fitted on."""
+    """The scenes that the basis of ``project:k`` is fitted on: of the training split, or of the only one there is."""
     import numpy as np
 
-    chosen = np.random.default_rng(seed).permutation(len(scenes))[:BASIS_IMAGES]
-    return [scenes[row] for row in sorted(chosen.tolist())]
+    train = [scene for scene in scenes if scene.split == "train"] or list(scenes)
+    chosen = np.random.default_rng(seed).permutation(len(train))[:BASIS_IMAGES]
+    return [train[row] for row in sorted(chosen.tolist())]
 
 
 def stored_name(name: str, encoding: str, head: int | str) -> str:
@@ -183,6 +188,27 @@ def write_inputs(params: "Params", store: "FeatureStore", setting: "Pass", scene
 def manifest_folder(root: Path, split: Split, view: View, name: str, timestep: int) -> Path:
     """Where the manifests of one pass and timestep lie."""
     return root / "manifests" / "extract" / split / view / name / f"t{timestep}"
+
+
+def checkpoint_record(root: Path, name: str) -> Path:
+    """Where it is written which checkpoint a pass was last made with or found complete for."""
+    return root / "manifests" / "extract" / "checkpoints" / f"{name}.json"
+
+
+def recorded_checkpoint(root: Path, name: str) -> dict[str, str | None] | None:
+    """What :func:`checkpoint_named` was then; None where nothing is written."""
+    path = checkpoint_record(root, name)
+    if not path.is_file():
+        return None
+    found: dict[str, str | None] = json.loads(path.read_text(encoding="utf-8"))
+    return found
+
+
+def checkpoint_named(params: "Params") -> dict[str, str | None]:
+    """The weights as params name them. Whether they are those of the store, only their digests can tell."""
+    encode = params.encode
+    named = {"encode.checkpoint": encode.checkpoint, "encode.revision": encode.revision}
+    return {**named, "extract.unet": params.extract.unet}
 
 
 class PassComputer:
@@ -215,9 +241,10 @@ class PassComputer:
                     yield {array: features[name] for array, name in wanted.items()}
 
     def fit(self, scenes: "Sequence[Scene]") -> None:
-        """Fit what ``project:k`` needs on a seeded sample of ``scenes``, which are of the train split."""
-        images = [(scene.scene_id, scene.digest) for scene in basis_sample(scenes, self._params.extract.seed)]
-        moments = self._moments("train", "identity", images)
+        """Fit what ``project:k`` needs on a seeded sample of ``scenes``."""
+        sample = basis_sample(scenes, self._params.extract.seed)
+        images = [(scene.scene_id, scene.digest) for scene in sample]
+        moments = self._moments(sample[0].split, "identity", images)
         usable = [item for item in moments if not isinstance(item, Skipped)]
         self._setting.fit(self._runner, usable, self._params.extract.timesteps, self.batch)
 

@@ -16,13 +16,21 @@ from numpy.typing import NDArray
 
 from cache import ArraySpec, Encoded, FeatureStore, SkippedImage, explain_difference
 from cache.encodings import Project
-from cache.errors import RecipeError
+from cache.errors import NotCachedError, RecipeError
 from diffps.backbone.latents import NoiseKey
 from diffps.datasets.tables import read_scenes
 from diffps.features import Basis, Feature, FeatureShape, FeatureSource, Ref
 from diffps.records import Split
 from stages.encode import LatentComputer, is_readable
-from stages.extract import basis_sample, manifest_folder, stored_name, views_read
+from stages.extract import (
+    basis_sample,
+    checkpoint_named,
+    checkpoint_record,
+    manifest_folder,
+    recorded_checkpoint,
+    stored_name,
+    views_read,
+)
 from stages.index import INDEX_FOLDER
 from stages.job import Job
 from stages.passes import Pass, PassRunner, unet_batch
@@ -86,6 +94,8 @@ class CachedSource:
                 manifest = folder / f"{name}.json"
                 views[view] += store.check(manifest)
                 _compare(params, views[view][-1], manifest)
+        _compare_checkpoint(params, store.root)
+        _compare_scenes(store, split)
         self._reader = store.reader(views)
         self._threads = job.runtime.readers
         self._specs = {name: self._reader.spec(stored, "identity") for name, stored in self._stored.items()}
@@ -152,7 +162,7 @@ class LiveSource:
         self._runner = PassRunner(setting, device, job.runtime.compile)
         self._batch = unet_batch(job.runtime, device.type)
         if setting.unfitted(self._timestep):
-            sample = basis_sample(read_scenes(INDEX_FOLDER, "train"), params.extract.seed)
+            sample = basis_sample(read_scenes(INDEX_FOLDER), params.extract.seed)
             images = self._moments([Ref(scene.scene_id) for scene in sample])
             usable = [image for image in images if not isinstance(image, Skipped)]
             setting.fit(self._runner, usable, [self._timestep], self._batch)
@@ -240,8 +250,32 @@ def _basis(spec: ArraySpec) -> Basis | None:
     return Basis(torch.from_numpy(basis.mean), torch.from_numpy(basis.vectors))
 
 
+def _compare_checkpoint(params: "Params", root: Path) -> None:
+    """Raise RecipeError where params name other weights than extract last did: only it can tell whether they are."""
+    recorded = recorded_checkpoint(root, params.extract.name)
+    if recorded is None:
+        return
+    differing = explain_difference(checkpoint_named(params), recorded)
+    if differing:
+        raise RecipeError(
+            f"{checkpoint_record(root, params.extract.name)}: the features were made under other params "
+            f"({'; '.join(differing)}); run `diffps extract`, which computes nothing where the weights are the same"
+        )
+
+
+def _compare_scenes(store: FeatureStore, split: Split) -> None:
+    """Raise NotCachedError where an image of the index is another than the one that was extracted under its name."""
+    rows = store.rows(split)
+    for scene in read_scenes(INDEX_FOLDER, split):
+        row = rows.scenes.get(scene.scene_id)
+        if row is not None and rows.digests[row] != scene.digest:
+            raise NotCachedError(
+                f"scene {scene.scene_id!r}: changed since it was extracted; run `diffps encode` and `diffps extract`"
+            )
+
+
 def _compare(params: "Params", spec: ArraySpec, manifest: Path) -> None:
-    """Raise RecipeError where the array was made under other params than these; weights are not looked at."""
+    """Raise RecipeError where the array was made under other params than these; without looking at weights."""
     extract = params.extract
     recipe: Any = spec.recipe["pass"]
     expected: dict[str, Any] = {

@@ -13,11 +13,14 @@ from typing import Any
 import pytest
 
 from cache import FeatureStore
-from cache.errors import StoreFullError
+from cache.errors import NotCachedError, RecipeError, StoreFullError
 from cache.verify import verify
+from diffps.backbone.checkpoint import load_checkpoint
 from diffps.datasets.tables import read_annotations, read_scenes, write_index
 from diffps.records import Scene, SearchIndex
+from stages.job import QuietJob
 from stages.passes import PassRunner
+from stages.sources import open_source
 from tests.stages.conftest import SmallProject
 
 STORE = Path("data/features")
@@ -98,6 +101,52 @@ def test_moved_renamed_or_shuffled_images_are_known_again(small: SmallProject, n
     assert small.files() == before
     reader = FeatureStore(STORE)
     assert set(names) <= set(reader.rows("train").scenes) | set(reader.rows("test").scenes)
+
+
+def opened(small: SmallProject, **sections: Any) -> None:
+    params = small.params(extract=FLOAT16, **sections)
+    with open_source(params, QuietJob(params.runtime), split="train", section="train"):
+        pass
+
+
+def test_features_of_changed_images_are_refused_until_they_are_extracted(small: SmallProject) -> None:
+    """Heads would learn today's boxes on yesterday's pictures: here two files swapped their names."""
+    opened(small)
+    scenes = list(read_scenes(Path("data/index")))
+    assert scenes[0].split == scenes[1].split == "train"
+    scenes[:2] = [
+        replace(scenes[0], digest=scenes[1].digest, path=scenes[1].path),
+        replace(scenes[1], digest=scenes[0].digest, path=scenes[0].path),
+    ]
+    index_of(scenes)
+    with pytest.raises(NotCachedError, match=f"{scenes[0].scene_id}.*changed since it was extracted"):
+        opened(small)
+    small.encode()
+    small.extract(extract=FLOAT16)
+    opened(small)
+
+
+def test_features_of_other_weights_are_refused(small: SmallProject) -> None:
+    with pytest.raises(RecipeError, match=r"encode.checkpoint: .*builtin:streets.* != .*builtin:random"):
+        opened(small, encode={"canvas": [64, 64], "checkpoint": "builtin:streets"})
+    shutil.copytree(load_checkpoint("builtin:random").folder, "same weights")
+    elsewhere = {"encode": {"canvas": [64, 64], "checkpoint": "same weights"}}
+    with pytest.raises(RecipeError, match="run `diffps extract`, which computes nothing"):
+        opened(small, **elsewhere)
+    before = small.files()
+    small.encode(**elsewhere)
+    small.extract(extract=FLOAT16, **elsewhere)
+    assert small.files() == before
+    opened(small, **elsewhere)
+
+
+def test_without_a_training_split_bases_are_fitted_on_what_there_is(small: SmallProject) -> None:
+    shutil.rmtree(STORE)
+    index_of([scene for scene in read_scenes(Path("data/index")) if scene.split == "test"])
+    small.encode()
+    small.extract(extract={"encoding": "project:4"})
+    assert {array.group.split for array in FeatureStore(STORE).arrays()} == {"test"}
+    assert verify(STORE, FeatureStore(STORE).arrays()) == []
 
 
 @pytest.fixture
