@@ -67,13 +67,13 @@ def image_bytes(spec: ArraySpec) -> int:
     return total
 
 
-def break_even(compute: float, write: float, read: float) -> float | None:
-    """After how many readings of one image caching has paid; None when it never does.
+def break_even(fill: float, live: float, cached: float) -> float | None:
+    """After how many epochs caching has paid; None when it never does.
 
-    ``compute``, ``write`` and ``read`` are seconds per image: cached, e readings cost compute + write + e x read;
-    recomputed, e x compute.
+    ``fill``: seconds to compute and write everything once; ``live`` and ``cached``: those of one epoch's features,
+    computed anew and read. Cached, e epochs cost fill + e x cached; recomputed, e x live.
     """
-    return None if read >= compute else (compute + write) / (compute - read)
+    return None if cached >= live else fill / (live - cached)
 
 
 def require_space(root: Path, specs: Iterable[tuple[ArraySpec, int]]) -> None:

@@ -1,5 +1,7 @@
 """``diffps cache``: what the store will cost, holds, lost, and can do without."""
 
+import math
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -31,15 +33,21 @@ def plan(
     params: ParamsOption = PARAMS,
     overrides: SetOption = None,
     disk: Annotated[str, typer.Option(metavar="SIZE", help="Say what fits on a disk of this size, e.g. 500GB.")] = "",
-    rate: Annotated[float, typer.Option(help="Backbone passes per second; 0: what the store's receipts say.")] = 0.0,
-    measure: Annotated[
-        bool, typer.Option("--measure", help="Run the backbone on a few blanks to get the rate.")
-    ] = False,
+    rate: Annotated[
+        float,
+        typer.Option(
+            metavar="IMAGES_PER_SECOND",
+            help="Whole images, through VAE and UNet; 0: what the store's receipts say of each.",
+        ),
+    ] = 0.0,
+    measure: Annotated[bool, typer.Option("--measure", help="Time VAE and UNet on a few blanks instead.")] = False,
 ) -> None:
     """Bytes, files and hours before the first byte; free space; after how many epochs caching pays."""
     from stages import storage
 
     settings, job, _ = _open(params, overrides)
+    if not 0 <= rate < math.inf:
+        raise typer.BadParameter(f"{rate:g}: expected images per second, such as 0.5", param_hint="--rate")
     limit = _bytes(disk) if disk else None
     found = storage.plan(settings, job, rate or None, measure, limit)
     for line in found.lines():
@@ -78,9 +86,9 @@ def verify(
     """Every checksum of the store. Exit code 1 when something is damaged and was not repaired."""
     from cache.verify import verify as check
     from cache.verify import withdraw
-    from stages.storage import size
+    from stages.storage import repairs, size
 
-    _, job, store = _open(params, overrides)
+    settings, job, store = _open(params, overrides)
     groups = store.status()
     if not groups:
         typer.echo(NO_STORE.format(store.root))
@@ -96,13 +104,21 @@ def verify(
     if not damages:
         typer.echo(f"{store.root}: {size(total)} verified, nothing damaged")
         return
-    stages = sorted({"extract" if damage.spec.group.timestep is not None else "encode" for damage in damages}, key=len)
-    command = " && ".join(f"diffps {stage}" for stage in stages)
+    commands, others = repairs(settings, store.root, (damage.spec for damage in damages))
+    for spec in others:
+        typer.echo(
+            f"{spec.path}: {params} makes this under no encoding or head; run again what made it (extract with other "
+            "parameters, or cache transcode), or let `diffps cache gc` delete it"
+        )
+    given = [] if params == PARAMS else ["--params", str(params)]
+    given += [text for override in overrides or [] for text in ("--set", override)]
+    lines = [shlex.join(["diffps", stage, *given, *change]) for stage, *change in commands]
     if repair:
         count = withdraw(store.root, damages, takeover=job.runtime.takeover)
-        typer.echo(f"{count} shards now count as missing; `{command}` writes exactly those")
+        written = f"; `{' && '.join(lines)}` writes exactly those" if lines else ""
+        typer.echo(f"{count} shards now count as missing{written}")
         return
-    typer.echo(f"to repair: diffps cache verify --repair && {command}")
+    typer.echo(f"to repair: {' && '.join([shlex.join(['diffps', 'cache', 'verify', *given, '--repair']), *lines])}")
     raise typer.Exit(1)
 
 
@@ -257,8 +273,11 @@ def _bytes(text: str) -> int:
     """ "500GB" -> 500e9."""
     number = text.rstrip("GBTMibgtm ")
     try:
-        return int(float(number) * UNITS[text[len(number) :].strip().upper()])
-    except (KeyError, ValueError):
+        nbytes = int(float(number) * UNITS[text[len(number) :].strip().upper()])
+        if nbytes <= 0:
+            raise ValueError
+        return nbytes
+    except (KeyError, ValueError, OverflowError):
         raise typer.BadParameter(f"{text}: expected a size such as 500GB or 2TB", param_hint="--disk") from None
 
 

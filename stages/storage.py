@@ -1,7 +1,7 @@
 """Where the store lies, and what the parameters want of it: sizes before anything runs, recipes afterwards."""
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,7 @@ from stages.recipes import stored_map
 if TYPE_CHECKING:
     from cache import ArraySpec, FeatureStore
     from cache.budget import Budget, DiskRates
+    from cache.status import GroupStatus
     from stages.params import Params
 
 # For planning before the data is here.
@@ -81,14 +82,27 @@ def budget(params: "Params") -> "Budget":
     return Budget(arrays=arrays, shard=params.runtime.shard)
 
 
+@dataclass(frozen=True, slots=True)
+class Speed:
+    """Seconds the VAE takes for an image and the UNet for a pass. ``vae`` None: only their sum is known, ``unet``."""
+
+    vae: float | None
+    unet: float
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:
-    """A budget with what it is held against. ``rate``: backbone passes per second, None where nobody knows."""
+    """A budget with what it is held against; ``speed`` is None where nobody knows.
+
+    An epoch of training reads ``images`` of ``image_bytes`` each; there will be ``epochs``.
+    """
 
     budget: "Budget"
     free: int
-    rate: float | None
+    speed: Speed | None
     disk: "DiskRates"
+    images: int
+    image_bytes: int
     epochs: int
 
     def lines(self) -> Iterator[str]:
@@ -103,39 +117,78 @@ class Plan:
             entry[1] += array.nbytes(budget.shard)
         for path, (images, nbytes) in by_group.items():
             yield f"{path:32} {images:7} images  {size(nbytes):>10}  {size(nbytes / max(1, images)):>10} an image"
-        passes = sum(a.images for a in _first_of_groups(budget) if a.spec.group.timestep is not None)
+        moments, passes = self._counts()
         yield f"{'all':32} {passes:7} passes  {size(budget.nbytes):>10}  {budget.files} files"
         verdict = "fits" if budget.nbytes <= self.free else "DOES NOT FIT"
         yield f"free: {size(self.free)} ({verdict})"
         read, write = self.disk.read, self.disk.write
-        kept = budget.nbytes / max(1, passes)
         yield f"disk: writes {size(write)}/s, reads {size(read)}/s; all of it in {hours(budget.nbytes / read)}"
-        if self.rate is None:
-            yield "hours: no rate known; give --rate PASSES_PER_SECOND, or --measure to run it on blanks"
+        if self.speed is None:
+            yield "hours: no rate known; give --rate IMAGES_PER_SECOND, or --measure to run the backbone on blanks"
             return
-        total = passes * (1 / self.rate + kept / write)
-        yield f"extraction: {hours(total)} at {self.rate:.3g} passes a second"
-        pays = break_even(1 / self.rate, kept / write, kept / read)
+        vae, unet = self.speed.vae, self.speed.unet
+        fill = moments * (vae or 0.0) + passes * unet + budget.nbytes / write
+        if vae is not None:
+            rates = f"VAE {vae:.3g} s an image, UNet {unet:.3g} s a pass"
+        else:
+            rates = f"{1 / unet:.3g} images a second, VAE and UNet together"
+            if passes > moments:
+                rates += "; the VAE's share is unknown and counted at every timestep"
+        yield f"encode and extract: {hours(fill)} ({rates})"
+        if not self.images:
+            yield "break-even: there are no training images"
+            return
+        live, cached = self.images * ((vae or 0.0) + unet), self.images * self.image_bytes / read
+        pays = break_even(fill, live, cached)
         if pays is None:
             yield "break-even: never; this disk reads slower than this machine recomputes: do not cache (source: live)"
         else:
             yield (
-                f"break-even: after {pays:.1f} epochs, {pays / self.epochs:.2f} trainings of {self.epochs} epochs; "
-                f"from then on an epoch is {kept and read / kept / self.rate:.1f} times as fast"
+                f"break-even: after {pays:.1f} epochs of {self.images} images, {pays / self.epochs:.2f} trainings of "
+                f"{self.epochs} epochs; an epoch's features come {live / cached:.1f} times as fast"
             )
+
+    def _counts(self) -> tuple[int, int]:
+        """Images through the VAE and passes of the UNet, over all splits, views and timesteps."""
+        groups = {array.spec.group: array.images for array in self.budget.arrays}
+        passes = sum(images for group, images in groups.items() if group.timestep is not None)
+        return sum(groups.values()) - passes, passes
 
 
 def plan(params: "Params", job: Job, rate: float | None, measure: bool, disk: int | None) -> Plan:
-    """What the parameters will cost here. ``rate`` None: measured now, or else what the store's receipts say."""
+    """What the parameters will cost here. ``rate``: whole images per second, through VAE and UNet; None: measured now,
+    or else what the store's receipts say."""
     from cache.budget import measure_disk
     from cache.files import free_bytes
 
     root = store_root(job)
-    if rate is None:
-        rate = measure_rate(params, job) if measure else recorded_rate(root)
-    free = free_bytes(root) if disk is None else disk
-    epochs = int(params.train.epochs)
-    return Plan(budget=budget(params), free=free, rate=rate, disk=measure_disk(root), epochs=epochs)
+    if rate is not None:
+        speed: Speed | None = Speed(None, 1 / rate)
+    else:
+        speed = measure_speed(params, job) if measure else recorded_speed(root)
+    planned = budget(params)
+    images = image_counts(params).get("train", 0)
+    return Plan(
+        budget=planned,
+        free=free_bytes(root) if disk is None else disk,
+        speed=speed,
+        disk=measure_disk(root),
+        images=min(images, params.train.scenes or images),
+        image_bytes=_bytes_read(params, planned),
+        epochs=int(params.train.epochs),
+    )
+
+
+def _bytes_read(params: "Params", planned: "Budget") -> int:
+    """Bytes of what training reads of an image: its taps, in one view and at one timestep."""
+    from cache import GroupKey
+    from cache.budget import image_bytes
+    from stages.extract import stored_name
+
+    extract = params.extract
+    group = GroupKey("train", "identity", "pass", extract.timesteps[0])  # as large as any other
+    names = {stored_name(name, extract.encoding, extract.head) for name in params.train.taps.names}
+    return sum(image_bytes(a.spec) for a in planned.arrays if a.spec.group == group and a.spec.name in names)
 
 
 def what_fits(params: "Params", disk: int) -> list[tuple[str, int]]:
@@ -173,49 +226,70 @@ def what_fits(params: "Params", disk: int) -> list[tuple[str, int]]:
     return fitting
 
 
-def recorded_rate(root: Path) -> float | None:
-    """Backbone passes per second over everything the store's receipts record; None without any."""
+def recorded_speed(root: Path) -> Speed | None:
+    """Over everything the store's receipts record; None unless they tell of both the VAE and the UNet."""
     from cache import FeatureStore
 
-    groups = [group for group in FeatureStore(root).status() if group.group.timestep is not None and group.seconds > 0]
-    return sum(group.passes for group in groups) / sum(group.seconds for group in groups) if groups else None
+    def average(groups: "Iterable[GroupStatus]") -> float | None:
+        timed = [group for group in groups if group.seconds > 0]
+        return sum(group.seconds for group in timed) / sum(group.passes for group in timed) if timed else None
+
+    groups = FeatureStore(root).status()
+    vae = average(group for group in groups if group.group.timestep is None)
+    unet = average(group for group in groups if group.group.timestep is not None)
+    return None if vae is None or unet is None else Speed(vae, unet)
 
 
-def measure_rate(params: "Params", job: Job) -> float:
-    """Backbone passes per second on blank latents, in extraction's batches, after one. Raises CheckpointError."""
-    import time
-
+def measure_speed(params: "Params", job: Job) -> Speed:
+    """On blank images and latents, in the batches of encode and extract. Raises CheckpointError."""
     import numpy as np
     import torch
 
-    from diffps.backbone.latents import NoiseKey
+    from diffps.backbone.frozen import torch_dtype
+    from diffps.backbone.latents import LatentEncoder, NoiseKey
     from stages.devices import choose_device
+    from stages.encode import vae_batch
     from stages.passes import Pass, PassRunner, unet_batch
 
     setting = Pass(params, store_root(job))
-    device = choose_device(job.runtime)
-    batch = unet_batch(job.runtime, device.type)
-    runner = PassRunner(setting, device, job.runtime.compile)
+    runtime, device = job.runtime, choose_device(job.runtime)
+
+    def encode() -> float:
+        encoder = LatentEncoder(setting.checkpoint.load_vae(torch_dtype(params.encode.dtype)), device)
+        batch = runtime.vae_batch or vae_batch(params.encode.frame, device.type)
+        return _seconds_each(lambda size: encoder.moments(torch.zeros(size, 3, *params.encode.canvas)).cpu(), batch)
+
+    vae = encode()  # its model is gone before the UNet comes
     height, width = (side // LATENT_STRIDE for side in params.encode.canvas)
     channels = 2 * int(setting.checkpoint.config("vae")["latent_channels"])
     blank = (NoiseKey("0" * 64, "identity"), np.zeros((height, width, channels), np.float32))
-    timestep = params.extract.timesteps[0]
+    timestep, batch = params.extract.timesteps[0], unet_batch(runtime, device.type)
+    runner = PassRunner(setting, device, runtime.compile)
     try:
-        while True:
-            try:
-                list(runner.features([blank] * batch, timestep, batch))
-                break
-            except torch.OutOfMemoryError:  # extraction halves its batches too
-                if batch == 1:
-                    raise
-                batch //= 2
-        rounds = -(-MEASURED_IMAGES // batch)
-        start = time.perf_counter()
-        for _ in range(rounds):
-            list(runner.features([blank] * batch, timestep, batch))
-        return rounds * batch / (time.perf_counter() - start)
+        return Speed(vae, _seconds_each(lambda size: list(runner.features([blank] * size, timestep, size)), batch))
     finally:
         runner.close()
+
+
+def _seconds_each(run: Callable[[int], object], batch: int) -> float:
+    """Seconds an image takes in ``run``, which is told the size of its batch, after a first one."""
+    import time
+
+    import torch
+
+    while True:
+        try:
+            run(batch)
+            break
+        except torch.OutOfMemoryError:  # encode and extract halve their batches too
+            if batch == 1:
+                raise
+            batch //= 2
+    rounds = -(-MEASURED_IMAGES // batch)
+    start = time.perf_counter()
+    for _ in range(rounds):
+        run(batch)
+    return (time.perf_counter() - start) / (rounds * batch)
 
 
 def wanted_arrays(params: "Params", root: Path) -> list["ArraySpec"]:
@@ -232,6 +306,43 @@ def wanted_arrays(params: "Params", root: Path) -> list["ArraySpec"]:
             for timestep in params.extract.timesteps:
                 specs += setting.specs(split, view, timestep).values()
     return specs
+
+
+def repairs(params: "Params", root: Path, damaged: "Iterable[ArraySpec]") -> tuple[list[list[str]], list["ArraySpec"]]:
+    """Arguments of the commands that write ``damaged`` arrays again once withdrawn, in their order; and the arrays
+    that these parameters make under no encoding or head."""
+    from cache import CacheError
+    from stages.params import override
+
+    left = {spec.path: spec for spec in damaged}
+
+    def claim(changes: dict[str, Any]) -> set[str]:
+        """Take what the changed parameters want out of ``left``; the stages that write it."""
+        wanted = wanted_arrays(override(params, changes, "repair"), root)
+        mine = [spec.path for spec in wanted if spec.path in left and left[spec.path].id == spec.id]
+        return {_stage(left.pop(path)) for path in mine}
+
+    plain = [[stage] for stage in sorted({_stage(spec) for spec in left.values()})]
+    changed: list[list[str]] = []
+    try:
+        stages = claim({})
+        for key, value in sorted({_choice(spec) for spec in left.values() if _stage(spec) == "extract"}, key=str):
+            if claim({key: value}):
+                changed.append(["extract", "--set", f"{key}={value}"])
+    except (DiffPSError, CacheError):  # such as a checkpoint that is not here: the stages say it themselves
+        return plain, []
+    # The parameters' own extraction comes last: it names what training reads.
+    commands = [["encode"], *changed, ["extract"]]
+    return [command for command in commands if len(command) > 1 or command[0] in stages], list(left.values())
+
+
+def _stage(spec: "ArraySpec") -> str:
+    return "encode" if spec.group.timestep is None else "extract"
+
+
+def _choice(spec: "ArraySpec") -> tuple[str, Any]:
+    """The parameter by which arrays of one pass lie side by side: a map's head, a tap's encoding."""
+    return ("extract.head", spec.recipe["head"]) if "head" in spec.recipe else ("extract.encoding", spec.encoding.name)
 
 
 def explain(params: "Params", store: "FeatureStore") -> Iterator[str]:
@@ -274,10 +385,6 @@ def hours(seconds: float) -> str:
     if seconds < 60:
         return f"{seconds:.1f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
-
-
-def _first_of_groups(budget: "Budget") -> Iterable[Any]:
-    return {array.spec.group: array for array in budget.arrays}.values()
 
 
 def _sizes(params: "Params") -> tuple[dict[str, TapSpec], int]:

@@ -1,5 +1,6 @@
 """``diffps cache`` as a user sees it: over a small store, without a backbone."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +9,12 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from cache import ArraySpec, FeatureStore
+from cache.budget import DiskRates
 from cache.verify import verify
 from pipeline.cache_commands import app
+from pipeline.config import load_params
+from stages.job import QuietJob
+from stages.storage import Speed, plan
 from tests.cache.builders import images, spec, write
 
 ROWS = images(6)
@@ -45,7 +50,8 @@ def test_status_of_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert "no store here yet" in run("verify").stdout
 
 
-def test_verify_names_the_damage_and_the_command(store: FeatureStore) -> None:
+def test_verify_names_the_damage_and_the_command(store: FeatureStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stages.storage.wanted_arrays", lambda params, root: [spec("int8")])
     assert "nothing damaged" in run("verify").stdout
     (file,) = (path for path in (store.root / "features.zarr" / spec().path / "c/0").rglob("*") if path.is_file())
     data = bytearray(file.read_bytes())
@@ -54,10 +60,32 @@ def test_verify_names_the_damage_and_the_command(store: FeatureStore) -> None:
     found = run("verify")
     assert found.exit_code == 1
     assert "folder/000.jpg" in found.stdout
-    assert "diffps cache verify --repair && diffps extract" in found.stdout
-    assert "1 shards now count as missing" in run("verify", "--repair").stdout
+    given = f"--params {PARAMS} --set runtime.store=store"
+    assert f"to repair: diffps cache verify {given} --repair && diffps extract {given}\n" in found.stdout
+    assert f"1 shards now count as missing; `diffps extract {given}` writes" in run("verify", "--repair").stdout
     assert write(store, [spec("float16"), spec("int8")], ROWS) == [0]
     assert verify(store.root, store.arrays()) == []
+
+
+def test_verify_names_no_command_for_what_other_parameters_made(
+    store: FeatureStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (file,) = (path for path in (store.root / "features.zarr" / spec().path / "c/0").rglob("*") if path.is_file())
+    file.write_bytes(b"")
+    monkeypatch.setattr("stages.storage.wanted_arrays", lambda params, root: [spec("int8", recipe={"unet": "5678"})])
+    lines = run("verify").stdout.splitlines()
+    assert lines[-2].startswith(f"{spec().path}: {PARAMS} makes this under no encoding or head; run again")
+    assert lines[-1] == f"to repair: diffps cache verify --params {PARAMS} --set runtime.store=store --repair"
+    assert run("verify", "--repair").stdout.endswith("1 shards now count as missing\n")
+
+
+def test_verify_names_the_stage_without_a_checkpoint(store: FeatureStore) -> None:
+    (file,) = (path for path in (store.root / "features.zarr" / spec().path / "c/0").rglob("*") if path.is_file())
+    file.write_bytes(b"")
+    given = f"--params {PARAMS} --set runtime.store=store --set encode.checkpoint=none"
+    found = run("verify", "--set", "encode.checkpoint=none").stdout
+    assert f"--repair && diffps extract {given}\n" in found
+    assert "under no encoding" not in found
 
 
 def test_explain_names_the_fields_of_two_arrays(store: FeatureStore) -> None:
@@ -108,8 +136,6 @@ def test_export_and_stats(store: FeatureStore) -> None:
 
 
 def test_plan_says_what_it_costs_and_what_would_fit(store: FeatureStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    from cache.budget import DiskRates
-
     monkeypatch.setattr("cache.budget.measure_disk", lambda root: DiskRates(1e9, 2e9))
     lines = run("plan", "--rate", "2", "--disk", "400MB", "--set", "encode.checkpoint=none").stdout
     assert "500 passes" in lines
@@ -121,6 +147,67 @@ def test_plan_says_what_it_costs_and_what_would_fit(store: FeatureStore, monkeyp
     assert "do not cache" in run("plan", "--rate", "50", "--set", "encode.checkpoint=none").stdout
 
 
-@pytest.mark.parametrize("size", ["5", "GB", "5 parsecs"])
+FREE_DISK = DiskRates(1e30, 1e30)
+
+
+@pytest.mark.parametrize(
+    ("changes", "rate", "said"),
+    [
+        # 200 training images in two views and 100 test images: 500 through the VAE (2 s), 500 a timestep through the
+        # UNet (1 s); an epoch computed anew is 200 x 3 s.
+        ([], "0", ("25 min (VAE 2 s an image, UNet 1 s a pass)", "after 2.5 epochs of 200 images, 0.50 trainings")),
+        (["extract.timesteps=[0,100,200,300]"], "0", ("50 min (VAE", "after 5.0 epochs of 200 images, 1.00 trainings")),
+        (["encode.views=[identity]", "train.flip=feature"], "0", ("15 min (VAE", "after 1.5 epochs of 200 images")),
+        (["train.scenes=100"], "0", ("25 min (VAE", "after 5.0 epochs of 100 images, 1.00 trainings")),
+        ([], "0.5", ("17 min (0.5 images a second, VAE and UNet together)", "after 2.5 epochs")),
+        (["extract.timesteps=[0,100,200,300]"], "0.5", ("67 min (0.5", "at every timestep)", "after 10.0 epochs")),
+    ],
+)
+def test_plan_counts_views_timesteps_and_the_test_split(
+    store: FeatureStore, monkeypatch: pytest.MonkeyPatch, changes: list[str], rate: str, said: tuple[str, ...]
+) -> None:
+    monkeypatch.setattr("cache.budget.measure_disk", lambda root: FREE_DISK)
+    monkeypatch.setattr("stages.storage.recorded_speed", lambda root: Speed(2.0, 1.0))
+    options = [text for change in changes for text in ("--set", change)]
+    lines = run("plan", "--rate", rate, "--set", "encode.checkpoint=none", *options).stdout
+    for words in said:
+        assert words in lines
+
+
+def test_plan_counts_the_disk(store: FeatureStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cache.budget.measure_disk", lambda root: FREE_DISK)
+    params = load_params(PARAMS, ["encode.checkpoint=none", "extract.timesteps=[0,100,200,300]"])
+    found = plan(params, QuietJob(), None, False, None)
+    assert list(found.lines())[-1].startswith("hours: no rate known")
+    # Writing takes 200 s beside the 3000 s of computing, reading an epoch 200 s against 600 s.
+    disk = DiskRates(found.budget.nbytes / 200, 1000.0)
+    *_, filled, pays = replace(found, speed=Speed(2.0, 1.0), disk=disk, image_bytes=1000).lines()
+    assert filled.startswith("encode and extract: 53 min ")
+    assert pays.startswith("break-even: after 8.0 epochs")
+    assert pays.endswith("3.0 times as fast")
+    *_, never = replace(found, speed=Speed(2.0, 1.0), disk=disk, image_bytes=3000).lines()
+    assert "never" in never
+    *_, none = replace(found, speed=Speed(2.0, 1.0), images=0).lines()
+    assert none == "break-even: there are no training images"
+
+
+def test_plan_counts_what_training_reads_of_an_image(store: FeatureStore) -> None:
+    """One view, one timestep, and none of the taps that are only kept."""
+    changes = ["encode.checkpoint=none", "encode.canvas=[64,64]", "extract.encoding=float16"]
+    before = plan(load_params(PARAMS, changes), QuietJob(), 1.0, False, None).image_bytes
+    more = ["extract.timesteps=[0,100]", f"extract.taps={[*load_params(PARAMS).extract.taps, 'mid-vit-out']}"]
+    assert plan(load_params(PARAMS, [*changes, *more]), QuietJob(), 1.0, False, None).image_bytes == before
+
+
+@pytest.mark.parametrize("size", ["5", "GB", "5 parsecs", "infGB", "nanGB", "-5GB", "0GB", "1e400TB"])
 def test_a_size_that_is_none_is_refused(store: FeatureStore, size: str) -> None:
-    assert run("plan", "--disk", size).exit_code == 2
+    done = run("plan", "--disk", size)
+    assert done.exit_code == 2
+    assert f"{size}: expected a size such as 500GB or 2TB" in done.output
+
+
+@pytest.mark.parametrize("rate", ["-3", "nan", "inf"])
+def test_a_rate_that_is_none_is_refused(store: FeatureStore, rate: str) -> None:
+    done = run("plan", "--rate", rate)
+    assert done.exit_code == 2
+    assert f"{rate}: expected images per second, such as 0.5" in done.output

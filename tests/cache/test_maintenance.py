@@ -89,8 +89,8 @@ def test_sizes_of_encodings() -> None:
 
 
 def test_break_even() -> None:
-    assert break_even(compute=1.0, write=0.5, read=0.25) == 2.0
-    assert break_even(compute=0.1, write=0.0, read=0.2) is None
+    assert break_even(fill=1.5, live=1.0, cached=0.25) == 2.0
+    assert break_even(fill=0.1, live=0.1, cached=0.2) is None
 
 
 def test_what_does_not_fit_is_refused_before_the_first_byte(store: FeatureStore) -> None:

@@ -2,6 +2,8 @@
 
 import io
 import json
+import re
+import shlex
 import shutil
 from pathlib import Path
 from typing import Any
@@ -18,8 +20,9 @@ from pipeline.config import load_params
 from stages import extract, transcode
 from stages.job import QuietJob
 from stages.passes import Pass
-from stages.recipes import stored_map
+from stages.recipes import moments_spec, stored_map
 from stages.sources import open_source
+from stages.storage import plan
 from tests.stages.conftest import SmallProject as Project
 from tests.stages.drawn import KEPT, TAPS
 
@@ -200,15 +203,37 @@ def test_a_basis_stays_whatever_taps_and_images_come(project: Project) -> None:
 
 def test_plan_measures_the_backbone_and_then_goes_by_the_receipts(project: Project) -> None:
     project.params()
-    recorded = command("cache", "plan")
-    measured = command("cache", "plan", "--measure")
-    for lines in (recorded, measured):
+    told = command("cache", "plan")
+    for lines in (told, command("cache", "plan", "--measure")):
         assert "22 passes" in lines
-        assert "passes a second" in lines
         assert "break-even: " in lines
+        assert all(float(seconds) > 0 for seconds in rates(lines))
+
+    def recorded(receipts: str) -> float:
+        found = [json.loads(path.read_text()) for path in (STORE / "receipts").glob(receipts)]
+        assert sum(len(receipt["rows"]) for receipt in found) == 22
+        return sum(float(receipt["info"]["seconds"]) for receipt in found) / 22
+
+    assert rates(told) == (f"{recorded('*/*/*/*.json'):.3g}", f"{recorded('*/*/*/t0/*.json'):.3g}")
     shutil.rmtree(STORE)
     assert "no rate known" in command("cache", "plan")
-    assert "passes a second" in command("cache", "plan", "--measure")  # before there is a store
+    assert rates(command("cache", "plan", "--measure"))  # before there is a store
+
+
+def rates(lines: str) -> tuple[str, ...]:
+    """Seconds of the VAE and of the UNet that a plan goes by."""
+    found = re.search(r"encode and extract: .* \(VAE (\S+) s an image, UNet (\S+) s a pass\)", lines)
+    assert found is not None, lines
+    return found.groups()
+
+
+def test_plan_knows_what_an_epoch_reads(project: Project) -> None:
+    params = project.params(extract={"encoding": "float16"}, train={"flip": "feature"})
+    extract.run(params, QuietJob(params.runtime))
+    read = json.loads((STORE / "inputs/train.json").read_text())["arrays"]
+    planned = plan(params, QuietJob(params.runtime), 1.0, False, None)
+    assert planned.images == 8
+    assert planned.images * planned.image_bytes == sum(entry["nbytes"] for entry in read)
 
 
 def test_explain_and_gc_go_by_the_params_files(project: Project, no_model: None) -> None:
@@ -277,3 +302,49 @@ def test_looking_after_an_extracted_store(project: Project) -> None:
     changed = {name for name, data in project.files().items() if before[name] != data}
     assert changed == {str(file.relative_to(STORE / "features.zarr"))}
     assert "nothing damaged" in command("cache", "verify")
+
+
+@pytest.mark.parametrize("kind", ["moments", "tap", "map"])
+def test_the_command_that_verify_names_repairs(project: Project, kind: str) -> None:
+    """The store holds float16 and maps of the mean; params.yaml asks for int8 and another head's maps."""
+    params = project.params(extract={"encoding": "float16"})
+    setting = Pass(params, STORE)
+    specs = setting.specs("test", "identity", 0)
+    of_moments = moments_spec(params.encode, setting.checkpoint, "test", "identity")
+    spec = {"moments": of_moments, "tap": specs[KEPT[1]], "map": specs[MAP]}[kind]
+    before = project.files()
+    file = next(path for path in (STORE / "features.zarr" / spec.path / "c/1").rglob("*") if path.is_file())
+    file.write_bytes(file.read_bytes()[:-1])
+
+    project.params(extract={"encoding": "int8", "head": 1})
+    expected = {
+        "moments": "diffps encode",
+        "tap": "diffps extract --set extract.encoding=float16",
+        "map": "diffps extract --set extract.head=mean",
+    }[kind]
+    damaged = CliRunner().invoke(app, ["cache", "verify"])
+    assert damaged.output.splitlines()[-1] == f"to repair: diffps cache verify --repair && {expected}"
+    wide = CliRunner().invoke(app, ["cache", "verify", "--set", "encode.canvas=[64, 128]"])
+    assert f"{spec.path}: params.yaml makes this under no encoding or head" in wide.output
+    assert wide.output.splitlines()[-1].endswith("'encode.canvas=[64, 128]' --repair")
+
+    for line in damaged.output.splitlines()[-1].removeprefix("to repair: ").split(" && "):
+        command(*shlex.split(line)[1:])
+    assert "nothing damaged" in command("cache", "verify")
+    found = project.files()
+    assert {name: found[name] for name in before} == before
+
+
+def test_verify_repairs_the_own_arrays_last(project: Project) -> None:
+    """What training reads is named by the last extraction; one array may be lost under two encodings."""
+    params = project.params()
+    transcode.run(params, QuietJob(params.runtime), "int8")
+    for encoding in ("int8", "float16"):
+        changed = project.params(extract={"encoding": encoding})
+        spec = Pass(changed, STORE).specs("test", "identity", 0)[KEPT[1]]
+        next(path for path in (STORE / "features.zarr" / spec.path / "c/1").rglob("*") if path.is_file()).unlink()
+    project.params()
+    damaged = CliRunner().invoke(app, ["cache", "verify"])
+    commands = "diffps extract --set extract.encoding=float16 && diffps extract"
+    assert damaged.output.splitlines()[-1] == f"to repair: diffps cache verify --repair && {commands}"
+    assert f"`{commands}` writes exactly those" in command("cache", "verify", "--repair")
