@@ -14,6 +14,16 @@ TERMS = {
 OWN_TERMS = "Images of the user's own. Whether their persons may be shown and searched is for the user to settle."
 
 SCORES_HEADING = "## Scores"
+NOT_EVALUATED = "Not evaluated when this card was written. `diffps evaluate` writes one with scores beside its results."
+
+NO_CARD = f"""# A DiffPS head
+
+{SCORES_HEADING}
+
+## Limits
+
+The head came without a card: what it was trained on, and under which terms, is not known.
+"""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -69,17 +79,19 @@ Research on person search: comparing methods, settings and features on data like
 """
 
 
-def with_scores(card: str, scores: Mapping[str, float]) -> str:
-    """``card`` with its scores replaced."""
+def with_scores(card: str, metrics: Mapping[str, Mapping[str, float | None]]) -> str:
+    """``card`` with its scores replaced by those of an evaluation, ``search`` and ``detection`` as metrics.json has
+    them; what is undefined is left out."""
+    search, detection = metrics["search"], metrics["detection"]
+    found = {"detection AP": detection["ap"], "mAP": search["map"], "top-1": search["top1"]}
+    scores = {name: value for name, value in found.items() if value is not None}
     before, _, after = card.partition(SCORES_HEADING)
     return before + _scores(scores) + "## " + after.split("\n## ", 1)[1]
 
 
 def _scores(scores: Mapping[str, float]) -> str:
     rows = [f"| {name} | {value:.4f} |" for name, value in scores.items()]
-    table = (
-        "\n".join(["| score | value |", "|---|---|", *rows]) if rows else "Not evaluated when this card was written."
-    )
+    table = "\n".join(["| score | value |", "|---|---|", *rows]) if rows else NOT_EVALUATED
     return f"{SCORES_HEADING}\n\n{table}\n\n"
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from diffps.errors import ConfigError
-from stages.files import write_json
+from stages.files import replace_text, write_json
 from stages.index import INDEX_FOLDER
 from stages.job import Job
 
@@ -89,6 +89,7 @@ def run(params: "Params", job: Job) -> None:
         metrics["baseline"] = score_colours(task, test, Path(params.index.root), job)
     found.write_exchange(FOLDER, test)
     write_json(FOLDER / "metrics.json", metrics)
+    _write_card(Path(config.head), metrics)
     job.say(_line(metrics), **metrics)
 
 
@@ -123,6 +124,15 @@ def evaluate_searchers(
     task = open_task(params.evaluate, test, INDEX_FOLDER)
     results = _evaluate(params, job, searchers, source, folders, test, task)
     return {name: metrics for name, (_, metrics) in results.items()}
+
+
+def _write_card(head: Path, metrics: Mapping[str, Any]) -> None:
+    """The head's card with these scores, for whoever hands it on: its folder is what train wrote and stays that."""
+    from diffps.cards import NO_CARD, with_scores
+
+    card = head / "README.md"
+    text = card.read_text(encoding="utf-8") if card.is_file() else NO_CARD
+    replace_text(FOLDER / "card.md", with_scores(text, metrics))
 
 
 def _check_timestep(params: "Params") -> None:

@@ -138,11 +138,8 @@ class HeadRun:
 
     def add_scores(self, metrics: Mapping[str, Mapping[str, Any]]) -> None:
         """Put the scores of an evaluation on the finished head's card."""
-        search, detection = metrics["search"], metrics["detection"]
-        scores = {"detection AP": detection["ap"], "mAP": search["map"], "top-1": search["top1"]}
         card = self.folder / "head" / "README.md"
-        known = {name: value for name, value in scores.items() if value is not None}
-        replace_text(card, with_scores(card.read_text(encoding="utf-8"), known))
+        replace_text(card, with_scores(card.read_text(encoding="utf-8"), metrics))
 
     def metrics(self) -> dict[str, Any]:
         """Counts, times and the mean losses of the last epoch."""

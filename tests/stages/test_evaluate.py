@@ -12,6 +12,7 @@ import torch
 from faster_coco_eval import COCO
 from PIL import Image
 
+from diffps.cards import CardFacts, write_card
 from diffps.datasets.tables import box_array, read_annotations, read_queries, read_scenes, write_index
 from diffps.errors import CheckpointError, ConfigError
 from diffps.geometry import Canvas
@@ -252,3 +253,18 @@ def test_a_head_of_another_grid_is_refused(here: Path, source: SmallSource) -> N
     source.grids[name] = (4, 4, 12)
     with pytest.raises(ConfigError, match=rf"{name}: \[8,8,12\] != \[4,4,12\]"):
         run(params(here), quiet())
+
+
+def test_the_head_s_card_is_written_with_its_scores(here: Path, source: SmallSource) -> None:
+    folder = Path("results/train/head")
+    head().save_pretrained(folder)
+    facts = CardFacts(
+        dataset="own", backbone="b", features={}, settings={}, scenes=1, identities=1, parameters=1, scores={}
+    )
+    (folder / "README.md").write_text(before := write_card(facts))
+    run(params(here), quiet())
+    card = (FOLDER / "card.md").read_text()
+    assert f"| mAP | {metrics()['search']['map']:.4f} |" in card
+    assert "Not evaluated" not in card
+    assert card.split("## Data")[1] == before.split("## Data")[1]
+    assert (folder / "README.md").read_text() == before
