@@ -200,10 +200,12 @@ class Int8:
 
 @dataclass(frozen=True)
 class Project:
-    """Coefficients of the first ``k`` principal channels, in int8. ``basis`` may be absent for planning only."""
+    """Coefficients of the first ``k`` principal channels, in int8. ``basis`` may be absent for planning only, or where
+    a stored one cannot be read: ``lost`` then is its digest."""
 
     k: int
     basis: Basis | None = None
+    lost: str | None = None
     dtype: ClassVar[str] = "int8"
     scaled: ClassVar[bool] = True
     codec: ClassVar[dict[str, Any] | None] = None
@@ -217,7 +219,12 @@ class Project:
         return f"project:{self.k}"
 
     def recipe(self) -> JSON:
-        return {"name": self.name, "block": BLOCK, "basis": self.basis.digest if self.basis else None}
+        return {"name": self.name, "block": BLOCK, "basis": self.digest}
+
+    @property
+    def digest(self) -> str | None:
+        """Digest of the basis, None before there is one."""
+        return self.basis.digest if self.basis else self.lost
 
     def stored_channels(self, channels: int) -> int:
         if self.k > channels:

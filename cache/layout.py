@@ -5,13 +5,16 @@ Axes: N images (rows), H x W grid, C channels of the feature, K channels stored 
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from cache.encodings import Encoding, Project
-from cache.errors import CacheError
-from cache.files import exclusive, read_json, write_json
+import numpy as np
+
+from cache.checksum import crc32c
+from cache.encodings import Basis, Encoding, Project, parse_encoding
+from cache.errors import CacheError, DamagedError
+from cache.files import exclusive, read_json, write_atomic, write_json
 from cache.fingerprint import JSON, Recipe, fingerprint
 
 ZARR = "features.zarr"
@@ -43,6 +46,11 @@ class GroupKey:
     def scope(self) -> str:
         """``split/view/recipe_id``: what one lock covers."""
         return f"{self.split}/{self.view}/{self.recipe_id}"
+
+    @property
+    def command(self) -> str:
+        """What writes arrays of this group."""
+        return "`diffps encode`" if self.timestep is None else "`diffps extract`"
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,15 +156,18 @@ def shard_file(array: Path, shard: int, dimensions: int) -> Path:
 
 
 def spec_from_metadata(group: GroupKey, metadata: Mapping[str, Any], where: Path) -> ArraySpec:
-    """The spec an array was written from. A ``project:k`` basis is read from the array beside it."""
-    from cache.encodings import parse_encoding
-
+    """The spec an array was written from. A ``project:k`` basis is read from the array beside it; where that is damaged
+    the spec has the right id, but only :func:`read_basis` says what is wrong."""
     entry = metadata["attributes"][ATTRIBUTE]
-    encoding = parse_encoding(entry["encoding"])
-    if isinstance(encoding, Project):
-        encoding = Project(encoding.k, read_basis(where))
-    full = entry["full_recipe"]
-    return ArraySpec(group, full["name"], tuple(full["shape"]), encoding, full["recipe"])
+    encoding, full = parse_encoding(entry["encoding"]), entry["full_recipe"]
+    spec = ArraySpec(group, full["name"], tuple(full["shape"]), encoding, full["recipe"])
+    if not isinstance(encoding, Project):
+        return spec
+    spec = replace(spec, encoding=Project(encoding.k, lost=full["encoding"]["basis"]))
+    try:
+        return replace(spec, encoding=Project(encoding.k, read_basis(where, spec)))
+    except DamagedError:
+        return spec
 
 
 def ensure_groups(root: Path, group: GroupKey, shard: int) -> int:
@@ -185,51 +196,48 @@ def _basis_folder(array: Path) -> Path:
 
 def write_basis(array: Path, encoding: Project) -> None:
     """Store the basis of ``project:k`` beside its array, as a Zarr array (1 + K, C) float32: mean, then vectors."""
-    import numpy as np
-
-    from cache.checksum import crc32c
-    from cache.files import write_atomic
-
     assert encoding.basis is not None
     table = np.ascontiguousarray(np.concatenate([encoding.basis.mean[None], encoding.basis.vectors]), "<f4")
     folder = _basis_folder(array)
     write_atomic(folder / "c/0/0", table.tobytes() + crc32c(table).to_bytes(4, "little"))
-    write_json(
-        folder / "zarr.json",
-        {
-            "zarr_format": 3,
-            "node_type": "array",
-            "shape": list(table.shape),
-            "data_type": "float32",
-            "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": list(table.shape)}},
-            "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
-            "fill_value": "NaN",
-            "codecs": [{"name": "bytes", "configuration": {"endian": "little"}}, {"name": "crc32c"}],
-            "attributes": {ATTRIBUTE: {"digest": encoding.basis.digest}},
-            "dimension_names": ["mean_then_vectors", "channel"],
-            "storage_transformers": [],
-        },
-    )
+    write_json(folder / "zarr.json", _basis_metadata(list(table.shape), encoding.basis.digest))
 
 
-def read_basis(array: Path) -> "Any":
-    """Basis that lies beside the array at ``array``. Raises DamagedError when missing or not matching its checksum."""
-    import numpy as np
-
-    from cache.checksum import crc32c
-    from cache.encodings import Basis
-    from cache.errors import DamagedError
-
-    folder = _basis_folder(array)
+def read_basis(array: Path, spec: ArraySpec) -> Basis:
+    """Basis that lies beside the ``project:k`` array at ``array``. Raises DamagedError unless it is the one ``spec``
+    was written with."""
+    assert isinstance(spec.encoding, Project)
+    folder, rows, channels = _basis_folder(array), spec.encoding.k + 1, spec.shape[2]
+    remedy = f"`diffps extract` with extract.encoding={spec.encoding.name} writes it again"
     try:
         data = (folder / "c/0/0").read_bytes()
-        shape = read_json(folder / "zarr.json")["shape"]
+        metadata = read_json(folder / "zarr.json")
     except FileNotFoundError as error:
-        raise DamagedError(
-            f"{folder}: the basis of {array.name} is missing; delete the array, extract again"
-        ) from error
-    table = np.frombuffer(data[:-4], "<f4")
-    if table.size != shape[0] * shape[1] or crc32c(data[:-4]) != int.from_bytes(data[-4:], "little"):
-        raise DamagedError(f"{folder}: the basis does not match its checksum; delete the array, extract again")
-    table = table.reshape(shape)
-    return Basis(mean=table[0].copy(), vectors=table[1:].copy())
+        raise DamagedError(f"{folder}: the basis of {array.name} is missing; {remedy}") from error
+    except DamagedError as error:
+        raise DamagedError(f"{folder}: the basis of {array.name} has damaged metadata; {remedy}") from error
+    table = data[:-4]
+    if len(table) != 4 * rows * channels or crc32c(table) != int.from_bytes(data[-4:], "little"):
+        raise DamagedError(f"{folder}: the basis does not match its checksum; {remedy}")
+    values = np.frombuffer(table, "<f4").reshape(rows, channels)
+    basis = Basis(mean=values[0].copy(), vectors=values[1:].copy())
+    expected = spec.encoding.digest
+    if basis.digest != expected or metadata != _basis_metadata([rows, channels], basis.digest):
+        raise DamagedError(f"{folder}: holds another basis than {expected}, which {array.name} was made with; {remedy}")
+    return basis
+
+
+def _basis_metadata(shape: list[int], digest: str) -> dict[str, Any]:
+    return {
+        "zarr_format": 3,
+        "node_type": "array",
+        "shape": shape,
+        "data_type": "float32",
+        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": shape}},
+        "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
+        "fill_value": "NaN",
+        "codecs": [{"name": "bytes", "configuration": {"endian": "little"}}, {"name": "crc32c"}],
+        "attributes": {ATTRIBUTE: {"digest": digest}},
+        "dimension_names": ["mean_then_vectors", "channel"],
+        "storage_transformers": [],
+    }

@@ -1,7 +1,8 @@
 """One writer per (split, view, recipe): a lock file that says who holds it.
 
-The owner touches the file every few seconds (heartbeat). On this machine a dead owner's lock is taken over and a live
-one is named; for another machine only the heartbeat can be judged, and the user has to say so.
+The owner touches the file every few seconds (heartbeat). Where its process id can be looked up, a dead owner's lock is
+taken over and a live one is named. Of another machine only the heartbeat can be judged, and the user has to say so; of
+one that has this machine's name, but not its boot or process ids (a restart, another container), silence is enough.
 """
 
 import contextlib
@@ -31,6 +32,13 @@ def _boot_id() -> str:
     return ""
 
 
+def _pid_namespace() -> str:
+    """Within which process ids mean something: containers of one machine have their own."""
+    with contextlib.suppress(OSError):
+        return str(Path("/proc/self/ns/pid").readlink())
+    return ""
+
+
 def _start_time(pid: int) -> str | None:
     """When a process started, in the kernel's ticks; None when there is none. Tells apart reused process ids."""
     try:
@@ -57,12 +65,19 @@ def _describe_self() -> dict[str, Any]:
     return {
         "host": socket.gethostname(),
         "boot_id": _boot_id(),
+        "pid_namespace": _pid_namespace(),
         "pid": os.getpid(),
         "started": _start_time(os.getpid()),
         "command": shlex.join(sys.argv)[:300],
         "since": time.strftime("%Y-%m-%d %H:%M:%S"),
         "token": uuid.uuid4().hex,
     }
+
+
+def _shares_process_ids(owner: dict[str, Any]) -> bool:
+    """Whether an owner of this host's name is of this boot and container, as far as both sides can tell."""
+    there, here = owner.get("pid_namespace"), _pid_namespace()
+    return owner.get("boot_id") == _boot_id() and (not there or not here or there == here)
 
 
 def lock_file(root: Path, group: GroupKey) -> Path:
@@ -128,12 +143,16 @@ class StoreLock:
         except FileNotFoundError:
             return
         who = f"process {owner.get('pid')} on {owner.get('host')} ({owner.get('command')}, since {owner.get('since')})"
-        if owner.get("host") == socket.gethostname():
-            if owner.get("boot_id") == _boot_id() and _is_running(int(owner.get("pid", -1)), owner.get("started")):
+        same_name = owner.get("host") == socket.gethostname()
+        if same_name and _shares_process_ids(owner):
+            if _is_running(int(owner.get("pid", -1)), owner.get("started")):
                 raise LockedError(f"{self._path}: {who} is still writing; wait for it, or `kill {owner.get('pid')}`")
         elif silent < SILENT_SECONDS:
-            raise LockedError(f"{self._path}: {who} is writing, last heard of {silent:.0f} s ago; wait for it")
-        elif not self._takeover:
+            raise LockedError(
+                f"{self._path}: {who} is writing, last heard of {silent:.0f} s ago; wait for it, "
+                f"or {SILENT_SECONDS:.0f} s if it is dead"
+            )
+        elif not same_name and not self._takeover:
             raise LockedError(
                 f"{self._path}: {who} was last heard of {silent:.0f} s ago and cannot be checked from here; "
                 "if it is dead, run again with --set runtime.takeover=true"

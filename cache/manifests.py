@@ -93,8 +93,8 @@ def array_folders(root: Path) -> list[Path]:
     """Folders of every array, scales and bases left out, by path."""
     zarr = root / ZARR
     files = [*zarr.glob("*/*/*/*/zarr.json"), *zarr.glob("*/*/*/t*/*/zarr.json")]
-    folders = sorted(file.parent for file in files if read_json(file)["node_type"] == "array")
-    return [folder for folder in folders if not folder.name.endswith((SCALES, BASIS))]
+    named = [file for file in files if not file.parent.name.endswith((SCALES, BASIS))]
+    return sorted(file.parent for file in named if read_json(file)["node_type"] == "array")
 
 
 def group_of(path: str) -> tuple[GroupKey, str]:

@@ -9,7 +9,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
@@ -17,11 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.checksum import extend
-from cache.encodings import BLOCK, Encoded
+from cache.encodings import BLOCK, Encoded, Project
 from cache.errors import CacheError, DamagedError, NotCachedError, RecipeError, SkippedImage
 from cache.files import read_json
 from cache.fingerprint import explain_difference
-from cache.layout import ATTRIBUTE, SCALES, ZARR, ArraySpec, GroupKey, shard_file, shard_size
+from cache.foreign import ForeignArray, why_foreign
+from cache.layout import ATTRIBUTE, SCALES, ZARR, ArraySpec, GroupKey, read_basis, shard_file, shard_size
 from cache.receipts import Receipt, ReceiptBook
 from cache.rows import RowTable
 from cache.shards import ABSENT, CHECKSUM_BYTES, REPAIR, decompress, prefetch, read_cached, read_fully, read_index
@@ -47,7 +48,7 @@ class _Place(NamedTuple):
 
 @dataclass
 class _Part:
-    """One Zarr array read directly; ``plain`` is its zarr-python form where the layout is not ours."""
+    """One Zarr array read directly; ``plain`` reads it where the layout is not ours."""
 
     folder: Path
     shape: tuple[int, ...]  # of one image
@@ -56,7 +57,7 @@ class _Part:
     codec: dict[str, Any] | None
     checked: bool  # whether chunks end in their checksum
     index_at_end: bool
-    plain: Any = None
+    plain: ForeignArray | None = None
 
     def __post_init__(self) -> None:
         self._indexes: dict[int, tuple[tuple[int, ...], NDArray[np.uint64]]] = {}
@@ -97,23 +98,25 @@ class _Array:
         try:
             metadata = read_json(folder / "zarr.json")
         except FileNotFoundError:
-            raise NotCachedError(f"{folder}: no such array; run `diffps extract`") from None
+            raise NotCachedError(f"{folder}: no such array; run {spec.group.command}") from None
         entry = metadata["attributes"].get(ATTRIBUTE, {})
         if entry.get("id") != spec.id:
             fields = "; ".join(explain_difference(spec.full_recipe, entry.get("full_recipe", {})))
-            raise RecipeError(f"{folder}: holds another recipe ({fields}); run `diffps extract` for this one")
+            raise RecipeError(f"{folder}: holds another recipe ({fields}); run {spec.group.command} for this one")
+        if isinstance(spec.encoding, Project) and spec.encoding.basis is None:
+            self.spec = replace(spec, encoding=Project(spec.encoding.k, read_basis(folder, spec)))
         self._shard_size = shard_size(root, spec.group)
         self.parts = {suffix: _parse(folder.with_name(folder.name + suffix)) for suffix in spec.parts()}
 
     def locate(self, scene_id: str) -> _Place:
         row = self._rows.row(scene_id)
-        size = self._shard_size
+        size, command = self._shard_size, self.spec.group.command
         receipt = self._book.find(row // size, self.spec.name)
         if receipt is None or row not in receipt.rows or receipt.arrays[self.spec.name][0] != self._id:
-            raise NotCachedError(f"{self.spec.path}: no receipt for scene {scene_id!r}; run `diffps extract`")
+            raise NotCachedError(f"{self.spec.path}: no receipt for scene {scene_id!r}; run {command}")
         position = receipt.rows.index(row)
         if receipt.digests[position] != self._rows.digests[row]:
-            raise NotCachedError(f"{self.spec.path}: scene {scene_id!r} was edited since; run `diffps extract`")
+            raise NotCachedError(f"{self.spec.path}: scene {scene_id!r} was edited since; run {command}")
         if row in receipt.skipped:
             raise SkippedImage(f"scene {scene_id!r}: was skipped when extracted: {receipt.skipped[row]}")
         return _Place(row // size, row % size, position, receipt)
@@ -123,7 +126,7 @@ class FeatureReader:
     """Random access to images of some arrays. Threads may share it; open it anew after the store has changed."""
 
     def __init__(self, root: Path, views: Mapping[str, Sequence[ArraySpec]], verify: bool) -> None:
-        self._verify = verify
+        self._root, self._views, self._verify = root, views, verify
         self._local = threading.local()
         books: dict[GroupKey, ReceiptBook] = {}
         tables: dict[str, RowTable] = {}
@@ -139,6 +142,9 @@ class FeatureReader:
                     raise CacheError(f"reader: two arrays are called {spec.name!r} in view {view!r}")
                 self._arrays[view, spec.name] = _Array(root, spec, books[group], tables[group.split])
         self._default = next(iter(views), "")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return FeatureReader, (self._root, self._views, self._verify)  # opened anew where it arrives
 
     def spec(self, name: str, view: str | None = None) -> ArraySpec:
         """Spec of one of this reader's arrays. Raises NotCachedError naming those there are."""
@@ -260,7 +266,7 @@ class FeatureReader:
         if out.nbytes != part.nbytes or not out.flags.c_contiguous:
             raise CacheError(f"{part.folder}: needs a contiguous buffer of {part.nbytes} bytes, got {out.nbytes}")
         if part.plain is not None:
-            out[...] = self._read_plainly(part, scene, place)
+            out[...] = self._read_plainly(array, part.plain, suffix, scene, place)
             return
         if part.codec is not None:
             self._read_compressed(array, part, suffix, scene, place, out)
@@ -281,7 +287,8 @@ class FeatureReader:
         part = array.parts[suffix]
         if part.plain is not None:
             assert use is not None
-            use(0, self._read_plainly(part, scene, place).reshape(-1).view(np.uint8))
+            values = self._read_plainly(array, part.plain, suffix, scene, place)
+            use(0, values.reshape(-1).view(np.uint8))
             return
         descriptor, offset, size = part.open(place.shard, place.slot)
         try:
@@ -323,13 +330,14 @@ class FeatureReader:
             os.close(descriptor)
         decompress(stored, out)
 
-    def _read_plainly(self, part: _Part, scene: str, place: _Place) -> NDArray[Any]:
-        row = place.receipt.rows[place.position]
+    def _read_plainly(self, array: _Array, plain: ForeignArray, suffix: str, scene: str, place: _Place) -> NDArray[Any]:
+        # Of compressed values the receipt holds the checksum of our compressed form, which nobody else's bytes have.
+        known = self._verify and (array.spec.encoding.codec is None or suffix != "")
+        expected = place.receipt.arrays[array.spec.name][1][suffix].crc32c[place.position] if known else None
         try:
-            values: NDArray[Any] = np.ascontiguousarray(part.plain[row])
-        except Exception as error:
-            raise self._damaged(part, scene, place, str(error)) from error
-        return values
+            return plain.read(place.receipt.rows[place.position], expected)
+        except DamagedError as error:
+            raise DamagedError(f"{error}; scene {scene!r} is damaged; {REPAIR}") from error
 
     def _compare(
         self, array: _Array, suffix: str, scene: str, place: _Place, found: int, descriptor: int, offset: int
@@ -356,34 +364,10 @@ def _parse(folder: Path) -> _Part:
     shape = tuple(metadata["shape"][1:])
     dtype = np.dtype(metadata["data_type"]).newbyteorder("<")
     shard_size = metadata["chunk_grid"]["configuration"]["chunk_shape"][0]
-    reason = _why_not_direct(metadata)
-    if reason:
-        import zarr
-
+    if reason := why_foreign(metadata):
         log.warning("%s: read through zarr-python, which is slower: %s", folder, reason)
-        return _Part(folder, shape, dtype, shard_size, None, False, True, zarr.open_array(str(folder), mode="r"))
+        return _Part(folder, shape, dtype, shard_size, None, False, True, ForeignArray(folder, dtype))
     inner = metadata["codecs"][0]["configuration"]
     codec = next((codec for codec in inner["codecs"] if codec["name"] == "blosc"), None)
     checked = inner["codecs"][-1]["name"] == "crc32c"
     return _Part(folder, shape, dtype, shard_size, codec, checked, inner.get("index_location", "end") == "end")
-
-
-def _why_not_direct(metadata: Mapping[str, Any]) -> str:
-    """Empty for the layout :mod:`cache.layout` writes, else what is different."""
-    keys = metadata["chunk_key_encoding"]
-    codecs = metadata["codecs"]
-    if keys["name"] != "default" or keys.get("configuration", {}).get("separator", "/") != "/":
-        return f"chunk keys {keys}"
-    if [codec["name"] for codec in codecs] != ["sharding_indexed"]:
-        return f"codecs {[codec['name'] for codec in codecs]}"
-    inner = codecs[0]["configuration"]
-    names = [codec["name"] for codec in inner["codecs"]]
-    if names not in (["bytes"], ["bytes", "crc32c"], ["bytes", "blosc", "crc32c"]):
-        return f"codecs {names} inside the shards"
-    if inner["codecs"][0].get("configuration", {}).get("endian", "little") != "little":
-        return "big-endian values"
-    if list(inner["chunk_shape"]) != [1, *metadata["shape"][1:]]:
-        return f"chunks of {inner['chunk_shape']}"
-    if [codec["name"] for codec in inner["index_codecs"]] != ["bytes", "crc32c"]:
-        return "a shard index without its checksum"
-    return ""

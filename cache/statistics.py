@@ -1,4 +1,4 @@
-"""Statistics over arrays larger than memory, by dask on the Zarr array itself.
+"""Statistics over arrays larger than memory, by dask, one image in memory per thread.
 
 Axes: N images, P positions, C channels.
 """
@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.encodings import Encoded
 from cache.errors import NotCachedError
-from cache.layout import SCALES, ZARR, ArraySpec, shard_size
-from cache.receipts import ReceiptBook
+from cache.layout import ArraySpec, shard_size
+from cache.reader import FeatureReader
+from cache.store import FeatureStore
+from cache.transcode import cached_images
 
 BINS = 64
 
@@ -58,26 +59,23 @@ class _Moments:
 
 
 def statistics(root: Path, spec: ArraySpec, scheduler: Any = "threads") -> Statistics:
-    """Two passes over the array: moments and range, then histograms. Chunks are shards, decoded one image at a time.
+    """Two passes over the images that have a receipt: moments and range, then histograms. A task is a shard.
 
-    ``scheduler`` is dask's: a name, or a distributed client's ``get``. Raises NotCachedError without images.
+    ``scheduler`` is dask's: a name, or a distributed client's ``get``. Raises NotCachedError without images,
+    DamagedError on the first that does not match its receipt.
     """
     from dask import compute, delayed  # type: ignore[attr-defined]
 
-    readable = _readable_rows(root, spec)
-    if not readable:
-        raise NotCachedError(f"{spec.path}: has no readable images; run `diffps extract`")
-    size = shard_size(root, spec.group)
-    blocks = _blocks(root, spec, size)
-    rows: dict[int, list[int]] = {}
-    for row in readable:
-        rows.setdefault(row // size, []).append(row % size)
-    shift = _first_mean(spec, *(part[readable[0] : readable[0] + 1].compute() for part in _arrays(root, spec, size)))
-    parts = [delayed(_moments)(spec, rows[shard], shift, *blocks[shard]) for shard in sorted(rows)]
+    store = FeatureStore(root)
+    reader = store.reader([spec])
+    shards = _readable_scenes(store, spec, reader)
+    if not shards:
+        raise NotCachedError(f"{spec.path}: has no readable images; run {spec.group.command}")
+    images = delayed(reader)
+    shift = _image(reader, spec, shards[0][0]).mean(0, dtype=np.float64)
+    parts = [delayed(_moments)(images, spec, scenes, shift) for scenes in shards]
     moments = reduce(lambda a, b: a + b, compute(*parts, scheduler=scheduler))
-    counts = [
-        delayed(_histogram)(spec, rows[shard], moments.low, moments.high, *blocks[shard]) for shard in sorted(rows)
-    ]
+    counts = [delayed(_histogram)(images, spec, scenes, moments.low, moments.high) for scenes in shards]
     histogram = sum(compute(*counts, scheduler=scheduler))
     offset = moments.total / moments.count
     covariance = moments.products / moments.count - np.outer(offset, offset)
@@ -94,69 +92,44 @@ def statistics(root: Path, spec: ArraySpec, scheduler: Any = "threads") -> Stati
     )
 
 
-def _readable_rows(root: Path, spec: ArraySpec) -> list[int]:
-    book = ReceiptBook.of(root, spec.group)
-    receipts = [receipt for shard in book.shards if (receipt := book.find(shard, spec.name)) is not None]
-    return sorted({row for receipt in receipts for row in receipt.rows if row not in receipt.skipped})
+def _readable_scenes(store: FeatureStore, spec: ArraySpec, reader: FeatureReader) -> list[list[str]]:
+    """A name of each image that was not skipped, by shard."""
+    rows, size = store.rows(spec.group.split), shard_size(store.root, spec.group)
+    names = {rows.row(scene): scene for scene, _ in cached_images(store, spec) if reader.has(scene, spec.name)}
+    shards: dict[int, list[str]] = {}
+    for row, scene in names.items():
+        shards.setdefault(row // size, []).append(scene)
+    return list(shards.values())
 
 
-def _arrays(root: Path, spec: ArraySpec, size: int) -> list[Any]:
-    """dask arrays of the values and, beside int8, the scales; one chunk a shard."""
-    import dask.array as da
-
-    folder = root / ZARR / spec.path
-    return [
-        da.from_zarr(str(folder.with_name(folder.name + suffix)), chunks=(size, *shape))
-        for suffix, (shape, _) in sorted(spec.parts().items(), key=lambda part: part[0] == SCALES)
-    ]
+def _image(reader: FeatureReader, spec: ArraySpec, scene: str) -> NDArray[np.float32]:
+    """One image, (P, C) float32."""
+    return reader.read_float(scene, spec.name).reshape(-1, spec.shape[2])
 
 
-def _blocks(root: Path, spec: ArraySpec, size: int) -> list[tuple[Any, ...]]:
-    columns = [array.to_delayed().reshape(-1) for array in _arrays(root, spec, size)]
-    return list(zip(*columns, strict=True))
-
-
-def _decoded(spec: ArraySpec, row: int, values: NDArray[Any], scales: NDArray[Any] | None) -> NDArray[np.float32]:
-    """One image of a block, (P, C) float32."""
-    encoded = Encoded(values[row : row + 1], None if scales is None else scales[row : row + 1])
-    return spec.encoding.decode(encoded).reshape(-1, spec.shape[2])
-
-
-def _first_mean(spec: ArraySpec, values: NDArray[Any], scales: NDArray[Any] | None = None) -> NDArray[np.float64]:
-    mean: NDArray[np.float64] = _decoded(spec, 0, values, scales).mean(0, dtype=np.float64)
-    return mean
-
-
-def _moments(
-    spec: ArraySpec, rows: list[int], shift: NDArray[np.float64], values: NDArray[Any], scales: Any = None
-) -> _Moments:
+def _moments(reader: FeatureReader, spec: ArraySpec, scenes: list[str], shift: NDArray[np.float64]) -> _Moments:
     channels = spec.shape[2]
     low, high = np.full(channels, np.inf, np.float32), np.full(channels, -np.inf, np.float32)
     total, products = np.zeros(channels), np.zeros((channels, channels))
     count = 0
-    for row in rows:
-        x = _decoded(spec, row, values, scales)
+    for scene in scenes:
+        x = _image(reader, spec, scene)
         low, high = np.minimum(low, x.min(0)), np.maximum(high, x.max(0))
         centred = x - shift
         total += centred.sum(0)
         products += centred.T @ centred
         count += len(x)
-    return _Moments(len(rows), count, total, products, low, high)
+    return _Moments(len(scenes), count, total, products, low, high)
 
 
 def _histogram(
-    spec: ArraySpec,
-    rows: list[int],
-    low: NDArray[np.float32],
-    high: NDArray[np.float32],
-    values: NDArray[Any],
-    scales: Any = None,
+    reader: FeatureReader, spec: ArraySpec, scenes: list[str], low: NDArray[np.float32], high: NDArray[np.float32]
 ) -> NDArray[np.int64]:
     channels = spec.shape[2]
     width = np.maximum(high.astype(np.float64) - low, np.finfo(np.float64).tiny)
     counts = np.zeros(channels * BINS, np.int64)
-    for row in rows:
-        x = _decoded(spec, row, values, scales)
+    for scene in scenes:
+        x = _image(reader, spec, scene)
         bins = np.clip(((x - low) / width * BINS).astype(np.int64), 0, BINS - 1) + np.arange(channels) * BINS
         counts += np.bincount(bins.reshape(-1), minlength=channels * BINS)
     return counts.reshape(channels, BINS)

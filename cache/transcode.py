@@ -83,9 +83,9 @@ def export(
 
 
 def cached_images(store: FeatureStore, spec: ArraySpec) -> list[tuple[str, str]]:
-    """(scene id, digest) of every image with a receipt for ``spec``, in row order; one name per row."""
+    """(scene id, digest) of every image with a receipt for ``spec``, in row order, under every name its row has: copies
+    share one, and names a file had before stay."""
     table = RowTable.of(store.root, spec.group.split)
-    names = {row: scene for scene, row in table.scenes.items()}
     book = ReceiptBook.of(store.root, spec.group)
     rows = set[int]()
     for shard in book.shards:
@@ -93,4 +93,5 @@ def cached_images(store: FeatureStore, spec: ArraySpec) -> list[tuple[str, str]]
         if receipt is not None and receipt.arrays[spec.name][0] == spec.id:
             current = zip(receipt.rows, receipt.digests, strict=True)
             rows |= {row for row, digest in current if digest == table.digests[row]}
-    return [(names[row], table.digests[row]) for row in sorted(rows) if row in names]
+    named = sorted((row, scene) for scene, row in table.scenes.items() if row in rows)
+    return [(scene, table.digests[row]) for row, scene in named]

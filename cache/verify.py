@@ -21,7 +21,7 @@ PIECE = 1 << 20
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Damage:
-    """What is wrong with one file, and whose images it concerns; ``shard`` None: the array's basis, so all of it."""
+    """What is wrong with one file, and whose images it concerns; ``shard`` None: the array's basis."""
 
     spec: ArraySpec
     shard: int | None
@@ -50,7 +50,7 @@ def verify(
     for spec in specs:
         if spec.encoding.name.startswith("project:"):
             try:
-                read_basis(root / ZARR / spec.path)
+                read_basis(root / ZARR / spec.path, spec)
             except DamagedError as error:
                 folder = root / ZARR / (spec.path + BASIS)
                 damages.append(Damage(spec=spec, shard=None, file=folder, scene_ids=(), what=str(error)))
@@ -77,19 +77,17 @@ def verify(
 def withdraw(root: Path, damages: Iterable[Damage], *, takeover: bool = False) -> int:
     """Take back the receipts of damaged shards: running the stage again rewrites exactly those. Returns how many.
 
-    Raises LockedError when one of the arrays is being written.
+    A damaged basis needs none of that: its shards are whole, and the stage writes it again in any case. Raises
+    LockedError when one of the arrays is being written.
     """
-    by_group: dict[GroupKey, list[Damage]] = {}
+    by_group: dict[GroupKey, dict[int, set[str]]] = {}
     for damage in damages:
-        by_group.setdefault(damage.spec.group, []).append(damage)
+        if damage.shard is not None:
+            by_group.setdefault(damage.spec.group, {}).setdefault(damage.shard, set()).add(damage.spec.name)
     count = 0
-    for group, found in by_group.items():
+    for group, names in by_group.items():
         with StoreLock(lock_file(root, group), takeover=takeover):
             book = ReceiptBook.of(root, group)
-            names: dict[int, set[str]] = {}
-            for damage in found:
-                for shard in book.shards if damage.shard is None else [damage.shard]:
-                    names.setdefault(shard, set()).add(damage.spec.name)
             for shard, gone in names.items():
                 book.withdraw(shard, gone)
             count += len(names)

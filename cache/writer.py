@@ -15,7 +15,15 @@ from numpy.typing import NDArray
 from cache.budget import require_space
 from cache.carry import carried_images
 from cache.encodings import Encoded, Project
-from cache.errors import CacheError, EncodingError, IncompleteError, LockedError, NonFiniteError, RecipeError
+from cache.errors import (
+    CacheError,
+    DamagedError,
+    EncodingError,
+    IncompleteError,
+    LockedError,
+    NonFiniteError,
+    RecipeError,
+)
 from cache.files import read_json, write_json
 from cache.fingerprint import explain_difference
 from cache.layout import (
@@ -26,6 +34,7 @@ from cache.layout import (
     GroupKey,
     array_metadata,
     ensure_groups,
+    read_basis,
     shard_file,
     write_basis,
 )
@@ -277,10 +286,13 @@ class StoreWriter:
                 fields = "; ".join(explain_difference(spec.full_recipe, entry["full_recipe"]))
                 raise RecipeError(f"{folder}: holds another recipe ({fields}); remove it with `diffps cache gc`")
             rows = max(rows, found["shape"][0])
-        elif isinstance(spec.encoding, Project):
+        if isinstance(spec.encoding, Project):
             if spec.encoding.basis is None:
                 raise EncodingError(f"{spec.path}: {spec.encoding.name} has no basis yet; fit one with cache.fit_basis")
-            write_basis(folder, spec.encoding)
+            try:
+                read_basis(folder, spec)
+            except DamagedError:  # or not there yet; one that was lost is the same, as the array's id says
+                write_basis(folder, spec.encoding)
         # The values' metadata names the recipe, so it comes last.
         for suffix in reversed(list(spec.parts())):
             path = self.root / ZARR / (spec.path + suffix) / "zarr.json"

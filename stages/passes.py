@@ -1,5 +1,6 @@
 """One pass of the UNet: what defines it, and the UNet that runs it. Extraction and the live source share both."""
 
+import io
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -11,6 +12,8 @@ from numpy.typing import NDArray
 
 from cache import ArraySpec, Basis, Encoding, fingerprint, fit_basis, parse_encoding
 from cache.encodings import Project
+from cache.errors import DamagedError
+from cache.files import write_atomic
 from diffps.backbone.capture import Request
 from diffps.backbone.checkpoint import load_checkpoint
 from diffps.backbone.frozen import Extractor, on_device, torch_dtype
@@ -71,8 +74,14 @@ class Pass:
         path = self._basis_file(tap.id, timestep)
         if not path.is_file():
             return encoding
-        with np.load(path) as arrays:
-            return Project(encoding.k, Basis(arrays["mean"], arrays["vectors"]))
+        try:
+            with path.open("rb") as file, np.load(file) as arrays:
+                return Project(encoding.k, Basis(arrays["mean"], arrays["vectors"]))
+        except Exception as error:  # a torn archive fails in many ways
+            raise DamagedError(
+                f"{path}: the basis cannot be read ({type(error).__name__}); delete the file, "
+                "`diffps extract` fits it again"
+            ) from error
 
     def unfitted(self, *timesteps: int) -> list[int]:
         """Those of ``timesteps`` at which ``project:k`` still lacks the basis of a tap."""
@@ -107,11 +116,9 @@ class Pass:
         encoding = parse_encoding(self.params.extract.encoding)
         assert isinstance(encoding, Project)
         basis = fit.basis(encoding.k)
-        path = self._basis_file(tap, timestep)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial.npz")
-        np.savez(partial, mean=basis.mean, vectors=basis.vectors)
-        partial.replace(path)
+        archive = io.BytesIO()
+        np.savez(archive, mean=basis.mean, vectors=basis.vectors)
+        write_atomic(self._basis_file(tap, timestep), archive.getvalue())
 
     def _basis_file(self, tap: str, timestep: int) -> Path:
         name = fingerprint(self.recipe("identity"))

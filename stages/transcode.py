@@ -83,6 +83,18 @@ def _complete(store: "FeatureStore", spec: "ArraySpec", images: "Sequence[tuple[
     return found
 
 
+def current_names(store: "FeatureStore", spec: "ArraySpec") -> list[str]:
+    """Scene ids of the images that ``spec`` holds, as the index calls them now; every name where there is no index."""
+    from cache.transcode import cached_images
+    from diffps.datasets.tables import read_scenes
+
+    there = cached_images(store, spec)
+    if not INDEX_FOLDER.is_dir():
+        return [scene for scene, _ in there]
+    indexed = {(scene.scene_id, scene.digest) for scene in read_scenes(INDEX_FOLDER) if scene.split == spec.group.split}
+    return [scene for scene, digest in there if (scene, digest) in indexed]
+
+
 def _fit(store: "FeatureStore", old: "Pass", new: "Pass", scenes: "Sequence[Scene]", timestep: int) -> None:
     """Fit the missing bases on the stored features of the images, and the positions, that extraction would take."""
     from stages.extract import basis_sample

@@ -2,6 +2,8 @@
 
 import json
 import os
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cache import CacheError, FeatureStore
+from cache.encodings import Project, fit_basis
 from cache.errors import DamagedError, LockedError, NotCachedError
+from cache.layout import BASIS, write_basis
 from cache.verify import verify, withdraw
 from tests.cache.builders import check, images, spec, tree, write
 
@@ -160,3 +164,69 @@ def test_several_damages_are_repaired_at_once(store: FeatureStore) -> None:
 def test_unverified_reading_is_possible_for_those_who_ask(store: FeatureStore) -> None:
     flip(shard_of(store, 0), 3)
     assert store.reader(SPECS, verify=False).read("folder/000.jpg", "tap@int8").values.dtype == np.int8
+
+
+def gone(folder: Path) -> None:
+    shutil.rmtree(folder)
+
+
+def without_metadata(folder: Path) -> None:
+    (folder / "zarr.json").unlink()
+
+
+def torn_metadata(folder: Path) -> None:
+    (folder / "zarr.json").write_text('{"shape": [')
+
+
+def flipped(folder: Path) -> None:
+    flip(folder / "c/0/0", 40)
+
+
+def cut(folder: Path) -> None:
+    os.truncate(folder / "c/0/0", 101)
+
+
+def another(folder: Path) -> None:
+    """Whole in itself, but of other features."""
+    basis = fit_basis(np.random.default_rng(1).normal(size=(64, 12)), 4)
+    write_basis(folder.with_name(folder.name.removesuffix(BASIS)), Project(4, basis))
+
+
+@pytest.mark.parametrize("damage", [gone, without_metadata, torn_metadata, flipped, cut, another])
+def test_a_damaged_basis_is_named_and_written_again(tmp_path: Path, damage: Callable[[Path], None]) -> None:
+    store, array = FeatureStore(tmp_path / "features"), spec("project:4")
+    write(store, [array, *SPECS], ROWS)
+    before = tree(store.root)
+    folder = store.root / "features.zarr" / (array.path + BASIS)
+    damage(folder)
+    (status,) = store.status()  # the rest of the store is not locked by it
+    assert [(entry.done, entry.missing) for entry in status.arrays] == [(10, 0)] * 3
+    assert store.array(array.path).id == array.id
+    check(store, SPECS, ROWS)
+    (found,) = verify(store.root, store.arrays())
+    assert (found.shard, found.file) == (None, folder)
+    with pytest.raises(DamagedError, match=rf"{folder}.*`diffps extract` with extract.encoding=project:4 writes it"):
+        store.reader([array.path])
+    assert withdraw(store.root, [found]) == 0  # the shards are whole
+    assert write(store, [array, *SPECS], ROWS) == []
+    assert tree(store.root) == before
+    assert verify(store.root, store.arrays()) == []
+    check(store, [store.array(array.path)], ROWS)
+
+
+def test_what_is_said_to_do_is_the_stage_that_writes_the_array(tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    from cache import GroupKey
+
+    store = FeatureStore(tmp_path / "features")
+    moments = replace(spec("float32", key=GroupKey("train", "identity", "abc")), name="moments")
+    with pytest.raises(NotCachedError, match="run `diffps encode`"):
+        store.reader([moments])
+    write(store, [moments], ROWS[:4])
+    store.rows("train").assign([(ROWS[1][0], "edited"), ROWS[5]])
+    reader = store.reader([moments])
+    with pytest.raises(NotCachedError, match="edited since; run `diffps encode`"):
+        reader.read(ROWS[1][0], "moments")
+    with pytest.raises(NotCachedError, match="no receipt.*run `diffps encode`"):
+        reader.read(ROWS[5][0], "moments")

@@ -132,3 +132,64 @@ def test_without_inner_checksums_the_receipt_s_still_guard(tmp_path: Path) -> No
     file.write_bytes(data)
     with pytest.raises(DamagedError, match="checksum"):
         store.reader([array]).read(ROWS[0][0], array.name)
+
+
+LAYOUTS = [{"chunks": (2, 10, 18, 12)}, {"shards": None}, {"chunk_key_encoding": {"name": "v2", "separator": "."}}]
+
+
+def first_file(folder: Path) -> Path:
+    """The file that row 0 begins in."""
+    (file,) = (
+        path for name in ("c/0", "0.0.0.0") for path in [folder / name, *(folder / name).rglob("0")] if path.is_file()
+    )
+    return file
+
+
+@pytest.mark.parametrize("changes", LAYOUTS)
+@pytest.mark.parametrize("encoding", ["float16", "int8", "bitround:6"])
+def test_a_missing_file_of_another_layout_is_no_image_of_zeros(
+    tmp_path: Path, encoding: str, changes: dict[str, Any]
+) -> None:
+    store, array = FeatureStore(tmp_path), spec(encoding)
+    write(store, [array], ROWS)
+    folder = store.root / "features.zarr" / array.path
+    rewrite(folder, **changes)
+    np.testing.assert_array_equal(store.reader([array]).read_float(ROWS[0][0], array.name), expected(ROWS[0][1], array))
+    file = first_file(folder)
+    file.unlink()
+    reader = store.reader([array])
+    with pytest.raises(DamagedError, match=rf"{file}: is missing; scene '{ROWS[0][0]}'.*verify --repair"):
+        reader.read(ROWS[0][0], array.name)
+    with pytest.raises(DamagedError, match="is missing"):
+        next(iter(reader.ring([[ROWS[0][0]]], [array.name])))
+    with pytest.raises(DamagedError, match="is missing"):
+        store.reader([array], verify=False).read(ROWS[0][0], array.name)
+
+
+@pytest.mark.parametrize("encoding", ["float16", "int8"])
+def test_another_layout_is_held_to_its_receipts(tmp_path: Path, encoding: str) -> None:
+    """Without any checksum of its own."""
+    store, array = FeatureStore(tmp_path), spec(encoding)
+    write(store, [array], ROWS)
+    folder = store.root / "features.zarr" / array.path
+    rewrite(folder, shards=None, compressors=None)
+    file = first_file(folder)
+    data = bytearray(file.read_bytes())
+    data[5] ^= 1
+    file.write_bytes(data)
+    with pytest.raises(DamagedError, match=r"checksum.*receipt"):
+        store.reader([array]).read(ROWS[0][0], array.name)
+    assert store.reader([array], verify=False).read(ROWS[0][0], array.name).values.shape == (1, *array.shape)
+    np.testing.assert_array_equal(store.reader([array]).read_float(ROWS[1][0], array.name), expected(ROWS[1][1], array))
+
+
+def test_an_image_of_zeros_needs_no_file_in_another_layout(tmp_path: Path) -> None:
+    store, array = FeatureStore(tmp_path), spec("float16")
+    with store.writer([array], ROWS[:1]) as writer:
+        (task,) = writer.pending()
+        with writer.shard(task) as sink:
+            sink.append({array.name: np.zeros(array.shape, np.float16)})
+    folder = store.root / "features.zarr" / array.path
+    rewrite(folder, shards=None, config={"write_empty_chunks": False})
+    assert not (folder / "c").exists()
+    assert store.reader([array]).read_float(ROWS[0][0], array.name).max() == 0

@@ -47,6 +47,10 @@ def pretend(path: Path, silent: float = 0.0, **changes: object) -> None:
     os.utime(path, (time.time() - silent,) * 2)
 
 
+def pretend_silence(path: Path) -> None:
+    os.utime(path, (time.time() - SILENT_SECONDS - 5,) * 2)
+
+
 def test_it_is_gone_afterwards_and_can_be_taken_again(path: Path) -> None:
     for _ in range(2):
         with StoreLock(path):
@@ -98,8 +102,48 @@ def test_where_the_system_tells_no_start_times_the_process_id_decides(path: Path
         pass
 
 
-def test_an_owner_before_the_last_boot_is_dead(path: Path) -> None:
-    pretend(path, boot_id="another boot")
+ELSEWHERE = [
+    {"boot_id": "another boot"},
+    {"pid_namespace": "pid:[1]"},
+    {"boot_id": "other", "pid_namespace": "pid:[1]"},
+]
+
+
+@pytest.mark.parametrize("owner", ELSEWHERE)
+def test_a_namesake_s_owner_is_waited_for_while_its_heart_beats(path: Path, owner: dict[str, object]) -> None:
+    """Of another machine or container called the same, or from before a restart: its process id says nothing here."""
+    for pid in ({}, {"pid": 2**22 + 1}):
+        pretend(path, silent=3, **owner, **pid)
+        with (
+            pytest.raises(LockedError, match="last heard of 3 s ago; wait for it, or 120 s if it is dead"),
+            StoreLock(path, takeover=True),
+        ):
+            pass
+        assert json.loads(path.read_text()).items() >= owner.items()
+        pretend_silence(path)
+        with StoreLock(path):
+            assert json.loads(path.read_text())["pid"] == os.getpid()
+
+
+@pytest.mark.parametrize("known", [None, ""])
+def test_an_owner_that_names_no_process_ids_of_its_own_is_looked_up(path: Path, known: str | None) -> None:
+    """As older versions wrote it, and where the system does not tell."""
+    pretend(path, pid_namespace=known)
+    with pytest.raises(LockedError, match="still writing"), StoreLock(path):
+        pass
+    path.unlink()
+    pretend(path, pid_namespace=known, pid=2**22 + 1)
+    with StoreLock(path):
+        pass
+
+
+def test_a_system_without_process_namespaces_looks_its_owners_up(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cache.lock._pid_namespace", lambda: "")
+    pretend(path)
+    with pytest.raises(LockedError, match="still writing"), StoreLock(path):
+        pass
+    path.unlink()
+    pretend(path, started="1")
     with StoreLock(path):
         pass
 

@@ -5,6 +5,7 @@ import json
 import re
 import shlex
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ import pytest
 from typer.testing import CliRunner
 
 from cache import FeatureStore
-from cache.errors import NotCachedError, RecipeError
+from cache.errors import DamagedError, NotCachedError, RecipeError
+from diffps.datasets.tables import read_scenes
 from diffps.features import Ref
 from pipeline.cli import app
 from pipeline.config import load_params
@@ -25,6 +27,7 @@ from stages.sources import open_source
 from stages.storage import plan
 from tests.stages.conftest import SmallProject as Project
 from tests.stages.drawn import KEPT, TAPS
+from tests.stages.test_store_changes import index_of
 
 STORE = Path("data/features")
 MAP = "up-level1-repeat0-vit-block0-cross-map.person"
@@ -166,6 +169,67 @@ def test_transcoding_needs_the_whole_source(project: Project) -> None:
     receipt.unlink()
     with pytest.raises(NotCachedError, match=r"float16: lacks image .*extract\.encoding=float16"):
         transcode.run(params, job, "int8")
+
+
+def test_renamed_and_copied_photographs_are_transcoded_like_others(project: Project, no_model: None) -> None:
+    params = project.params(extract={"encoding": "float16"})
+    job = QuietJob(params.runtime)
+    scenes = read_scenes(Path("data/index"))
+    first, photographs = scenes[0], Path(params.index.root)
+    renamed, copy = replace(first, scene_id="renamed.jpg", path="renamed.jpg"), replace(first, scene_id="a_copy.jpg")
+    (photographs / first.path).rename(photographs / renamed.path)
+    shutil.copy(photographs / renamed.path, photographs / "a_copy.jpg")
+    now = [renamed, *scenes[1:], replace(copy, path="a_copy.jpg")]
+    index_of(now, {"renamed.jpg": first.scene_id, "a_copy.jpg": first.scene_id})
+    project.encode()
+    extract.run(project.params(extract={"encoding": "float16"}), job)
+    transcode.run(project.params(), job, "int8")
+    extract.run(project.params(), job)  # nothing is missing: the UNet stays where it is
+    store = FeatureStore(STORE)
+    spec = Pass(project.params(), STORE).specs(first.split, "identity", 0)[KEPT[1]]
+    names = transcode.current_names(store, spec)
+    assert sorted(names) == sorted(scene.scene_id for scene in now if scene.split == first.split)
+    reader = store.reader([spec])
+    found = [reader.read_float(name, spec.name) for name in ("renamed.jpg", "a_copy.jpg")]
+    np.testing.assert_array_equal(*found)
+    shutil.rmtree("data/index")
+    assert set(transcode.current_names(store, spec)) == {first.scene_id, *names}
+
+
+def test_damaged_bases_are_named_and_extracting_again_makes_the_store_whole(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours = {"encoding": "project:4", "taps": KEPT[:2]}
+    sections: Any = {"extract": ours, "train": {"taps": {**TAPS, "level2": TAPS["level1"], "level3": TAPS["level1"]}}}
+    project.extract(**sections)
+    before, fitted = project.files(), project.files("data/features/bases")
+    flipped, missing = (path for path in sorted((STORE / "features.zarr/train").rglob("*.basis")) if path.is_dir())
+    data = bytearray((flipped / "c/0/0").read_bytes())
+    data[7] ^= 1
+    (flipped / "c/0/0").write_bytes(data)
+    shutil.rmtree(missing)
+    assert "0 missing" in command("cache", "status")
+    assert "passes" in command("cache", "plan")
+    damaged = CliRunner().invoke(app, ["cache", "verify"])
+    assert damaged.exit_code == 1
+    assert str(flipped) in damaged.output
+    assert str(missing) in damaged.output
+    command("cache", "verify", "--repair")
+    with monkeypatch.context() as patch:
+        patch.setattr("stages.passes.PassRunner.__init__", None)  # the shards are whole: nothing is computed
+        project.extract(**sections)
+    assert project.files() == before
+    assert "nothing damaged" in command("cache", "verify")
+
+    (torn,) = (STORE / "bases").rglob("*.npz")
+    torn.write_bytes(torn.read_bytes()[:-30])
+    with pytest.raises(DamagedError, match=rf"{torn}: the basis cannot be read .*delete the file") as raised:
+        project.extract(**sections)
+    assert "\n" not in str(raised.value)
+    torn.unlink()
+    project.extract(**sections)
+    assert project.files() == before
+    assert project.files("data/features/bases") == fitted
 
 
 def test_a_copy_of_a_coarse_encoding_is_read_but_not_taken_for_the_real_one(project: Project, no_model: None) -> None:
