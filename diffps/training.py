@@ -155,7 +155,7 @@ class HeadTrainer:
             if broken or not math.isfinite(named["total"]):
                 first = next(iter(broken), "total")
                 raise self._diverged(position, f"loss {', '.join(broken) or first} is {named[first]}", scene_ids)
-            self._scaler.scale(total / config.accumulate).backward()  # type: ignore[no-untyped-call]
+            self._scaler.scale(total / self._group()).backward()  # type: ignore[no-untyped-call]
             self.model.update_memory()
         lr = config.learning_rate(position, self.batches_per_epoch)
         self.position += 1
@@ -166,24 +166,30 @@ class HeadTrainer:
         self.history.append(result)
         return result
 
-    def _optimise(self, lr: float, scene_ids: Sequence[str]) -> float:
+    def _group(self) -> int:
+        """Batches that make the step of the optimiser this one belongs to: at the end of the training fewer."""
+        first = self.position - self.position % self.config.accumulate
+        return min(self.config.accumulate, self.total - first)
+
+    def _optimise(self, lr: float, scene_ids: Sequence[str]) -> float | None:
         self._optimizer.param_groups[0]["lr"] = lr
         self._scaler.unscale_(self._optimizer)
         norm = float(nn.utils.clip_grad_norm_(self._parameters, self.config.clip))
-        # With float16 an overflow is expected now and then: the scaler skips the step and lowers its scale.
-        if not math.isfinite(norm) and not self._scaler.is_enabled():
+        # With float16 an overflow is expected now and then: the scaler skips the step and halves its scale. Below 1
+        # the scale makes no gradient larger: what is not finite then is broken.
+        if not math.isfinite(norm) and (not self._scaler.is_enabled() or self._scaler.get_scale() < 1):
             raise self._diverged(self.position - 1, f"the gradient's norm is {norm}", scene_ids)
         self._scaler.step(self._optimizer)
         self._scaler.update()
         self._optimizer.zero_grad(set_to_none=True)
-        return norm
+        return norm if math.isfinite(norm) else None
 
     def _diverged(self, position: int, what: str, scene_ids: Sequence[str]) -> DivergedError:
         epoch, batch = divmod(position, self.batches_per_epoch)
         where = f"batch {batch} of epoch {epoch}"
         return DivergedError(
             f"training diverged at {where}: {what}; scenes {', '.join(scene_ids)}; "
-            "the last checkpoint is good: lower train.lr or train.clip, or look at these scenes"
+            "look at these scenes, or lower train.lr or train.clip (a changed setting begins anew)"
         )
 
     def state(self) -> HeadState:

@@ -12,9 +12,9 @@ import torch
 from cache import parse_encoding
 from diffps.features import Feature, FeatureShape
 from diffps.heads.costs import PartCost, costs
-from diffps.model import PersonSearcher, Target
+from diffps.model import PersonSearcher, Target, build_searcher
 from diffps.training import HeadTrainer
-from stages.heads import build_model
+from stages.heads import build_model, read_words
 from stages.index import INDEX_FOLDER
 from stages.job import Job
 from stages.storage import hours, size
@@ -35,16 +35,22 @@ def forecast(params: "Params", job: Job) -> str:
     data = training_set(params, INDEX_FOLDER)
     device = choose_device(job.runtime)
     shapes = feature_shapes(params)
-    batch, names = params.train.batch, params.train.taps.names
-    trainer, seconds = measure_step(params, data, shapes, device)
-    parts = costs(trainer.model, batch)
+    config, batch, names = params.train, params.train.batch, params.train.taps.names
+    words = None if config.model.sfan is None else read_words()
+    with torch.device("meta"):  # counted before anything has to fit into memory
+        counted = build_searcher(config.model, config.taps, shapes, params.encode.frame, words, data.identities)
+    parts = costs(counted, batch)
     whole = PartCost(
         "all",
         sum(part.parameters for part in parts),
         sum(part.forward_flops for part in parts),
         sum(part.activation_bytes for part in parts),
     )
-    steps = trainer.total
+    steps = config.epochs * data.order.batches_per_epoch
+    seconds = _seconds_of_step(params, data, shapes, device)
+    duration = "not measured, a step does not fit in memory here"
+    if seconds is not None:
+        duration = f"{steps} steps of {seconds:.3g} s: {hours(steps * seconds)} (measured on {device})"
     read = image_bytes(params, shapes) * batch
     own = whole.parameters * BYTES_PER_PARAMETER
     shared = 4 * batch * sum(prod(shapes[name]) for name in names)
@@ -57,12 +63,26 @@ def forecast(params: "Params", job: Job) -> str:
     lines += [
         f"  memory: {size(own)} model and optimiser, {size(whole.activation_bytes)} activations, "
         f"{size(shared)} features of a batch of {batch}",
-        f"  time: {steps} steps of {seconds:.3g} s: {hours(steps * seconds)} (measured on {device})",
-        f"  reads {size(read)} a step, {size(steps * read)} in all; "
-        f"the disk keeps pace from {size(read / seconds)}/s on",
-        f"  writes results/train: checkpoint {size(own * 3 / 4)}, head {size(own / 4)}",
     ]
+    if config.source == "live":
+        lines.append(f"  time: {duration}; head only; the backbone comes on top")
+    else:
+        pace = "" if seconds is None else f"; the disk keeps pace from {size(read / seconds)}/s on"
+        lines += [f"  time: {duration}", f"  reads {size(read)} a step, {size(steps * read)} in all{pace}"]
+    lines.append(f"  writes results/train: checkpoint {size(own * 3 / 4)}, head {size(own / 4)}")
     return "\n".join(lines)
+
+
+def _seconds_of_step(
+    params: "Params", data: TrainingSet, shapes: Mapping[str, FeatureShape], device: torch.device
+) -> float | None:
+    """None where a step does not fit into memory."""
+    try:
+        return measure_step(params, data, shapes, device)[1]
+    except RuntimeError as error:  # the CPU's allocator has no type of its own
+        if isinstance(error, torch.OutOfMemoryError) or "tried to allocate" in str(error):
+            return None
+        raise
 
 
 def feature_shapes(params: "Params") -> dict[str, FeatureShape]:

@@ -78,6 +78,8 @@ def training_set(params: "Params", index_folder: Path, skipped: Collection[str] 
         for scene_id in _chosen(sorted(scenes), config)
     }
     held_out = _held_out(persons, config)
+    if config.checkpoint == "best":
+        check_searchable(held_out)
     kept = {scene_id: found for scene_id, found in persons.items() if scene_id not in held_out}
     if len(kept) < config.batch:
         raise ConfigError(
@@ -108,6 +110,17 @@ def _held_out(persons: Mapping[str, Annotations], config: "Config") -> dict[str,
         for scene_id, found in persons.items()
         if np.isin(found.identities, chosen).any()
     }
+
+
+def check_searchable(held_out: Mapping[str, Annotations]) -> None:
+    """Raises ConfigError where no identity can be searched for in a second scene."""
+    seen = np.concatenate([np.empty(0, np.int64), *(np.unique(found.identities) for found in held_out.values())])
+    identities, scenes = np.unique(seen[seen != UNLABELLED], return_counts=True)
+    if not (scenes > 1).any():
+        raise ConfigError(
+            f"train.holdout: none of the {len(identities)} identities held out is seen in two scenes, so there is "
+            "nothing to judge the best checkpoint by; hold out more, or set train.checkpoint: last"
+        )
 
 
 def _renumbered(persons: Mapping[str, Annotations]) -> tuple[dict[str, Annotations], int]:

@@ -94,10 +94,17 @@ def _read(path: Path) -> Mapping[str, Tensor]:
             from safetensors.torch import load_file
 
             return load_file(path)
-        state: Mapping[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
-        return state
+        state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise CheckpointError(f"model.head_weights {path}: not a file of weights ({error})") from error
+    if not isinstance(state, Mapping) or not all(
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in state.items()
+    ):
+        raise CheckpointError(
+            f"model.head_weights {path}: holds a {type(state).__name__} of other things than tensors by name; "
+            "expected torchvision weights"
+        )
+    return state
 
 
 def _fill(head: BackboneHead, config: ModelConfig, state: Mapping[str, Tensor]) -> None:

@@ -97,7 +97,9 @@ class RPNConfig:
     test_after_nms: int = 300
 
     def __post_init__(self) -> None:
-        _check(bool(self.anchor_sizes and self.anchor_ratios), "rpn.anchor_sizes, rpn.anchor_ratios", "()", "not empty")
+        for name in ("anchor_sizes", "anchor_ratios"):
+            values = getattr(self, name)
+            _check(bool(values) and min(values) > 0, f"rpn.{name}", values, "one number or more, each above 0")
         _check(
             0 < self.negative_iou <= self.positive_iou <= 1,
             "rpn.negative_iou",
@@ -105,12 +107,26 @@ class RPNConfig:
             "at most positive_iou",
         )
         _check(0 < self.positive_fraction < 1, "rpn.positive_fraction", self.positive_fraction, "between 0 and 1")
+        # torchvision rounds the share down.
+        _check(
+            self.samples * self.positive_fraction >= 1,
+            "rpn.samples",
+            self.samples,
+            f"so many that positive_fraction {self.positive_fraction} of them is at least 1",
+        )
+        _check(0 <= self.nms <= 1, "rpn.nms", self.nms, "an IoU, in [0, 1]")
+        for name in ("train_before_nms", "train_after_nms", "test_before_nms", "test_after_nms"):
+            _check(getattr(self, name) > 0, f"rpn.{name}", getattr(self, name), "at least 1")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BoxConfig:
     """Second stage of detection: RoIs of ``grid`` (height, width) positions, ``samples`` of them per image in
-    training."""
+    training.
+
+    ``score_threshold`` decides for who calls PersonSearcher.detect without one; in the stages
+    ``evaluate.score_threshold`` takes its place.
+    """
 
     grid: tuple[int, int] = (14, 14)
     sampling_ratio: int = 2
@@ -125,6 +141,11 @@ class BoxConfig:
 
     def __post_init__(self) -> None:
         _check_sampling("box", self.samples, self.positive_iou, self.negative_iou, self.positive_fraction)
+        _check_grid("box", self.grid, 1)
+        _check(min(self.coder_weights) > 0, "box.coder_weights", self.coder_weights, "above 0, each of them")
+        _check(0 <= self.score_threshold < 1, "box.score_threshold", self.score_threshold, "in [0, 1)")
+        _check(0 <= self.nms <= 1, "box.nms", self.nms, "an IoU, in [0, 1]")
+        _check(self.detections > 0, "box.detections", self.detections, "at least 1")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -140,6 +161,7 @@ class ReIDConfig:
 
     def __post_init__(self) -> None:
         _check_sampling("reid", self.samples, self.positive_iou, self.negative_iou, self.positive_fraction)
+        _check_grid("reid", self.grid, 1)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -157,10 +179,12 @@ class EmbeddingConfig:
     drop_path: float = 0.1
 
     def __post_init__(self) -> None:
-        strips = self.branches * (self.branches + 1) // 2 if self.kind == "mge" else 1
         _check(self.branches > 0, "embedding.branches", self.branches, "at least 1")
-        _check(self.size >= 2 * strips, "embedding.size", self.size, f"at least {2 * strips}, one number per strip")
-        _check(self.kernel % 2 == 1, "embedding.kernel", self.kernel, "odd")
+        # A branch gets a share of one map's half, and the last one cuts it into as many strips as there are branches.
+        least = 2 * self.branches**2 if self.kind == "mge" else 2
+        _check(self.size >= least, "embedding.size", self.size, f"at least {least}, one number for every strip")
+        _check(self.reduction > 0, "embedding.reduction", self.reduction, "at least 1")
+        _check(self.kernel > 0 and self.kernel % 2 == 1, "embedding.kernel", self.kernel, "odd and positive")
         _check(0 <= self.drop_path < 1, "embedding.drop_path", self.drop_path, "in [0, 1)")
 
 
@@ -176,6 +200,7 @@ class OIMConfig:
     def __post_init__(self) -> None:
         _check(self.queue >= 0, "oim.queue", self.queue, "not negative")
         _check(0 <= self.momentum < 1, "oim.momentum", self.momentum, "in [0, 1)")
+        _check(self.scale > 0, "oim.scale", self.scale, "above 0")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -213,6 +238,9 @@ class ModelConfig:
             self.head_channels,
             "a multiple of 4 (a bottleneck is a quarter as wide)",
         )
+        if self.head == "convnext":  # it halves the grid rounding down
+            _check_grid("box", self.box.grid, 2)
+            _check_grid("reid", self.reid.grid, 2)
         strips = self.embedding.branches if self.embedding.kind == "mge" else 1
         rows = (self.reid.grid[0] + 1) // 2 if self.head == "resnet50" else self.reid.grid[0] // 2
         _check(rows >= strips, "reid.grid", self.reid.grid, f"at least {2 * strips} high for {strips} strips")
@@ -259,6 +287,10 @@ def _tuples(values: Mapping[str, Any]) -> dict[str, Any]:
 def _check(holds: bool, name: str, value: object, expected: str) -> None:
     if not holds:
         raise ConfigError(f"model.{name} {value}: must be {expected}")
+
+
+def _check_grid(part: str, grid: tuple[int, int], least: int) -> None:
+    _check(min(grid) >= least, f"{part}.grid", grid, f"at least {least} high and wide")
 
 
 def _check_sampling(part: str, samples: int, positive: float, negative: float, fraction: float) -> None:

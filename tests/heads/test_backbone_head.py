@@ -90,3 +90,11 @@ def test_wrong_weight_files_are_refused(tmp_path: Path) -> None:
     torch.save({"layer4.0.conv1.weight": torch.zeros(3)}, tmp_path / "other.pth")
     with pytest.raises(CheckpointError, match="does not fit"):
         load_head_weights(head, ModelConfig(head_weights=str(tmp_path / "other.pth")))
+
+
+@pytest.mark.parametrize("content", [[torch.zeros(3)], {1: torch.zeros(3)}, {"layer4.0.conv1.weight": 3}])
+def test_a_file_of_other_things_is_refused_by_name(tmp_path: Path, content: object) -> None:
+    torch.save(content, tmp_path / "other.pth")
+    config = ModelConfig(channels=16, head_channels=32, head_blocks=1, head_weights=str(tmp_path / "other.pth"))
+    with pytest.raises(CheckpointError, match=r"model\.head_weights .*other\.pth"):
+        load_head_weights(build_head("resnet50", 16, 32, 1), config)

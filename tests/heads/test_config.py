@@ -3,6 +3,8 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -15,11 +17,13 @@ from diffps.heads.config import (
     MSFRNConfig,
     OIMConfig,
     ReIDConfig,
+    RPNConfig,
     TapsConfig,
     model_from_json,
     taps_from_json,
     to_json,
 )
+from tests.heads.scenes import CONFIG, scenes, searcher
 
 
 def test_json_round_trip() -> None:
@@ -48,8 +52,30 @@ def test_names_are_listed_once() -> None:
         (lambda: DGRPNConfig(tau=1.0), "tau"),
         (lambda: BoxConfig(positive_iou=0.3, negative_iou=0.5), "negative_iou"),
         (lambda: ReIDConfig(samples=1), "reid.samples"),
-        (lambda: EmbeddingConfig(size=8), "embedding.size 8"),
+        (lambda: RPNConfig(anchor_sizes=()), "rpn.anchor_sizes"),
+        (lambda: RPNConfig(anchor_sizes=(32, 0)), "rpn.anchor_sizes"),
+        (lambda: RPNConfig(anchor_ratios=(-1.0,)), "rpn.anchor_ratios"),
+        (lambda: RPNConfig(samples=0), "rpn.samples 0"),
+        (lambda: RPNConfig(samples=3, positive_fraction=0.3), "rpn.samples 3.*positive_fraction 0.3"),
+        (lambda: RPNConfig(nms=7.0), "rpn.nms 7"),
+        (lambda: RPNConfig(train_before_nms=0), "rpn.train_before_nms 0"),
+        (lambda: RPNConfig(train_after_nms=0), "rpn.train_after_nms 0"),
+        (lambda: RPNConfig(test_before_nms=-1), "rpn.test_before_nms -1"),
+        (lambda: RPNConfig(test_after_nms=0), "rpn.test_after_nms 0"),
+        (lambda: BoxConfig(grid=(0, 4)), "box.grid"),
+        (lambda: BoxConfig(coder_weights=(0.0, 10.0, 5.0, 5.0)), "box.coder_weights"),
+        (lambda: BoxConfig(score_threshold=1.0), "box.score_threshold"),
+        (lambda: BoxConfig(nms=-0.1), "box.nms"),
+        (lambda: BoxConfig(detections=-1), "box.detections"),
+        (lambda: ReIDConfig(grid=(24, 0)), "reid.grid"),
+        (lambda: EmbeddingConfig(size=17), "embedding.size 17.*at least 18"),
+        (lambda: EmbeddingConfig(kind="gfe", size=1), "embedding.size 1"),
+        (lambda: EmbeddingConfig(reduction=0), "embedding.reduction"),
+        (lambda: EmbeddingConfig(kernel=-1), "embedding.kernel"),
         (lambda: OIMConfig(momentum=1.0), "momentum"),
+        (lambda: OIMConfig(scale=-1.0), "oim.scale"),
+        (lambda: ModelConfig(head="convnext", box=BoxConfig(grid=(1, 4))), "box.grid"),
+        (lambda: ModelConfig(head="convnext", reid=ReIDConfig(grid=(24, 1))), "reid.grid"),
         (lambda: ModelConfig(head_channels=30), "multiple of 4"),
         (lambda: ModelConfig(reid=ReIDConfig(grid=(4, 4))), "reid.grid"),
     ],
@@ -57,6 +83,23 @@ def test_names_are_listed_once() -> None:
 def test_what_cannot_work_is_refused(build: object, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         build()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"box": BoxConfig(grid=(1, 1), samples=8), "reid": ReIDConfig(grid=(5, 1), samples=8)},
+        {"head": "convnext", "box": BoxConfig(grid=(2, 2)), "reid": ReIDConfig(grid=(6, 2), samples=8)},
+        {"rpn": replace(CONFIG.rpn, samples=2, train_after_nms=1)},
+        {"embedding": EmbeddingConfig(size=18, reduction=1, kernel=1)},
+    ],
+)
+def test_the_smallest_that_is_taken_works(changes: dict[str, Any]) -> None:
+    model, batch = searcher(replace(CONFIG, **changes)), scenes(2)
+    losses = model(batch.features, batch.targets)
+    sum(losses.values()).backward()
+    assert all(loss.isfinite() and loss > 0 for loss in losses.values())
+    assert all(len(found) for found in model.eval().detect(batch.features, score_threshold=0.0))
 
 
 def test_loads_without_torch() -> None:

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from diffps.features import FeatureShape
 from pipeline.cli import main
 from pipeline.config import load_params
-from stages import index
+from stages import index, train
 from stages.encode import WORDS_FILE
 from stages.heads import build_model
 from stages.index import INDEX_FOLDER
@@ -143,6 +143,42 @@ def test_train_counts_parameters_steps_bytes_and_memory(say: Callable[..., str],
     assert nbytes(r"reads # a step", text) == pytest.approx(step, rel=0.01)
     assert nbytes(r"a step, # in all", text) == pytest.approx(3 * 8 // params.train.batch * step, rel=0.01)
     assert "measured on cpu" in text
+
+
+def _no_gpu_memory(*_: object, **__: object) -> None:
+    raise torch.OutOfMemoryError("CUDA out of memory.")
+
+
+def _no_memory(*_: object, **__: object) -> None:
+    torch.empty(10**15)
+
+
+@pytest.mark.parametrize("step", [_no_gpu_memory, _no_memory])
+def test_train_tells_the_costs_of_a_step_that_does_not_fit(
+    say: Callable[..., str], params: Params, monkeypatch: pytest.MonkeyPatch, step: Callable[..., None]
+) -> None:
+    monkeypatch.setattr("diffps.training.HeadTrainer.step", step)
+    text = say("train")
+    assert "time: not measured, a step does not fit in memory here" in text
+    assert number(r"all +#", text) == parameters(params)
+    assert nbytes(r"reads # a step", text) == pytest.approx(params.train.batch * stored_bytes(params), rel=0.01)
+    assert "keeps pace" not in text
+
+
+def test_train_hides_no_other_failure(params: Params, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("shapes differ")
+
+    monkeypatch.setattr("diffps.training.HeadTrainer.step", fail)
+    with pytest.raises(RuntimeError, match="shapes differ"):
+        train.dry_run(params, QuietJob(params.runtime))
+
+
+def test_train_live_reads_no_store(say: Callable[..., str]) -> None:
+    text = say("train", "--set", "train.source=live")
+    assert "(measured on cpu); head only; the backbone comes on top" in text
+    assert "reads" not in text
+    assert "disk" not in text
 
 
 def test_train_counts_flops(say: Callable[..., str], params: Params) -> None:

@@ -1,12 +1,14 @@
 """What the headers of the presets claim, computed."""
 
 import re
+from dataclasses import asdict, fields
 from math import ceil
 from pathlib import Path
 
 import pytest
 
-from diffps.heads.config import ModelConfig
+from diffps.heads.config import ModelConfig, OIMConfig
+from diffps.schedule import TrainingConfig
 from diffps.taps import standard_taps
 from pipeline.config import load_params
 from stages.params import Params
@@ -49,6 +51,22 @@ def test_the_papers_model_is_the_default_one(name: str) -> None:
     model = params.train.model
     for part in ("channels", "head", "dgrpn", "msfrn", "sfan", "rpn", "box", "reid", "embedding", "head_channels"):
         assert getattr(model, part) == getattr(paper, part)
-    assert (params.train.lr, params.train.epochs, params.train.milestones) == (1e-4, 30, (8, 14))
-    assert params.train.init == ("normal" if name == "prw" else "xavier")
-    assert model.oim.queue == (500 if name == "prw" else 5000)
+    assert model.oim == OIMConfig(queue=500 if name == "prw" else 5000, momentum=0.5, scale=30.0)
+
+
+@pytest.mark.parametrize("name", IMAGES)
+def test_the_papers_training(name: str) -> None:
+    config = load_params(ROOT / "presets" / f"{name}.yaml").train
+    assert (config.lr, config.epochs, config.batch, config.accumulate, config.seed) == (1e-4, 30, 5, 1, 1)
+    assert (config.milestones, config.decay) == ((8, 14), 0.1)
+    assert (config.warmup_epochs, config.warmup_start) == (1.0, 0.001)
+    assert (config.clip, config.precision) == (10.0, "float16")
+    assert asdict(config.weights) == {"rpn_cls": 1, "rpn_reg": 1, "prop_cls": 1, "prop_reg": 10, "reid": 2}
+    assert config.init == ("normal" if name == "prw" else "xavier")
+    assert (config.flip, config.holdout, config.scenes, config.checkpoint) == ("cached", 0.0, None, "last")
+
+
+def test_the_default_training_is_the_papers_but_for_precision() -> None:
+    config = load_params(ROOT / "presets" / "cuhk-sysu.yaml").train
+    paper = {field.name: getattr(config, field.name) for field in fields(TrainingConfig)}
+    assert TrainingConfig(**{**paper, "precision": "float32"}) == TrainingConfig()

@@ -9,15 +9,20 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from diffps.datasets.tables import read_scenes, write_index
 from diffps.errors import CheckpointError, ConfigError, DivergedError
 from diffps.model import PersonSearcher
+from diffps.records import Annotations, SearchIndex
 from stages.heads import HeadRun
 from stages.job import QuietJob, StoppedError
 from stages.train import run
@@ -126,12 +131,17 @@ def test_a_damaged_checkpoint_is_refused_by_name(here: Path, source: SmallSource
 def test_divergence_names_scenes_and_keeps_the_good_checkpoint(here: Path, source: SmallSource, monkeypatch) -> None:
     monkeypatch.setattr("stages.heads.SAVE_SECONDS", 0.0)
     run(small_params({"train.epochs": 1}), QuietJob())
-    good = Path("results/train/checkpoint/state.safetensors").read_bytes()
+    earlier = weights()
     source.broken = "c3_0.jpg"
-    with pytest.raises(DivergedError, match=r"loss .* is nan.*c3_0\.jpg"):
+    with pytest.raises(DivergedError, match=r"batch 3 of epoch 0: loss .* is nan.*c3_0\.jpg.*begins anew"):
         run(small_params({"train.epochs": 1, "train.seed": 3, "train.data_seed": 7}), QuietJob())
-    assert Path("results/train/head/model.safetensors").exists()
-    assert good
+    assert equal(earlier, weights())
+    path = "results/train/checkpoint/state.safetensors"
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata()
+    assert json.loads(metadata["settings"])["train"]["seed"] == 3
+    assert json.loads(metadata["scalars"])["position"] == 3  # three batches seen, the fourth not
+    assert all(tensor.isfinite().all() for tensor in load_file(path).values())
 
 
 def test_best_is_judged_on_held_out_identities_alone(here: Path, source: SmallSource) -> None:
@@ -181,6 +191,22 @@ def test_what_a_killed_process_left_half_written_is_removed(here: Path, source: 
 def test_best_without_held_out_identities_is_refused() -> None:
     with pytest.raises(ConfigError, match="holdout"):
         small_params({"train.checkpoint": "best"})
+
+
+@pytest.mark.parametrize("identities", [range(8), [-1] * 8], ids=["seen once", "unlabelled"])
+def test_best_with_nobody_to_search_for_is_refused_before_training(
+    here: Path, source: SmallSource, identities: Sequence[int]
+) -> None:
+    listed = read_scenes(Path("data/index"), "train")
+    box = np.array([[5, 8, 40, 70]], np.float32)
+    found = {s.scene_id: Annotations(box, np.array([i])) for s, i in zip(listed, identities, strict=True)}
+    write_index(
+        SearchIndex(scenes=tuple(listed), annotations=found, queries=(), galleries=(), report={}), Path("data/index")
+    )
+    with pytest.raises(ConfigError, match=r"train\.holdout: none of the .* two scenes"):
+        run(small_params({"train.holdout": 0.3, "train.checkpoint": "best"}), QuietJob())
+    assert source.given == 0
+    run(small_params({"train.holdout": 0.3, "train.epochs": 1}), QuietJob())
 
 
 KILLED = """

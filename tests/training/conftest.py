@@ -20,7 +20,7 @@ from diffps.heads.config import (
     SFANConfig,
     TapsConfig,
 )
-from diffps.model import Target, apply_init, build_searcher
+from diffps.model import PersonSearcher, Target, apply_init, build_searcher
 from diffps.schedule import Sample, SampleOrder, TrainingConfig
 from diffps.training import HeadTrainer
 
@@ -85,18 +85,17 @@ def target(sample: Sample) -> Target:
     return Target(torch.from_numpy(boxes), identities)
 
 
+def searcher(config: TrainingConfig, model: ModelConfig = MODEL, taps: TapsConfig = TAPS) -> PersonSearcher:
+    words = torch.linspace(-1, 1, 8).reshape(2, 4) if model.sfan else None
+    built = build_searcher(model, taps, RandomSource().shapes, CANVAS, words, 4)
+    apply_init(built, config.init)
+    return built
+
+
 def trainer(
     config: TrainingConfig, model: ModelConfig = MODEL, taps: TapsConfig = TAPS, batches: int = 4
 ) -> HeadTrainer:
-    shapes = RandomSource().shapes
-
-    def build():
-        words = torch.linspace(-1, 1, 8).reshape(2, 4) if model.sfan else None
-        searcher = build_searcher(model, taps, shapes, CANVAS, words, 4)
-        apply_init(searcher, config.init)
-        return searcher
-
-    return HeadTrainer(build, taps.names, config, batches)
+    return HeadTrainer(lambda: searcher(config, model, taps), taps.names, config, batches)
 
 
 @pytest.fixture(scope="session")
@@ -107,6 +106,7 @@ def world() -> SimpleNamespace:
         taps=TAPS,
         source=RandomSource,
         target=target,
+        searcher=searcher,
         trainer=trainer,
         order=SampleOrder(SCENES, 2, data_seed=1, flip=True),
     )

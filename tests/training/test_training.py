@@ -144,6 +144,7 @@ def test_a_nan_names_loss_and_scenes_and_stops_only_its_head(world) -> None:
         assert "scene5" in str(error)
         assert "loss " in str(error)
         assert "nan" in str(error)
+        assert "a changed setting begins anew" in str(error)
         assert not any(isinstance(result, DivergedError) for result in results[name][:-1])
 
 
