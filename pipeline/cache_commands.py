@@ -189,8 +189,8 @@ def export(
 ) -> None:
     """Decoded features as .npy or safetensors files."""
     from cache import CacheError
-    from cache.transcode import cached_images
     from cache.transcode import export as write
+    from stages.transcode import current_names
 
     if kind not in ("npy", "safetensors"):
         raise typer.BadParameter("expected npy or safetensors", param_hint="--format")
@@ -199,7 +199,7 @@ def export(
     if len({(spec.group.split, spec.group.view) for spec in specs}) > 1:
         raise CacheError("export: the arrays are of different splits or views; export them one after the other")
     reader = store.reader(specs)
-    chosen = scenes or [scene for scene, _ in cached_images(store, specs[0]) if reader.has(scene, specs[0].name)]
+    chosen = scenes or [scene for scene in current_names(store, specs[0]) if reader.has(scene, specs[0].name)]
     written = list(write(reader, chosen, [spec.name for spec in specs], to, "npy" if kind == "npy" else "safetensors"))
     typer.echo(f"{len(written)} files below {to}")
 

@@ -42,8 +42,9 @@ class Config:
     ``gallery``: all, same_camera or cross_camera; or one that the dataset lists (CUHK-SYSU: 50 to 4000, occlusion,
     resolution). ``also``: further galleries, scored from the same detections into metrics.json. ``convention``: what
     counts as found, and where ground truth is read (see diffps.metrics.search). ``gt_boxes``: true boxes take the place
-    of detections. ``score_threshold``: detections below it are not ranked. ``ranking``: how many of each query's most
-    similar detections are written. ``baseline``: also score colour histograms of true boxes, which reads the images.
+    of detections. ``score_threshold``: detections below it are not kept, neither ranked nor counted in AP. ``ranking``:
+    how many of each query's most similar detections are written. ``baseline``: also score colour histograms of true
+    boxes, which reads the images.
     """
 
     source: Literal["cached", "live"] = "cached"

@@ -47,7 +47,7 @@ def forecast(params: "Params", job: Job) -> str:
         sum(part.activation_bytes for part in parts),
     )
     steps = config.epochs * data.order.batches_per_epoch
-    seconds = _seconds_of_step(params, data, shapes, device)
+    seconds = seconds_of_step(params, data, shapes, device)
     duration = "not measured, a step does not fit in memory here"
     if seconds is not None:
         duration = f"{steps} steps of {seconds:.3g} s: {hours(steps * seconds)} (measured on {device})"
@@ -73,7 +73,7 @@ def forecast(params: "Params", job: Job) -> str:
     return "\n".join(lines)
 
 
-def _seconds_of_step(
+def seconds_of_step(
     params: "Params", data: TrainingSet, shapes: Mapping[str, FeatureShape], device: torch.device
 ) -> float | None:
     """None where a step does not fit into memory."""

@@ -27,7 +27,7 @@ from stages.encode import WORDS_FILE
 from stages.files import replace_file, replace_folder, replace_text, write_json
 from stages.job import Job, StoppedError
 from stages.settings import code_digest, difference, features_digest, settings
-from stages.training_set import TrainingSet
+from stages.training_set import TrainingSet, check_searchable
 from stages.validation import held_out_map
 
 if TYPE_CHECKING:
@@ -54,6 +54,8 @@ class HeadRun:
         self.diverged: DivergedError | None = None
         self.best: tuple[float, int] | None = None  # mAP on held-out identities, epoch
         config = params.train
+        if config.checkpoint == "best":
+            check_searchable(data.held_out)
 
         def build() -> PersonSearcher:
             return build_model(params, self._shapes, data.identities)

@@ -2,13 +2,14 @@
 
 from typing import TYPE_CHECKING
 
+from diffps.errors import ConfigError
 from stages.devices import choose_device
-from stages.forecast import BYTES_PER_PARAMETER, feature_shapes, image_bytes, measure_step
+from stages.forecast import feature_shapes, image_bytes, seconds_of_step
 from stages.index import INDEX_FOLDER
 from stages.job import Job
 from stages.results import result_of
 from stages.storage import hours, size
-from stages.sweep_pass import split_by_memory
+from stages.sweep_pass import head_bytes, split_by_memory
 from stages.training_set import training_set
 from stages.variants import Variant, plan_passes, read_variants
 
@@ -52,13 +53,15 @@ class _Pass:
             key = repr((train.model, train.taps, train.precision, train.batch))
             shapes = feature_shapes(variant.params)
             if key not in measured:
-                trainer, step = measure_step(variant.params, data, shapes, device)
-                measured[key] = sum(parameter.numel() for parameter in trainer.model.parameters()), step
-            parameters, step = measured[key]
+                step = seconds_of_step(variant.params, data, shapes, device)
+                if step is None:
+                    raise ConfigError(f"sweep variant {variant.name}: a step does not fit in memory here")
+                measured[key] = head_bytes(variant, job)[0], step
+            weights, step = measured[key]
             steps = train.epochs * batches
             self.seconds += steps * step
             # Checkpoint (values and two moments) and head.
-            self.disk += parameters * BYTES_PER_PARAMETER
+            self.disk += weights
             self.alone += steps * train.batch * image_bytes(variant.params, shapes)
             for name in train.taps.names:
                 sizes[name] = image_bytes(variant.params, {name: shapes[name]})

@@ -101,8 +101,8 @@ def _fit(store: "FeatureStore", old: "Pass", new: "Pass", scenes: "Sequence[Scen
     from stages.passes import BasisFit
 
     seed = new.params.extract.seed
-    sample = basis_sample([scene for scene in scenes if scene.split == "train"], seed)
-    specs = old.specs("train", "identity", timestep)
+    sample = basis_sample(scenes, seed)
+    specs = old.specs(sample[0].split, "identity", timestep)
     for tap in new.without_basis(timestep):
         reader, fit = store.reader([specs[tap]]), BasisFit(seed)
         for scene in sample:

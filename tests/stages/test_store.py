@@ -192,6 +192,8 @@ def test_renamed_and_copied_photographs_are_transcoded_like_others(project: Proj
     reader = store.reader([spec])
     found = [reader.read_float(name, spec.name) for name in ("renamed.jpg", "a_copy.jpg")]
     np.testing.assert_array_equal(*found)
+    command("cache", "export", spec.path, "--to", "out")
+    assert {path.parent.name for path in Path("out").rglob("*.npy")} == {Path(name).name for name in names}
     shutil.rmtree("data/index")
     assert set(transcode.current_names(store, spec)) == {first.scene_id, *names}
 
