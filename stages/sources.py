@@ -19,6 +19,7 @@ from cache.encodings import Project
 from cache.errors import NotCachedError, RecipeError
 from diffps.backbone.latents import NoiseKey
 from diffps.datasets.tables import read_scenes
+from diffps.errors import DatasetError
 from diffps.features import Basis, Feature, FeatureShape, FeatureSource, Ref
 from diffps.records import Split
 from stages.encode import LatentComputer, is_readable
@@ -56,8 +57,10 @@ def open_source(
     """The source that ``section`` asks for, over the views it needs.
 
     ``names`` and ``timestep`` default to those of section ``train``. Raises NotCachedError, RecipeError, DamagedError,
-    CheckpointError.
+    CheckpointError; DatasetError where the index has no image of the split.
     """
+    if not read_scenes(INDEX_FOLDER, split):
+        raise DatasetError(f"{INDEX_FOLDER}: has no image of the {split} split, which {section} reads")
     wanted = tuple(params.train.taps.names if names is None else names)
     config = params.train if section == "train" else params.evaluate
     if config.source == "live":

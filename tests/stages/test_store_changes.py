@@ -17,6 +17,7 @@ from cache.errors import NotCachedError, RecipeError, StoreFullError
 from cache.verify import verify
 from diffps.backbone.checkpoint import load_checkpoint
 from diffps.datasets.tables import read_annotations, read_scenes, write_index
+from diffps.errors import DatasetError
 from diffps.records import Scene, SearchIndex
 from stages.job import QuietJob
 from stages.passes import PassRunner
@@ -146,6 +147,8 @@ def test_without_a_training_split_bases_are_fitted_on_what_there_is(small: Small
     small.encode()
     small.extract(extract={"encoding": "project:4"})
     assert {array.group.split for array in FeatureStore(STORE).arrays()} == {"test"}
+    with pytest.raises(DatasetError, match="no image of the train split, which train reads"):
+        opened(small)
     assert verify(STORE, FeatureStore(STORE).arrays()) == []
 
 
