@@ -11,9 +11,9 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from diffps.errors import ConfigError
+from diffps.heads.config import Initialisation
 
 Precision = Literal["float32", "bfloat16", "float16"]
-Init = Literal["xavier", "normal"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,7 +39,7 @@ class TrainingConfig:
     ``seed`` is the head's own (initialisation, RoI sampling, drop path). The learning rate rises linearly from
     ``warmup_start`` times ``lr`` to ``lr`` over ``warmup_epochs`` and is multiplied by ``decay`` at each of
     ``milestones`` (epochs, from 0). Gradients are clipped at norm ``clip``; ``accumulate`` batches make one step of the
-    optimiser.
+    optimiser. ``init``: the rule of the first weights, as released ``v1`` for CUHK-SYSU and ``v2`` for PRW.
     """
 
     seed: int = 1
@@ -52,7 +52,7 @@ class TrainingConfig:
     clip: float = 10.0
     precision: Precision = "float32"
     accumulate: int = 1
-    init: Init = "xavier"
+    init: Initialisation = "v1"
     weights: LossWeights = field(default_factory=LossWeights)
 
     def __post_init__(self) -> None:

@@ -10,7 +10,8 @@ from typing import Any, Literal
 from diffps.errors import ConfigError
 
 Head = Literal["resnet50", "convnext"]
-Initialisation = Literal["xavier", "normal"]
+# diffps.heads.initialisation says what each does.
+Initialisation = Literal["v1", "v2", "xavier-everywhere", "normal-everywhere"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
