@@ -37,8 +37,8 @@ WEIGHTS_FILE, CONFIG_FILE = "model.safetensors", "config.json"
 class PersonSearcher(nn.Module):
     """DiffPS' trainable part; :func:`build_searcher` assembles one. Boxes are in the canvas frame everywhere.
 
-    ``aggregation`` None: detection shares the re-ID branch's map. ``dgrpn`` None: F_det = F. ``init``: the rule its first
-    weights were made by, None where they are torchvision's random ones.
+    ``aggregation`` None: detection shares the re-ID branch's map. ``dgrpn`` None: F_det = F. ``init``: the rule its
+    first weights were made by, None where that is not known.
     """
 
     def __init__(

@@ -25,10 +25,12 @@ FOLDER = Path("results/evaluate")
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CBGMConfig:
     """Context bipartite graph matching over the scenes of the ``k1`` most similar detections, with the query and the
-    ``k2`` - 1 most confident other people of its scene. SeqNet's values: 10, 3 for CUHK-SYSU; 30, 4 for PRW."""
+    ``k2`` - 1 most confident other people of its scene. SeqNet's values: 10, 3 for CUHK-SYSU; 30, 4 for PRW.
+    ``value``: the match gets the largest similarity among the matched pairs (SeqNet's rule) or their sum."""
 
     k1: int
     k2: int
+    value: Literal["max", "sum"] = "max"
 
     def __post_init__(self) -> None:
         if self.k1 < 1 or self.k2 < 1:

@@ -20,10 +20,9 @@ from diffps.datasets.tables import (
 from diffps.errors import ConfigError, ImageError
 from diffps.images import load_image
 from diffps.metrics.baselines import colour_histograms
-from diffps.metrics.cbgm import context_overrides
+from diffps.metrics.cbgm import context_overrides, query_context
 from diffps.metrics.detection import score_detection
 from diffps.metrics.galleries import GALLERY_RULES, SearchTask, listed_task, rule_task
-from diffps.metrics.matching import box_iou
 from diffps.metrics.search import SearchScores
 from diffps.records import UNLABELLED, Annotations, Query, Scene
 from stages.files import replace_file
@@ -32,8 +31,6 @@ from stages.job import Job
 if TYPE_CHECKING:
     from stages.evaluate import CBGMConfig, Config
     from stages.inference import Found
-
-SAME_PERSON_IOU = 0.4  # above it a detection is the query itself, not its context (the detector's own NMS bound)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +97,7 @@ def rank(config: "Config", task: SearchTask, test: SearchSet, found: "Found") ->
     if config.cbgm is not None:
         ranked = task.score(query_embeddings, found.embeddings, found.boxes, found.scenes, top=config.cbgm.k1)
         contexts = _contexts(task, test, found, config.cbgm)
-        overrides = context_overrides(ranked.ranking, contexts, found.embeddings, found.scenes)
+        overrides = context_overrides(ranked.ranking, contexts, found.embeddings, found.scenes, config.cbgm.value)
     return task.score(
         query_embeddings, found.embeddings, found.boxes, found.scenes, top=config.ranking, overrides=overrides
     )
@@ -159,14 +156,13 @@ def score_colours(task: SearchTask, test: SearchSet, root: Path, job: Job) -> di
     return {"name": "colour histograms in ground-truth boxes", **defined(scores.summary())}
 
 
-def _contexts(task: SearchTask, test: SearchSet, found: "Found", cbgm: "CBGMConfig") -> list[NDArray[np.float32]]:
+def _contexts(task: SearchTask, test: SearchSet, found: "Found", cbgm: "CBGMConfig") -> list[NDArray[np.floating]]:
     """For each query its own embedding, then those of the most confident other people in its scene."""
     contexts = []
     for query, embedding in zip(task.queries, found.query_embeddings[task.rows], strict=True):
         inside = np.flatnonzero(found.scenes == test.numbers[query.scene_id])
-        others = [d for d in inside if box_iou(found.boxes[d], query.box) <= SAME_PERSON_IOU]
-        strongest = sorted(others, key=lambda d: -found.scores[d])[: cbgm.k2 - 1]
-        contexts.append(np.concatenate([embedding[None], found.embeddings[strongest]]))
+        boxes, scores, rows = found.boxes[inside], found.scores[inside], found.embeddings[inside]
+        contexts.append(query_context(query.box, embedding, boxes, scores, rows, cbgm.k2))
     return contexts
 
 

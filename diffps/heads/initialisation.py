@@ -1,6 +1,6 @@
 """First weights of the parts that get a rule of their own, drawn from torch's global generator.
 
-The released code has two rules. Both leave the aggregation, MSFRN and SFAN as torch makes them and the RPN as torchvision
+The released code has two rules. Both leave aggregation, MSFRN and SFAN as torch makes them and the RPN as torchvision
 does; they differ in the part encoder and the box predictor. Two more give every layer a rule, for comparison.
 """
 

@@ -1,21 +1,19 @@
 """First weights against the rules as released, computed from each layer's size alone."""
 
+import json
 import math
-from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
 
-from diffps.errors import DiffPSError
 from diffps.features import FeatureShape
 from diffps.geometry import Canvas
-from diffps.heads.config import ModelConfig, TapsConfig
+from diffps.heads.config import EmbeddingConfig, ModelConfig, TapsConfig
 from diffps.model import PersonSearcher, apply_init, build_searcher
+from tests.heads.scenes import searcher as tiny
 
-TAPS = TapsConfig(
-    detection="k0", guidance="m", level1=("q1",), level2=("q2", "v2"), level3=("k1", "v0", "k0", "q0")
-)
+TAPS = TapsConfig(detection="k0", guidance="m", level1=("q1",), level2=("q2", "v2"), level3=("k1", "v0", "k0", "q0"))
 LEVEL3 = FeatureShape(8, 8, 320)
 SHAPES = {
     "m": FeatureShape(8, 8, 1),
@@ -23,7 +21,7 @@ SHAPES = {
     **dict.fromkeys(("q2", "v2"), FeatureShape(4, 4, 640)),
     **dict.fromkeys(("k0", "k1", "v0", "q0"), LEVEL3),
 }
-# Name of a parameter -> the deviation it starts with. Fans written out for C = 1024: (inputs, outputs) times the kernel.
+# Name of a parameter -> the deviation it starts with, from its fans (inputs and outputs times the kernel) at C = 1024.
 TORCH = {
     "aggregation.enter.weight": 1 / math.sqrt(3 * 320),
     "aggregation.mix.2.weight": 1 / math.sqrt(3 * 9),
@@ -79,38 +77,75 @@ RULES = {
     "xavier-everywhere": {**XAVIER, **XAVIER_PARTS, **RPN},
     "normal-everywhere": {**XAVIER, **NORMAL_PARTS, **RPN},
 }
-ONES = (f"{STRIP}.norm.weight", "box_head.regressor.1.weight", "msfrn.levels.level1.lpm.mix.0.weight")
+ONES = {f"{STRIP}.norm.weight", "box_head.regressor.1.weight"}  # where a rule leaves BatchNorm alone
 
 
-@pytest.fixture(scope="module")
-def wide() -> Callable[[str], PersonSearcher]:
-    """The searcher at the paper's widths; its backbone heads, which no rule touches, shrunk to one block."""
-
-    def build(rule: str) -> PersonSearcher:
-        torch.manual_seed(0)
-        config = ModelConfig(head_weights="random", head_blocks=1)
-        built = build_searcher(config, TAPS, SHAPES, Canvas(64, 64), torch.zeros(4, 1024), 483)
-        apply_init(built, rule)
-        return built
-
-    return build
+def searcher(rule: str, embedding: EmbeddingConfig | None = None) -> PersonSearcher:
+    """The searcher at the paper's widths; its backbone heads, which no rule touches, have one block."""
+    torch.manual_seed(0)
+    config = ModelConfig(head_weights="random", head_blocks=1, embedding=embedding or EmbeddingConfig())
+    built = build_searcher(config, TAPS, SHAPES, Canvas(64, 64), torch.zeros(4, 1024), 483)
+    apply_init(built, rule)
+    return built
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_means_and_deviations_at_the_papers_width(
-    rule: str, wide: Callable[[str], PersonSearcher], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_means_and_deviations_at_the_papers_width(rule: str) -> None:
     """``pytest -s`` prints the table."""
-    parameters = dict(wide(rule).named_parameters())
+    parameters = dict(searcher(rule).named_parameters())
     rows = [f"{rule}: parameter, mean, deviation, as released"]
     for name, expected in RULES[rule].items():
         values = parameters[name].detach().double()
-        centre = 1.0 if name in ONES and "everywhere" not in rule and rule == "v1" else 0.0
-        centre = 1.0 if name in ONES and rule in ("v1", "xavier-everywhere") else centre
-        deviation = values.std(correction=0).item()
-        rows.append(f"{name:58} {values.mean().item():9.5f} {deviation:8.5f} {expected:8.5f}")
-        # Four standard errors: of a deviation at most std / sqrt(2 n) (less for uniform numbers), of a mean std / sqrt(n).
-        error = 4 * expected / math.sqrt(values.numel())
-        assert deviation == pytest.approx(expected, abs=error + 1e-12), name
-        assert values.mean().item() == pytest.approx(centre, abs=error + 1e-12), name
+        mean, deviation = values.mean().item(), values.std(correction=0).item()
+        rows.append(f"{name:66} {mean:9.5f} {deviation:8.5f} {expected:8.5f}")
+        # A mean's standard error is std / sqrt(n), a deviation's at most std / sqrt(2 n): four and more of them.
+        error = 4 * expected / math.sqrt(values.numel()) + 1e-12
+        assert deviation == pytest.approx(expected, abs=error), name
+        centre = 1.0 if name in ONES and not expected else 0.0
+        assert mean == pytest.approx(centre, abs=error), name
     print("\n".join(rows))
+
+
+@pytest.mark.parametrize("rule", ["v1", "v2"])
+def test_the_released_rules_leave_everything_else_as_torch_makes_it(rule: str) -> None:
+    torch.manual_seed(0)
+    plain = build_searcher(
+        ModelConfig(head_weights="random", head_blocks=1), TAPS, SHAPES, Canvas(64, 64), torch.zeros(4, 1024), 483
+    )
+    before, after = dict(plain.named_parameters()), dict(searcher(rule).named_parameters())
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    parts = ("reid_head.encoder.", "box_head.classifier.", "box_head.regressor.")
+    assert changed
+    assert all(name.startswith(parts) for name in changed)
+
+
+def test_v2_reaches_every_number_of_embedder_and_predictor() -> None:
+    """BatchNorm's scales and every part of CBAM among them."""
+    built = searcher("v2")
+    for part in (built.reid_head.encoder, built.box_head.classifier, built.box_head.regressor):
+        weights = torch.cat([p.flatten() for name, p in part.named_parameters() if name.endswith("weight")])
+        assert 0.0097 < weights.std() < 0.0103
+        assert weights.abs().max() < 0.07
+        assert all(not p.any() for name, p in part.named_parameters() if name.endswith("bias"))
+
+
+def test_global_embedding_is_xavier_as_released() -> None:
+    encoder = searcher("v1", EmbeddingConfig(kind="gfe")).reid_head.encoder.encoders[0]
+    assert encoder.linear.weight.std().item() == pytest.approx(math.sqrt(2 / (1024 + 512)), rel=0.01)
+    assert not encoder.linear.bias.any()
+
+
+def test_backbone_heads_and_proposals_keep_theirs_under_every_rule() -> None:
+    kept = [
+        {name: p for name, p in searcher(rule).named_parameters() if ".body." in name or name.startswith("proposals")}
+        for rule in RULES
+    ]
+    for others in kept[1:]:
+        assert all(torch.equal(kept[0][name], others[name]) for name in kept[0])
+
+
+def test_a_head_says_which_rule_it_was_made_by(tmp_path: Path) -> None:
+    built = tiny(init="v2")
+    built.save_pretrained(tmp_path)
+    assert json.loads((tmp_path / "config.json").read_text())["init"] == "v2"
+    assert PersonSearcher.from_pretrained(tmp_path).init == "v2"

@@ -47,7 +47,7 @@ def head(seed: int = 0) -> PersonSearcher:
     torch.manual_seed(seed)
     model: ModelConfig = params.train.model
     built = build_searcher(model, params.train.taps, SmallSource().shapes, Canvas(SIZE, SIZE), torch.randn(4, 64), 4)
-    apply_init(built, "xavier")
+    apply_init(built, "v1")
     return built.eval()
 
 
@@ -147,7 +147,10 @@ def test_context_matching_changes_only_the_ranking(here: Path, source: SmallSour
     assert context["detection"] == plain["detection"]
     assert context["search"]["cbgm"] is True
     similarity = pq.read_table(here / "b" / "ranking.parquet")["similarity"].to_numpy()
-    assert similarity.max() > 1.5  # sums of matched pairs
+    assert similarity.max() < 1.001  # cosines
+    summed = CBGMConfig(k1=10, k2=3, value="sum")
+    evaluate_searchers(params(here, cbgm=summed), quiet(), {"a": head()}, source, {"a": here / "c"})
+    assert pq.read_table(here / "c" / "ranking.parquet")["similarity"].to_numpy().max() > 1.5
 
 
 def test_further_galleries_are_scored_from_the_same_detections(here: Path, source: SmallSource) -> None:
