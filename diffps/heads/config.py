@@ -76,9 +76,17 @@ class MSFRNConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SFANConfig:
-    """Semantic aggregation (Eq. 6); ``alpha`` is the learnable scalar's first value."""
+    """Semantic aggregation (Eq. 6); ``alpha`` is the learnable scalar's first value.
+
+    ``temperature`` divides the cosines before the softmax over words. 1 is as released, and leaves the softmax nearly
+    even; the smaller, the more the map can differ from place to place.
+    """
 
     alpha: float = 0.0
+    temperature: float = 1.0
+
+    def __post_init__(self) -> None:
+        _check(self.temperature > 0, "sfan.temperature", self.temperature, "above 0")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

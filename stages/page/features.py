@@ -67,7 +67,7 @@ def frequency(evidence: Evidence) -> "Sheet":
 
 
 def semantics(evidence: Evidence) -> "Sheet":
-    """The largest annotated persons of the scenes shown: their RoIs before and after SFAN, and its summed map."""
+    """The largest annotated persons of the scenes shown: their RoIs before and after SFAN, S per word and its gate."""
     import torch
 
     from diffps.figures.analyses import Person, semantics_sheet
@@ -86,10 +86,17 @@ def semantics(evidence: Evidence) -> "Sheet":
         refined = torch.from_numpy(inside["refined"]).permute(2, 0, 1)[None]
         with torch.inference_mode():
             rois = cut_rois(refined, [places], head.config.grid, head.canvas, head.config.sampling_ratio)
-            maps, after = head.sfan.semantic_map(rois), head.sfan(rois)
+            words, gates, after = head.sfan.similarities(rois), head.sfan.gate(rois), head.sfan(rois)
         persons += [
-            Person(scene=scene, box=box, before=_last(roi), weights=weight.numpy(), after=_last(weighed))
-            for box, roi, weight, weighed in zip(largest, rois, maps, after, strict=True)
+            Person(
+                scene=scene,
+                box=box,
+                before=_last(roi),
+                similarities=dict(zip(evidence.params.encode.words, similarity.numpy(), strict=True)),
+                gate=gate.numpy(),
+                after=_last(weighed),
+            )
+            for box, roi, similarity, gate, weighed in zip(largest, rois, words, gates, after, strict=True)
         ]
     if not persons:
         raise NotThereError("figure semantics: nobody is annotated in the scenes shown; raise report.scenes")

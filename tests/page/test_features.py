@@ -111,8 +111,10 @@ def test_the_head_is_looked_into(filled: Run) -> None:
     evidence = filled.evidence
     assert [len(row.tiles) for row in features.frequency(evidence).rows] == [5, 5]
     semantics = features.semantics(evidence)
-    assert [len(row.tiles) for row in semantics.rows] == [8, 8]
-    assert len(np.unique(semantics.rows[0].tiles[2].image.reshape(-1, 3), axis=0)) > 20
+    words = evidence.params.encode.words
+    assert [len(row.tiles) for row in semantics.rows] == [4 + len(words)] * 4
+    assert [tile.caption.split()[0] for tile in semantics.rows[0].tiles[2:-1]] == [*words, "gate"]
+    assert len(np.unique(semantics.rows[0].tiles[2].image.reshape(-1, 3), axis=0)) > 5
 
 
 def test_parts_that_are_off_have_no_figure(filled: Run) -> None:
