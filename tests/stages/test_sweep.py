@@ -337,11 +337,30 @@ def test_every_preset_is_valid(sources: Sources) -> None:
     found = {
         path.stem: read_variants(small_params({"sweep.file": str(path), **allowing})) for path in root.glob("*.yaml")
     }
-    assert found.keys() == {"demo", "modules", "timesteps", "taps", "words", "encodings", "flip", "seeds"}
+    assert found.keys() == {
+        "demo",
+        "modules",
+        "timesteps",
+        "taps",
+        "words",
+        "encodings",
+        "flip",
+        "seeds",
+        "temperature",
+    }
     passes = {name: len(plan_passes(variants)) for name, variants in found.items()}
     assert passes == {
-        "demo": 1, "modules": 1, "timesteps": 7, "taps": 1, "words": 1, "encodings": 5, "flip": 3, "seeds": 1
+        "demo": 1, "modules": 1, "timesteps": 7, "taps": 1, "words": 1, "encodings": 5, "flip": 3, "seeds": 1,
+        "temperature": 1,
     }  # fmt: skip
+
+
+def test_the_module_sweep_crosses_all_switches_with_three_seeds(sources: Sources) -> None:
+    path = Path(__file__).parents[2] / "presets" / "sweeps" / "modules.yaml"
+    modules = [v for v in read_variants(small_params({"sweep.file": str(path)})) if v.group != "shared"]
+    switches = [(v.params.train.model, v.params.train.seed) for v in modules]
+    points = {(m.dgrpn is None, m.msfrn is None, m.sfan is None, seed) for m, seed in switches}
+    assert len(points) == len(modules) == 8 * 3
 
 
 def test_final_weights_are_those_on_disk(sources: Sources) -> None:
