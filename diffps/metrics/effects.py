@@ -43,7 +43,7 @@ class VariantScore:
 class Effect:
     """Change of the mean score when ``factor`` goes from ``reference`` to ``level``, the other factors held.
 
-    ``error`` is its standard error, None where no run tells of scatter; ``notable`` where the change exceeds twice that.
+    ``error`` is its standard error, None where no run tells of scatter; ``notable``: the change exceeds twice that.
     """
 
     factor: str
@@ -58,9 +58,9 @@ class Effect:
 class Effects:
     """Main effects over all runs, and what their errors rest on.
 
-    ``deviation`` between runs, pooled, with ``degrees`` of freedom. ``source``: ``seeds``, the scatter of each variant's
-    runs about its mean; ``residuals``, where no variant has two runs, what the main effects leave over, interactions
-    included; ``none``, where nothing is left over either, and the errors are None.
+    ``deviation`` between runs, pooled, with ``degrees`` of freedom. ``source``: ``seeds``, the scatter of each
+    variant's runs about its mean; ``residuals``, where no variant has two runs, what the main effects leave over,
+    interactions included; ``none``, where nothing is left over either, and the errors are None.
     """
 
     effects: tuple[Effect, ...]
