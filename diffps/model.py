@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Float32
@@ -32,6 +32,14 @@ __all__ = ["LOSSES", "PersonSearcher", "Target", "apply_init", "build_searcher"]
 
 LOSSES = ("rpn_cls", "rpn_reg", "prop_cls", "prop_reg", "reid")
 WEIGHTS_FILE, CONFIG_FILE = "model.safetensors", "config.json"
+
+
+class Candidates(NamedTuple):
+    """Boxes of one image after NMS with their scores, strongest first, however low; and the proposals before that."""
+
+    boxes: Float[Tensor, "n 4"]
+    scores: Float[Tensor, " n"]
+    proposals: Float[Tensor, "p 4"]
 
 
 class PersonSearcher(nn.Module):
@@ -111,6 +119,16 @@ class PersonSearcher(nn.Module):
             )
             for persons, embedding in zip(found, embeddings, strict=True)
         ]
+
+    @torch.no_grad()
+    def candidates(self, features: Mapping[str, Feature]) -> list[Candidates]:
+        """What each image's detections were chosen from. Those of :meth:`detect` are the ones at its threshold or
+        above; nothing is embedded."""
+        assert not self.training, "candidates() needs eval()"
+        detection = self.detection_map(features, self.msfrn(features))
+        proposals, _ = self.proposals(detection)
+        found = self.box_head.detect(detection, proposals, 0.0)
+        return [Candidates(*persons, boxes) for persons, boxes in zip(found, proposals, strict=True)]
 
     @torch.no_grad()
     def embed(

@@ -309,3 +309,14 @@ def search_map(model: PersonSearcher, batch: Batch, matches: np.ndarray, found: 
             ranks = np.flatnonzero(right) + 1
             precisions.append((np.arange(1, len(ranks) + 1) / ranks).sum() / existing)
     return float(np.mean(precisions))
+
+
+def test_detections_are_the_candidates_above_the_threshold() -> None:
+    model, batch = searcher().eval(), scenes(3)
+    for threshold in (0.3, 0.5):
+        found = model.detect(batch.features, score_threshold=threshold)
+        for persons, candidates in zip(found, model.candidates(batch.features), strict=True):
+            strong = candidates.scores > threshold
+            np.testing.assert_array_equal(persons.boxes, candidates.boxes[strong].numpy())
+            np.testing.assert_array_equal(persons.scores, candidates.scores[strong].numpy())
+            assert len(candidates.proposals) >= len(candidates.boxes)

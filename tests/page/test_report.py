@@ -232,7 +232,7 @@ def test_a_run_that_found_nothing_still_has_its_page(run: Run) -> None:
     report.run(run.params, run.job)
     text = (run.folder / PAGE).read_text()
     assert "Missed persons" in text
-    assert "False alarms" not in text
+    assert "Nobody annotated" not in text
     assert 'id="similarity"' not in text
 
 
