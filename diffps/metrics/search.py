@@ -1,5 +1,7 @@
 """Scores of person search on plain arrays: rank all detections of each query's gallery, count where the right ones lie.
 
+from diffps.records import Convention
+from diffps.records import Convention
 Nothing is sorted: average precision needs, for each true positive, only how many detections are at least as similar.
 Q queries, N detections, D dimensions, P positive rows.
 """
@@ -12,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffps.errors import DatasetError
-from diffps.metrics.matching import Convention, iou_thresholds
+from diffps.metrics.matching import iou_thresholds
 from diffps.metrics.scan import Overrides, Targets, find_targets, list_galleries, no_overrides, scan
 from diffps.metrics.similarity import exact_unit_rows
 
