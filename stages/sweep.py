@@ -12,12 +12,13 @@ def run(params: Params, runtime: Runtime, job: Job) -> None:
     """
     from diffps.errors import DivergedError
     from stages.cluster import cluster
+    from stages.devices import choose_device
     from stages.files import held
     from stages.forecasts.memory import split_by_memory
     from stages.places import SWEEP, store_root
     from stages.sweeps.results import result_of, write_table
     from stages.sweeps.rounds import plan_rounds
-    from stages.sweeps.training import check_features, train_round
+    from stages.sweeps.training import check_features, open_round, train_round
     from stages.sweeps.variants import read_variants
     from stages.sweeps.workers import train_on_cluster
 
@@ -31,14 +32,14 @@ def run(params: Params, runtime: Runtime, job: Job) -> None:
         todo = [variant for variant in variants if result_of(variant, root) is None]
         groups = plan_rounds(todo)
         for group in groups:
-            check_features(group, runtime)
+            check_features(group, open_round(group, runtime))
         rounds = [part for group in groups for part in split_by_memory(group, runtime)]
         job.say(f"{file}: {len(variants)} variants, {len(todo)} to train in {len(rounds)} rounds")
         refresh()
         with cluster(runtime) as client:
             if client is None:
                 for group in rounds:
-                    train_round(group, runtime, job, refresh)
+                    train_round(group, open_round(group, runtime), root, choose_device(runtime), job, refresh)
             else:
                 train_on_cluster(client, rounds, runtime, job, refresh)
         refresh()

@@ -1,7 +1,5 @@
 """Scores of person search on plain arrays: rank all detections of each query's gallery, count where the right ones lie.
 
-from diffps.records import Convention
-from diffps.records import Convention
 Nothing is sorted: average precision needs, for each true positive, only how many detections are at least as similar.
 Q queries, N detections, D dimensions, P positive rows.
 """
@@ -17,6 +15,7 @@ from diffps.errors import DatasetError
 from diffps.metrics.matching import iou_thresholds
 from diffps.metrics.scan import Overrides, Targets, find_targets, list_galleries, no_overrides, scan
 from diffps.metrics.similarity import exact_unit_rows
+from diffps.records import Convention
 
 TOP_RANKS = (1, 5, 10)
 

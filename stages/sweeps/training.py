@@ -6,12 +6,14 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 
+import torch
+
 from cache import CacheError
 from diffps.errors import ConfigError
+from diffps.features import FeatureSource
 from diffps.model import PersonSearcher
 from diffps.records import Split
 from stages.cluster import own_device
-from stages.config_heads import SourceKind
 from stages.devices import choose_device
 from stages.features.cached import CachedSource
 from stages.features.live import LiveSource
@@ -29,23 +31,31 @@ from stages.sweeps.results import write_result
 from stages.sweeps.rounds import shared_reading
 from stages.sweeps.variants import Variant
 
+# Opens the features of one split that a round reads.
+OpenFeatures = Callable[[Split], AbstractContextManager[FeatureSource]]
+
 
 def train_round(
-    variants: Sequence[Variant], runtime: Runtime, job: Job, progress: Callable[[], None] = lambda: None
+    variants: Sequence[Variant],
+    open_features: OpenFeatures,
+    root: Path,
+    device: torch.device,
+    job: Job,
+    progress: Callable[[], None] = lambda: None,
 ) -> None:
     """Train and score every variant of a round; ``progress`` is called when something can be told of one more.
 
-    All share :func:`stages.sweeps.rounds.plan_rounds`' conditions. A head that diverges is reported and left out.
+    All share :func:`stages.sweeps.rounds.plan_rounds`' conditions, and the features that ``open_features`` opens, of
+    the store at ``root``. A head that diverges is reported and left out.
     """
-    first, root = variants[0].params, store_root(runtime.store)
-    device = choose_device(runtime)
+    first = variants[0].params
     searchers: dict[str, PersonSearcher] = {}
 
     def finish(name: str) -> None:
         searchers[name] = runs[name].finish()
         progress()
 
-    with _open(variants, "train", first.train.source, runtime) as source:
+    with open_features("train") as source:
         data = training_set(first.train, first.encode.frame, INDEX, skipped_scenes(source, job))
         runs = {}
         for variant in variants:
@@ -66,7 +76,7 @@ def train_round(
     folders = {name: runs[name].folder / "evaluate" for name in searchers}
     test, config = read_search_set(INDEX), first.evaluate
     task = open_task(config.gallery, config.convention, test, INDEX)
-    with _open(variants, "test", config.source, runtime) as source:
+    with open_features("test") as source:
         scores = evaluate_heads(config, searchers, source, test, task, folders, device, job)
     for name, (_, metrics) in scores.items():
         runs[name].add_scores(metrics)
@@ -75,14 +85,31 @@ def train_round(
     progress()
 
 
-def check_features(variants: Sequence[Variant], runtime: Runtime) -> None:
+def open_round(variants: Sequence[Variant], runtime: Runtime) -> OpenFeatures:
+    """The features of a round as its variants' parameters say."""
+    first, reading = variants[0].params, shared_reading(variants)
+
+    def opened(split: Split) -> CachedSource | LiveSource:
+        return open_source(
+            reading,
+            split,
+            first.train.source if split == "train" else first.evaluate.source,
+            encode=first.encode,
+            extract=first.extract,
+            images=images_root(first.index.root),
+            runtime=runtime,
+        )
+
+    return opened
+
+
+def check_features(variants: Sequence[Variant], open_features: OpenFeatures) -> None:
     """Raises ConfigError, by name and with the command, where the store lacks what a round reads."""
     first = variants[0].params
     try:
-        with _open(variants, "train", first.train.source, runtime):
-            pass
-        with _open(variants, "test", first.evaluate.source, runtime):
-            pass
+        for split in ("train", "test"):
+            with open_features(split):
+                pass
     except CacheError as error:
         reads = f"timestep {first.train.timestep}, encoding {first.extract.encoding}"
         raise ConfigError(f"variants {', '.join(v.name for v in variants)} ({reads}): {error}") from error
@@ -98,7 +125,8 @@ def round_on_worker(variants: Sequence[Variant], runtime: Runtime, folder: str, 
     job = _WorkerJob(Path(stop))
     if job.stopping:
         raise StoppedError
-    train_round(variants, replace(runtime, device=own_device(runtime.device, get_worker().name)), job)
+    device = choose_device(replace(runtime, device=own_device(runtime.device, get_worker().name)))
+    train_round(variants, open_round(variants, runtime), store_root(runtime.store), device, job)
     return len(variants)
 
 
@@ -112,18 +140,3 @@ class _WorkerJob:
     @property
     def stopping(self) -> bool:
         return self._stop.exists()
-
-
-def _open(
-    variants: Sequence[Variant], split: Split, kind: SourceKind, runtime: Runtime
-) -> AbstractContextManager[CachedSource | LiveSource]:
-    first = variants[0].params
-    return open_source(
-        shared_reading(variants),
-        split,
-        kind,
-        encode=first.encode,
-        extract=first.extract,
-        images=images_root(first.index.root),
-        runtime=runtime,
-    )
