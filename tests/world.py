@@ -6,6 +6,7 @@ and :class:`SmallSource` make up scenes and their features without a picture or 
 
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 from types import TracebackType
@@ -18,7 +19,7 @@ from ruamel.yaml import YAML
 from safetensors.torch import load_file, save_file
 
 from diffps.datasets.tables import write_index
-from diffps.features import Feature, FeatureShape, Ref
+from diffps.features import Feature, FeatureShape, FeatureSource, Ref
 from diffps.records import Annotations, Query, Scene, SearchIndex, Split
 from pipeline.config import load_params
 from stages.features.cached import CachedSource
@@ -26,9 +27,14 @@ from stages.features.live import LiveSource
 from stages.features.plan import PassPlan
 from stages.features.reading import Reading
 from stages.features.source import open_source
+from stages.features.words import read_words
+from stages.head.data import training_set
+from stages.head.identity import HeadIdentity
+from stages.head.loop import SAVE_SECONDS, train_head
+from stages.head.run import HeadRun
 from stages.job import Job, QuietJob, Runtime
 from stages.params import Params, override
-from stages.places import images_root, store_root
+from stages.places import INDEX, TRAIN, images_root
 from stages.typed import build
 
 ROOT = Path(__file__).parents[1]
@@ -141,6 +147,22 @@ class Listener(QuietJob):
         self.lines.append(message)
 
 
+class StoppingJob(QuietJob):
+    """A job that is asked to stop once ``after`` units of work are done."""
+
+    def __init__(self, after: int) -> None:
+        super().__init__()
+        self._left = after
+
+    @contextmanager
+    def track(self, label: str, total: int, unit: str) -> Iterator[Self]:
+        yield self
+
+    def advance(self, done: int = 1, nbytes: int = 0) -> None:
+        self._left -= done
+        self.stopping = self._left <= 0
+
+
 class Project:
     """A folder with params.yaml, and the working directory of the test: stages run there as the commands run them."""
 
@@ -232,6 +254,22 @@ def write_small_index(root: Path) -> None:
     save_file({"embeddings": torch.linspace(-1, 1, 4 * 64).reshape(4, 64)}, root / "data/encode/words.safetensors")
 
 
+def head_run(params: Params, source: FeatureSource, kind: type[HeadRun] = HeadRun, **options: Any) -> HeadRun:
+    """The head of section ``train`` on the index here, to be trained from ``source`` into results/train."""
+    train, encode, extract = params.train, params.encode, params.extract
+    identity = HeadIdentity.of(params.index.dataset, train, encode, extract, STORE)
+    data = training_set(train, encode.frame, INDEX, source.skipped())
+    words = None if train.model.sfan is None else read_words()
+    return kind(train, data, source, words, identity, TRAIN, CPU, **options)
+
+
+def train_small(
+    params: Params, source: FeatureSource, job: Job | None = None, save_seconds: float = SAVE_SECONDS
+) -> None:
+    """Train it to its end."""
+    train_head(head_run(params, source), source, job or QuietJob(), save_seconds)
+
+
 class SmallSource:
     """int8 features drawn from the scene's name; those of scene ``broken`` are NaN. Counts what it gives."""
 
@@ -280,7 +318,7 @@ class SmallSource:
         pass
 
 
-def weights(folder: Path = Path("results/train")) -> dict[str, torch.Tensor]:
+def weights(folder: Path = TRAIN) -> dict[str, torch.Tensor]:
     """Those of the finished head that was trained into a folder."""
     return load_file(folder / "head" / "model.safetensors")
 

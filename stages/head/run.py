@@ -27,7 +27,6 @@ from stages.head.model import new_model
 from stages.head.results import Best, card_facts, training_metrics, write_losses
 from stages.head.validation import held_out_map
 
-
 Judge = Callable[[HeadTrainer, TrainingSet, FeatureSource], float]
 
 
