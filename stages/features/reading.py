@@ -61,9 +61,7 @@ class Reading:
         asked = replace(extract, taps=taps, timesteps=(self.timestep,), encoding=self.encoding, head=self.head)
         for name in self.names:
             if name not in asked.names:
-                raise ConfigError(
-                    f"extract.words {list(extract.words)}: lacks the word of {name}, which the head reads"
-                )
+                raise ConfigError(f"extract.words {list(extract.words)}: lacks the word of {name}, which is read")
         return asked
 
     def views(self, split: Split) -> tuple[View, ...]:

@@ -202,9 +202,8 @@ def test_stopping_writes_nothing(here: Path, source: SmallSource) -> None:
 
 
 def test_dry_run_names_sizes(here: Path) -> None:
-    assert "6 test scenes (cached features), 4 queries, gallery all" in evaluate.dry_run(
-        small_params(), Runtime(), QuietJob()
-    )
+    told = evaluate.dry_run(small_params(), Runtime(), QuietJob())
+    assert "6 test scenes (cached features), 4 queries, gallery all" in told
 
 
 def test_without_a_labelled_person_in_the_gallery_scores_are_undefined(
@@ -276,20 +275,18 @@ def test_a_head_is_shown_what_it_was_trained_on_whatever_the_parameters_say(smal
     assert scored() != own
 
 
-def test_a_head_that_does_not_say_what_it_reads_is_shown_the_pass_of_the_parameters(small: Project) -> None:
-    """Heads of earlier versions say the timestep alone."""
+def test_a_head_that_does_not_say_what_it_reads_is_shown_the_encoding_of_the_parameters(small: Project) -> None:
+    """Heads of earlier versions say the timestep and the attention head alone."""
     small.run(extract, train, evaluate, **OWN, **KEPT_LOW)
     own, path = scored(), HEAD / CONFIG_FILE
     said = json.loads(path.read_text())
     del said["training"]["reading"]
     path.write_text(json.dumps(said))
-    small.run(evaluate, extract={"encoding": "int8", "head": 1}, **KEPT_LOW)
+    small.run(evaluate, extract={"encoding": "int8"}, **KEPT_LOW)
     assert scored() == own
     params = small.params(extract=FLOAT16)
     reading = reading_of(HEAD, PersonSearcher.from_pretrained(HEAD), params.extract)
-    assert reading == replace(Reading.of(params.train, params.extract), timestep=10, mirrored=False)
-    with pytest.raises(ConfigError, match=r"head: 1 != .*mean"):  # as the recipe in the head has it
-        small.run(evaluate, extract={"encoding": "int8", "timesteps": [10]}, train={"timestep": 10}, **KEPT_LOW)
+    assert reading == replace(Reading.of(params.train, params.extract), timestep=10, head=1, mirrored=False)
 
 
 @pytest.mark.parametrize("reading", [{"names": ["a"]}, {"names": 3}, "all", None])
