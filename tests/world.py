@@ -181,9 +181,13 @@ class Project:
 
     def params(self, **sections: dict[str, Any]) -> Params:
         """What params.yaml says once it is written with some keys of some sections changed."""
-        names = {*self._changes, *sections}
-        write_params(self.folder, {name: {**self._changes.get(name, {}), **sections.get(name, {})} for name in names})
+        write_params(self.folder, self._changed(sections))
         return load_params(self.folder / "params.yaml")[0]
+
+    def change(self, **sections: dict[str, Any]) -> None:
+        """Change some keys of some sections for good."""
+        self._changes = self._changed(sections)
+        self.params()
 
     @property
     def runtime(self) -> Runtime:
@@ -209,6 +213,10 @@ class Project:
     def files(self, below: str = "data/features/features.zarr") -> dict[str, bytes]:
         """:func:`files_below` a folder of the project; receipts and the like carry times and are not asked for."""
         return files_below(self.folder / below)
+
+    def _changed(self, sections: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        names = {*self._changes, *sections}
+        return {name: {**self._changes.get(name, {}), **sections.get(name, {})} for name in names}
 
 
 def files_below(root: Path) -> dict[str, bytes]:
