@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 AS_IS = "as in params"  # the level of a factor that a variant does not change
+ROUNDING = 1e-8  # of a product with a pseudo-inverse
 NOTABLE = 2.0  # standard errors beyond which an effect is marked
 
 Source = Literal["seeds", "residuals", "none"]
@@ -110,7 +111,7 @@ def main_effects(runs: Sequence[Run]) -> Effects:
     inverse = np.linalg.pinv(design)
     coefficients = inverse @ scores
     # A coefficient can be told from the others where inverse @ design is the identity in its row.
-    separable = np.isclose(inverse @ design, np.eye(design.shape[1]), atol=1e-8).all(axis=1)
+    separable = np.abs(inverse @ design - np.eye(design.shape[1])).max(axis=1) < ROUNDING
     variance, degrees, source = _scatter(runs, scores - design @ coefficients, int(np.linalg.matrix_rank(design)))
     effects = []
     for at, (factor, level) in enumerate(columns, start=1):
