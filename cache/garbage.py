@@ -5,10 +5,12 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from cache.files import exclusive, read_json, sync_folder
+from cache.catalogue import array_folders, group_of
+from cache.files import read_json
+from cache.files import remove as remove_file
+from cache.guard import exclusive
 from cache.layout import ATTRIBUTE, BASIS, SCALES, ZARR
 from cache.lock import StoreLock, lock_file
-from cache.manifests import array_folders, group_of
 from cache.receipts import ReceiptBook
 
 
@@ -42,8 +44,7 @@ def remove(root: Path, garbage: Iterable[Garbage]) -> None:
                 book.withdraw(shard, [name])
             folder = root / ZARR / item.path
             # Without its metadata an array is no longer there, however far the rest got.
-            (folder / "zarr.json").unlink(missing_ok=True)
-            sync_folder(folder)
+            remove_file(folder / "zarr.json")
             for suffix in ("", SCALES, BASIS):
                 shutil.rmtree(folder.with_name(folder.name + suffix), ignore_errors=True)
             with exclusive(root / "locks" / ".groups"):  # nobody makes a group below one that is being removed

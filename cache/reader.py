@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.checksum import extend
+from cache.checksum import CHECKSUM_BYTES, extend
 from cache.encodings import BLOCK, Encoded, Project
 from cache.errors import CacheError, DamagedError, NotCachedError, RecipeError, SkippedImage
 from cache.files import read_json
@@ -25,7 +25,16 @@ from cache.foreign import ForeignArray, why_foreign
 from cache.layout import ATTRIBUTE, SCALES, ZARR, ArraySpec, GroupKey, read_basis, shard_file, shard_size
 from cache.receipts import Receipt, ReceiptBook
 from cache.rows import RowTable
-from cache.shards import ABSENT, CHECKSUM_BYTES, REPAIR, decompress, prefetch, read_cached, read_fully, read_index
+from cache.shards import (
+    ABSENT,
+    REPAIR,
+    decompress,
+    open_shard,
+    prefetch,
+    read_cached,
+    read_fully,
+    read_index,
+)
 
 if TYPE_CHECKING:
     from cache.ring import Slot
@@ -69,10 +78,7 @@ class _Part:
     def open(self, shard: int, slot: int) -> tuple[int, int, int]:
         """(descriptor to close, offset, size) of one chunk. Raises DamagedError."""
         path = self.file(shard)
-        try:
-            descriptor = os.open(path, os.O_RDONLY)
-        except FileNotFoundError:
-            raise DamagedError(f"{path}: the shard is missing; {REPAIR}") from None
+        descriptor = open_shard(path)
         try:
             status = os.fstat(descriptor)
             identity = (status.st_ino, status.st_size, status.st_mtime_ns)
@@ -115,7 +121,7 @@ class _Array:
         if receipt is None or row not in receipt.rows or receipt.arrays[self.spec.name][0] != self._id:
             raise NotCachedError(f"{self.spec.path}: no receipt for scene {scene_id!r}; run {command}")
         position = receipt.rows.index(row)
-        if receipt.digests[position] != self._rows.digests[row]:
+        if receipt.digests[position] != self._rows.digest(row):
             raise NotCachedError(f"{self.spec.path}: scene {scene_id!r} was edited since; run {command}")
         if row in receipt.skipped:
             raise SkippedImage(f"scene {scene_id!r}: was skipped when extracted: {receipt.skipped[row]}")
@@ -125,8 +131,8 @@ class _Array:
 class FeatureReader:
     """Random access to images of some arrays. Threads may share it; open it anew after the store has changed."""
 
-    def __init__(self, root: Path, views: Mapping[str, Sequence[ArraySpec]], verify: bool) -> None:
-        self._root, self._views, self._verify = root, views, verify
+    def __init__(self, root: Path, views: Mapping[str, Sequence[ArraySpec]], verify: bool, dataset: str = "") -> None:
+        self._root, self._views, self._verify, self._dataset = root, views, verify, dataset
         self._local = threading.local()
         books: dict[GroupKey, ReceiptBook] = {}
         tables: dict[str, RowTable] = {}
@@ -137,14 +143,14 @@ class FeatureReader:
                 if group not in books:
                     books[group] = ReceiptBook.of(root, group)
                 if group.split not in tables:
-                    tables[group.split] = RowTable.of(root, group.split)
+                    tables[group.split] = RowTable.of(root, group.split, dataset)
                 if (view, spec.name) in self._arrays:
                     raise CacheError(f"reader: two arrays are called {spec.name!r} in view {view!r}")
                 self._arrays[view, spec.name] = _Array(root, spec, books[group], tables[group.split])
         self._default = next(iter(views), "")
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return FeatureReader, (self._root, self._views, self._verify)  # opened anew where it arrives
+        return FeatureReader, (self._root, self._views, self._verify, self._dataset)  # opened anew where it arrives
 
     def spec(self, name: str, view: str | None = None) -> ArraySpec:
         """Spec of one of this reader's arrays. Raises NotCachedError naming those there are."""

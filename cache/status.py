@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from cache.catalogue import list_arrays
 from cache.fingerprint import Recipe
 from cache.layout import ArraySpec, GroupKey
-from cache.manifests import list_arrays
 from cache.receipts import Receipt, ReceiptBook
 from cache.rows import RowTable
 
@@ -49,7 +49,8 @@ def summarise(root: Path) -> list[GroupStatus]:
 
 def _group(root: Path, group: GroupKey, specs: Sequence[ArraySpec]) -> GroupStatus:
     book = ReceiptBook.of(root, group)
-    digests = RowTable.of(root, group.split).digests
+    table = RowTable.of(root, group.split)
+    images = sum(digest != "" for digest in table.digests)
     arrays, receipts = [], dict[Path, Receipt]()
     for spec in specs:
         done = skipped = nbytes = 0
@@ -58,11 +59,13 @@ def _group(root: Path, group: GroupKey, specs: Sequence[ArraySpec]) -> GroupStat
             if receipt is None or receipt.path is None or receipt.arrays[spec.name][0] != spec.id:
                 continue
             receipts[receipt.path] = receipt
-            current = [row for row, digest in zip(receipt.rows, receipt.digests, strict=True) if digests[row] == digest]
+            current = [
+                row for row, digest in zip(receipt.rows, receipt.digests, strict=True) if table.digest(row) == digest
+            ]
             skipped += sum(row in receipt.skipped for row in current)
             done += sum(row not in receipt.skipped for row in current)
             nbytes += sum(part.nbytes for part in receipt.arrays[spec.name][1].values())
-        missing = len(digests) - done - skipped
+        missing = images - done - skipped
         arrays.append(ArrayStatus(spec=spec, done=done, skipped=skipped, missing=missing, nbytes=nbytes))
     timed = [receipt for receipt in receipts.values() if receipt.info.get("seconds")]
     return GroupStatus(

@@ -12,7 +12,6 @@ from cache.errors import CacheError, EncodingError, SkippedImage
 from cache.layout import ArraySpec, tap_name
 from cache.reader import FeatureReader
 from cache.receipts import ReceiptBook
-from cache.rows import RowTable
 from cache.store import FeatureStore
 
 Format = Literal["npy", "safetensors"]
@@ -83,15 +82,15 @@ def export(
 
 
 def cached_images(store: FeatureStore, spec: ArraySpec) -> list[tuple[str, str]]:
-    """(scene id, digest) of every image with a receipt for ``spec``, in row order, under every name its row has: copies
-    share one, and names a file had before stay."""
-    table = RowTable.of(store.root, spec.group.split)
+    """(scene id, digest) of every image of the store's data set with a receipt for ``spec``, in row order, under every
+    name its row has there: copies share one, and names a file had before stay."""
+    table = store.rows(spec.group.split)
     book = ReceiptBook.of(store.root, spec.group)
     rows = set[int]()
     for shard in book.shards:
         receipt = book.find(shard, spec.name)
         if receipt is not None and receipt.arrays[spec.name][0] == spec.id:
             current = zip(receipt.rows, receipt.digests, strict=True)
-            rows |= {row for row, digest in current if digest == table.digests[row]}
+            rows |= {row for row, digest in current if digest == table.digest(row)}
     named = sorted((row, scene) for scene, row in table.scenes.items() if row in rows)
     return [(scene, table.digests[row]) for row, scene in named]

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
-from cache.checksum import extend
+from cache.checksum import CHECKSUM_BYTES, extend
 from cache.errors import DamagedError
 from cache.layout import BASIS, ZARR, ArraySpec, GroupKey, read_basis, shard_file, shard_size
 from cache.lock import StoreLock, lock_file
 from cache.receipts import PartReceipt, Receipt, ReceiptBook
 from cache.rows import RowTable
-from cache.shards import ABSENT, CHECKSUM_BYTES, read_index
+from cache.shards import ABSENT, read_index
 
 PIECE = 1 << 20
 
@@ -160,4 +160,6 @@ def _path(root: Path, file: _File) -> Path:
 
 
 def _names(root: Path, split: str) -> dict[int, str]:
-    return {row: scene for scene, row in RowTable.of(root, split).scenes.items()}
+    """A name of each row, with its data set where that has one."""
+    called = RowTable.of(root, split).called()
+    return {row: f"{names[0].dataset}: {names[0].scene_id}".removeprefix(": ") for row, names in called.items()}
