@@ -5,11 +5,12 @@ from before there were any call theirs. Equal content has one row, whoever has i
 edited file of its own data set, and only when nobody else's name stands for it; so no data set costs another anything.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from cache import sealed
+from cache.catalogue import folders
 from cache.errors import DamagedError, NotCachedError
 from cache.files import read_bytes, write_bytes
 from cache.guard import exclusive
@@ -33,7 +34,7 @@ class RowTable:
     """
 
     def __init__(self, root: Path, split: str, dataset: str = "") -> None:
-        self.path, self._lock = root / "rows" / f"{split}.parquet", root / "locks" / f".rows-{split}"
+        self.path, self._lock = rows_file(root, split), rows_lock(root, split)
         self._receipts = root / "receipts" / split
         self.dataset = dataset
         self.digests: list[str] = []
@@ -98,22 +99,15 @@ class RowTable:
         self._names, self.digests = before
         return rows, changed
 
-    def replace(self, digests: Sequence[str], names: Mapping[Name, int]) -> None:
-        """Put another table in this one's place: for repairs. Whoever calls this holds the locks of the split."""
-        with exclusive(self._lock):
-            self.digests, self._names = list(digests), {}
-            for (dataset, scene), row in names.items():
-                self._names.setdefault(dataset, {})[scene] = row
-            self._save()
-
-    def forget(self, rows: Sequence[int]) -> None:
-        """Leave ``rows`` to nobody: no digest and no name stands for them any more."""
+    def forget(self, rows: Collection[int], names: Collection[Name] = ()) -> None:
+        """Leave ``rows`` to nobody: no digest and no name stands for them any more. ``names`` go too."""
         with exclusive(self._lock):
             self._load()
-            gone = set(rows)
-            self.digests = ["" if row in gone else digest for row, digest in enumerate(self.digests)]
-            for dataset, scenes in self._names.items():
-                self._names[dataset] = {scene: row for scene, row in scenes.items() if row not in gone}
+            self.digests = ["" if row in rows else digest for row, digest in enumerate(self.digests)]
+            kept = [(name, row) for name, row in self.names if row not in rows and name not in names]
+            self._names = {}
+            for name, row in kept:
+                self._names.setdefault(name.dataset, {})[name.scene_id] = row
             self._save()
 
     def _state(self) -> tuple[dict[str, dict[str, int]], list[str]]:
@@ -172,17 +166,38 @@ class RowTable:
                 self._names.setdefault(dataset, {})[scene] = row
 
     def _save(self) -> None:
-        import pyarrow as pa
+        write_rows(self.path, self.digests, dict(self.names))
 
-        entries = sorted((row, *name) for name, row in self.names)
-        # A row all of whose names moved on still exists: without an entry later rows would slide.
-        named = {row for row, _, _ in entries}
-        entries += [(row, "", "") for row in range(len(self.digests)) if row not in named]
-        columns = {
-            "row": pa.array([row for row, _, _ in entries], pa.int64()),
-            "scene_id": pa.array([scene for _, _, scene in entries], pa.string()),
-            "digest": pa.array([self.digests[row] for row, _, _ in entries], pa.string()),
-        }
-        if any(dataset for _, dataset, _ in entries):
-            columns["dataset"] = pa.array([dataset for _, dataset, _ in entries], pa.string())
-        write_bytes(self.path, sealed.table_bytes(pa.table(columns)))
+
+def splits(root: Path) -> list[str]:
+    """Every split the store has rows or receipts of."""
+    tables = {path.stem for path in (root / "rows").glob("*.parquet")}
+    return sorted(tables | {folder.name for folder in folders(root / "receipts")})
+
+
+def rows_file(root: Path, split: str) -> Path:
+    """Where the rows of ``split`` lie."""
+    return root / "rows" / f"{split}.parquet"
+
+
+def rows_lock(root: Path, split: str) -> Path:
+    """What is held while they are changed."""
+    return root / "locks" / f".rows-{split}"
+
+
+def write_rows(path: Path, digests: Sequence[str], names: Mapping[Name, int]) -> None:
+    """Write a table whole: the digest of each row, empty where it belongs to nobody, and the row of each name."""
+    import pyarrow as pa
+
+    entries = sorted((row, *name) for name, row in names.items())
+    # A row all of whose names moved on still exists: without an entry later rows would slide.
+    named = {row for row, _, _ in entries}
+    entries += [(row, "", "") for row in range(len(digests)) if row not in named]
+    columns = {
+        "row": pa.array([row for row, _, _ in entries], pa.int64()),
+        "scene_id": pa.array([scene for _, _, scene in entries], pa.string()),
+        "digest": pa.array([digests[row] for row, _, _ in entries], pa.string()),
+    }
+    if any(dataset for _, dataset, _ in entries):
+        columns["dataset"] = pa.array([dataset for _, dataset, _ in entries], pa.string())
+    write_bytes(path, sealed.table_bytes(pa.table(columns)))

@@ -8,7 +8,7 @@ from cache.catalogue import list_arrays
 from cache.fingerprint import Recipe
 from cache.layout import ArraySpec, GroupKey
 from cache.receipts import Receipt, ReceiptBook
-from cache.rows import RowTable
+from cache.rows import RowTable, splits
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,6 +37,31 @@ class GroupStatus:
     @property
     def nbytes(self) -> int:
         return sum(array.nbytes for array in self.arrays)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DatasetStatus:
+    """One data set in one split: ``images`` it has names for, and those ``alone`` that no other data set has as well.
+    The unnamed data set is called by no name."""
+
+    dataset: str
+    split: str
+    images: int
+    alone: int
+
+
+def summarise_datasets(root: Path) -> list[DatasetStatus]:
+    """Every data set of every split of the store at ``root``."""
+    found = []
+    for split in splits(root):
+        owners: dict[int, set[str]] = {}
+        for name, row in RowTable.of(root, split).names:
+            owners.setdefault(row, set()).add(name.dataset)
+        for dataset in sorted({name for names in owners.values() for name in names}):
+            mine = [names for names in owners.values() if dataset in names]
+            alone = sum(len(names) == 1 for names in mine)
+            found.append(DatasetStatus(dataset=dataset, split=split, images=len(mine), alone=alone))
+    return found
 
 
 def summarise(root: Path) -> list[GroupStatus]:

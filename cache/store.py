@@ -9,7 +9,7 @@ from cache.manifests import check_manifest, write_manifest
 from cache.pending import Missing, Readable, ShardTask, find_missing
 from cache.reader import FeatureReader
 from cache.rows import RowTable
-from cache.status import GroupStatus, summarise
+from cache.status import DatasetStatus, GroupStatus, summarise, summarise_datasets
 from cache.writer import ShardSink, StoreWriter, shared_group
 
 
@@ -75,6 +75,10 @@ class FeatureStore:
     def status(self) -> list[GroupStatus]:
         """What is done, missing and skipped, with sizes and times, per group of arrays written together."""
         return summarise(self.root)
+
+    def datasets(self) -> list[DatasetStatus]:
+        """The data sets that lie side by side, with their images per split."""
+        return summarise_datasets(self.root)
 
     def write_manifest(
         self,
