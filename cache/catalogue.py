@@ -1,5 +1,6 @@
 """Which arrays a store has: a walk over their Zarr metadata, without reading a receipt or a shard."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,8 @@ from cache.errors import DamagedError, NotCachedError
 from cache.files import read_json
 from cache.layout import ATTRIBUTE, BASIS, SCALES, ZARR, ArraySpec, GroupKey, spec_from_metadata
 from cache.system import naming
+
+_STEP = re.compile(r"t\d+")
 
 
 def open_array(root: Path, path: str) -> ArraySpec:
@@ -35,13 +38,15 @@ def list_arrays(root: Path) -> list[ArraySpec]:
 
 def array_folders(root: Path) -> list[Path]:
     """Folders of every array, scales and bases left out, by path."""
-    found = []
-    for split in folders(root / ZARR):
-        for group in (recipe for view in folders(split) for recipe in folders(view)):
-            for folder in folders(group):
-                found += [folder, *folders(folder)] if folder.name.startswith("t") else [folder]
+    found = [folder for group in group_folders(root) for folder in folders(group)]
     named = [folder for folder in found if not folder.name.endswith((SCALES, BASIS))]
     return sorted(folder for folder in named if _is_array(folder))
+
+
+def group_folders(root: Path) -> list[Path]:
+    """Folders in which arrays may lie: those of latents, and those of passes at a timestep."""
+    recipes = [r for split in folders(root / ZARR) for view in folders(split) for r in folders(view)]
+    return recipes + [step for recipe in recipes for step in folders(recipe) if _STEP.fullmatch(step.name)]
 
 
 def folders(parent: Path) -> list[Path]:

@@ -4,6 +4,7 @@ Content goes to a temporary name of its own beside the target, is made durable, 
 The temporary name says which process it belongs to; whoever writes into a folder clears away what dead ones left there.
 """
 
+import contextlib
 import ctypes
 import errno
 import json
@@ -59,8 +60,10 @@ def write_file(target: Path, write: Callable[[Path], None]) -> None:
             write(temporary)
             sync(temporary)
             publish(temporary, target)
-        finally:
-            temporary.unlink(missing_ok=True)
+        except BaseException:
+            with contextlib.suppress(OSError):  # the first error is the one to tell
+                temporary.unlink(missing_ok=True)
+            raise
 
 
 def write_folder(target: Path, write: Callable[[Path], None]) -> None:

@@ -7,6 +7,7 @@ who was killed half-way finds the images by the same names again. Rows are not r
 import contextlib
 import logging
 import shutil
+import uuid
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +22,7 @@ from cache.manifests import entry_of, read_entries, rows_of, write_entries
 from cache.receipts import PartReceipt, Receipt, ReceiptBook, rewrite
 from cache.rows import RowTable
 from cache.shards import ShardFile, read_chunk
-from cache.system import naming
+from cache.system import naming, naming_below
 from cache.traces import Traces, groups_of, images_a_shard, part_file
 from cache.writer import temporary_folder
 
@@ -42,7 +43,7 @@ def forget(
     array another program laid out its own way.
     """
     groups = groups_of(root, traces.split)
-    with contextlib.ExitStack() as stack:
+    with naming_below(root), contextlib.ExitStack() as stack:
         locks = {path: StoreLock(path, takeover=takeover) for path in sorted({lock_file(root, g) for g in groups})}
         for lock in locks.values():
             stack.enter_context(lock)
@@ -147,8 +148,7 @@ def _rewrite_file(
     root: Path, group: GroupKey, name: str, suffix: str, receipt: Receipt, part: PartReceipt, kept: Iterable[int]
 ) -> PartReceipt:
     images, target = images_a_shard(root, group), part_file(root, group, name, suffix, receipt.shard)
-    temporary = temporary_folder(root, group) / f"{receipt.shard}-{name}{suffix}.forget"
-    temporary.unlink(missing_ok=True)
+    temporary = temporary_folder(root, group) / f"{receipt.shard}-{name}{suffix}.{uuid.uuid4().hex[:8]}"
     file = ShardFile(temporary, target, images, None)
     try:
         for place in kept:

@@ -49,8 +49,9 @@ def silence(path: Path, clock: Path) -> float:
 
     Where that was set back meanwhile, an owner from before looks as dead as if it had been set forward.
     """
-    os.utime(clock)
-    return abs(clock.stat().st_mtime - path.stat().st_mtime)
+    with naming(clock, "read"):
+        os.utime(clock)
+        return abs(clock.stat().st_mtime - path.stat().st_mtime)
 
 
 def read_owner(path: Path) -> dict[str, Any] | None:
@@ -84,16 +85,15 @@ def _created(lock: Path) -> Iterator[None]:
             # One at a time: else the second of two clears away what the first has just taken.
             if _create(clearing):
                 if _is_dead(held, lock):
-                    held.unlink(missing_ok=True)
-                clearing.unlink(missing_ok=True)
+                    _unlink(held)
+                _unlink(clearing)
             elif _is_dead(clearing, lock):
-                clearing.unlink(missing_ok=True)
+                _unlink(clearing)
         time.sleep(WAIT_SECONDS)
     try:
         yield
     finally:
-        with naming(held, "removed"):
-            held.unlink(missing_ok=True)
+        _unlink(held)
 
 
 def _create(path: Path) -> bool:
@@ -107,6 +107,11 @@ def _create(path: Path) -> bool:
         finally:
             os.close(descriptor)
     return True
+
+
+def _unlink(path: Path) -> None:
+    with naming(path, "removed"):
+        path.unlink(missing_ok=True)
 
 
 def _is_dead(path: Path, clock: Path) -> bool:

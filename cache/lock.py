@@ -53,7 +53,12 @@ class StoreLock:
                 self._refuse_if_alive(owner)
             since, command = time.strftime("%Y-%m-%d %H:%M:%S"), shlex.join(sys.argv)[:300]
             me = {**asdict(self._here), "command": command, "since": since, "token": self._token}
-            write_text(self._path, json.dumps(me, indent=1))
+            try:
+                write_text(self._path, json.dumps(me, indent=1))
+            except FileError:
+                with contextlib.suppress(FileError):  # it may have its name already
+                    self._release()
+                raise
         self._heartbeat = threading.Thread(target=self._beat, name=f"heartbeat {self._path.name}", daemon=True)
         self._heartbeat.start()
         return self
@@ -66,8 +71,7 @@ class StoreLock:
             self._heartbeat.join()
         # What went wrong inside matters more than a lock file that stays: its owner will be dead.
         with contextlib.suppress(*(() if kind is None else (FileError,))), exclusive(self._guard):
-            if self.held:
-                remove(self._path)
+            self._release()
 
     @property
     def held(self) -> bool:
@@ -79,6 +83,10 @@ class StoreLock:
         """Raise LockedError when somebody took the lock over meanwhile; called before anything is published."""
         if not self.held:
             raise LockedError(f"{self._path}: was taken over while this process held it; nothing more is written")
+
+    def _release(self) -> None:
+        if self.held:
+            remove(self._path)
 
     def _refuse_if_alive(self, owner: dict[str, Any]) -> None:
         try:

@@ -35,6 +35,7 @@ from cache.shards import (
     read_fully,
     read_index,
 )
+from cache.system import refusal
 
 if TYPE_CHECKING:
     from cache.ring import Slot
@@ -351,7 +352,12 @@ class FeatureReader:
         """Check a chunk against its receipt and, where the file has one, the checksum behind it."""
         part = array.parts[suffix]
         expected = place.receipt.arrays[array.spec.name][1][suffix].crc32c[place.position]
-        stored = int.from_bytes(os.pread(descriptor, CHECKSUM_BYTES, offset), "little") if part.checked else expected
+        try:
+            stored = (
+                int.from_bytes(os.pread(descriptor, CHECKSUM_BYTES, offset), "little") if part.checked else expected
+            )
+        except OSError as error:
+            raise refusal(error, part.file(place.shard), "read") from error
         if not found == expected == stored:
             raise self._damaged(
                 part, scene, place, f"checksum {found:08x}, file says {stored:08x}, receipt {expected:08x}"

@@ -1,5 +1,6 @@
 """One shard file of Zarr's ``sharding_indexed``: chunks one behind the other, then the index with its checksum."""
 
+import contextlib
 import os
 from pathlib import Path
 from typing import Any
@@ -63,15 +64,17 @@ class ShardFile:
     @property
     def is_there(self) -> bool:
         """False once somebody cleared it away under its temporary name."""
-        return self._temporary.exists()
+        with naming(self._target, "written"):
+            return self._temporary.exists()
 
     def publish(self) -> None:
         """Give it its name."""
         publish(self._temporary, self._target)
 
     def discard(self) -> None:
-        """Remove what is left under the temporary name."""
-        self._temporary.unlink(missing_ok=True)
+        """Remove what is left under the temporary name; what cannot be removed now is, by the next owner."""
+        with contextlib.suppress(OSError):
+            self._temporary.unlink(missing_ok=True)
 
     def _write(self, *pieces: memoryview, sync: bool = False) -> None:
         with naming(self._target, "written"):

@@ -74,6 +74,17 @@ def naming(path: Path, doing: str) -> Iterator[None]:
         raise refusal(error, path, doing) from error
 
 
+@contextlib.contextmanager
+def naming_below(root: Path) -> Iterator[None]:
+    """The same over a longer stretch of work below ``root``: what is named is the file the system named."""
+    try:
+        yield
+    except CacheError:
+        raise
+    except OSError as error:
+        raise refusal(error, Path(error.filename or root), "used") from error
+
+
 def refusal(error: OSError, path: Path, doing: str) -> FileError:
     """The error that says in one line what ``error`` said of ``path``."""
     found: FileError

@@ -11,6 +11,7 @@ from cache.layout import BASIS, SCALES, ZARR, GroupKey, shard_file, shard_size
 from cache.receipts import Name, ReceiptBook
 from cache.rows import RowTable
 from cache.shards import ABSENT, open_shard, read_index
+from cache.system import naming_below
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -79,7 +80,8 @@ def _traces(root: Path, split: str, table: RowTable, rows: set[int], digests: se
                 for suffix in parts:
                     file = part_file(root, group, name, suffix, receipt.shard)
                     arrays[path] = arrays.get(path, 0) + _chunk_bytes(file, [row % images for row in gone], images)
-    fitted = tuple(path for path in sorted(arrays) if (root / ZARR / (path + BASIS)).is_dir())
+    with naming_below(root):
+        fitted = tuple(path for path in sorted(arrays) if (root / ZARR / (path + BASIS)).is_dir())
     return replace(found, arrays=dict(sorted(arrays.items())), fitted=fitted)
 
 

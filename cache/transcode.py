@@ -1,5 +1,6 @@
 """One encoding from another, without the backbone; and features as files for those who want no store."""
 
+import io
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,7 @@ import numpy as np
 
 from cache.encodings import Encoding, Float16, Float32
 from cache.errors import CacheError, EncodingError, SkippedImage
+from cache.files import write_bytes
 from cache.layout import ArraySpec, tap_name
 from cache.reader import FeatureReader
 from cache.receipts import ReceiptBook
@@ -68,16 +70,16 @@ def export(
             raise CacheError(f"scene {scene!r}: cannot be a file below {folder}")
         features = {name: reader.read_float(scene, name) for name in names}
         if kind == "npy":
-            place.mkdir(parents=True, exist_ok=True)
             for name, feature in features.items():
-                np.save(place / f"{name}.npy", feature)
+                buffer = io.BytesIO()
+                np.save(buffer, feature)
+                write_bytes(place / f"{name}.npy", buffer.getvalue())
                 yield place / f"{name}.npy"
         else:
-            from safetensors.numpy import save_file
+            from safetensors.numpy import save
 
             file = place.with_name(f"{place.name}.safetensors")
-            file.parent.mkdir(parents=True, exist_ok=True)
-            save_file(features, file)
+            write_bytes(file, save(features))
             yield file
 
 

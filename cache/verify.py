@@ -107,6 +107,9 @@ def _check(root: Path, file: _File) -> Iterator[tuple[str, list[int]]]:
     except FileNotFoundError:
         yield "missing", list(receipt.rows)
         return
+    except OSError as error:
+        yield f"cannot be opened ({error.strerror or error})", list(receipt.rows)
+        return
     try:
         size = os.fstat(descriptor).st_size
         if size != part.nbytes:
