@@ -123,12 +123,13 @@ def sync(path: Path) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Make ``folder`` and what is missing above it, durably."""
-    if folder.is_dir():
-        return
-    make_folder(folder.parent)
-    folder.mkdir(exist_ok=True)
-    sync(folder.parent)
+    """Make ``folder`` and what is missing above it, durably. Raises FileError."""
+    with naming(folder, "made"):
+        if folder.is_dir():
+            return
+        make_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
+        sync(folder.parent)
 
 
 def temporary_name() -> str:

@@ -353,11 +353,10 @@ class FeatureReader:
         part = array.parts[suffix]
         expected = place.receipt.arrays[array.spec.name][1][suffix].crc32c[place.position]
         try:
-            stored = (
-                int.from_bytes(os.pread(descriptor, CHECKSUM_BYTES, offset), "little") if part.checked else expected
-            )
+            behind = os.pread(descriptor, CHECKSUM_BYTES, offset) if part.checked else b""
         except OSError as error:
             raise refusal(error, part.file(place.shard), "read") from error
+        stored = int.from_bytes(behind, "little") if part.checked else expected
         if not found == expected == stored:
             raise self._damaged(
                 part, scene, place, f"checksum {found:08x}, file says {stored:08x}, receipt {expected:08x}"

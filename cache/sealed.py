@@ -46,9 +46,7 @@ def is_sealed(data: bytes) -> bool:
 def check(data: bytes, path: Path, remake: str) -> None:
     """Raise DamagedError unless ``data``, read from ``path``, carries its own digest."""
     if data.count(MARK) != 1:
-        raise DamagedError(
-            f"{path}: carries no digest, so it is damaged or of an older version; {remake} makes it anew"
-        )
+        raise DamagedError(f"{path}: has no digest, so it is damaged or of an older version; {remake} makes it anew")
     start = data.index(MARK) + len(MARK)
     found = hashlib.sha256(data[:start])
     found.update(b"0" * DIGITS)
@@ -151,9 +149,7 @@ def check_folder(folder: Path, remake: str) -> str:
         if name not in found:
             raise DamagedError(f"{folder / name}: is missing, though {LIST} lists it; {remake} makes it anew")
         if name not in listed:
-            raise DamagedError(
-                f"{folder / name}: does not belong here, says {LIST}; remove it, or {remake} makes all anew"
-            )
+            raise DamagedError(f"{folder / name}: is not in {LIST}; remove it, or {remake} makes all of it anew")
         if found[name] != listed[name]:
             raise DamagedError(f"{folder / name}: does not match its digest in {LIST}; {remake} makes it anew")
     return hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()
