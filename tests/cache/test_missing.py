@@ -9,6 +9,7 @@ import pytest
 
 from cache import ArraySpec, FeatureStore, GroupKey
 from cache.errors import FileError, RecipeError
+from cache.ring import read_ahead
 from cache.traces import find_traces
 from cache.verify import verify
 from tests.cache.builders import check, digest, group, images, spec, tree, write
@@ -169,4 +170,4 @@ def fill_many(root: str) -> None:
     check(store, arrays, images(5))
     assert verify(store.root, store.arrays(), threads=8) == []
     batches = [[scene for scene, _ in images(5)]]
-    assert len(list(store.reader(arrays).ring(batches, [array.name for array in arrays], threads=8))) == 1
+    assert len(list(read_ahead(store.reader(arrays), batches, [array.name for array in arrays], threads=8))) == 1
