@@ -1,8 +1,8 @@
 """MATLAB 5 matrices in memory: struct arrays, cells, text and numbers, looked up in their bytes when asked for.
 
-Places are looked up in NumPy arrays and memoryviews, which check their bounds: a damaged file ends in an exception, never
-outside of itself. Layout: MathWorks, "MAT-File Format", level 5. An element is a tag (type, bytes) and its data, padded
-to eight bytes; data of up to four bytes may sit in the tag itself.
+Places are looked up in NumPy arrays and memoryviews, which check their bounds: a damaged file ends in an exception.
+Layout: MathWorks, "MAT-File Format", level 5. An element is a tag (type, bytes) and its data, padded to eight bytes;
+data of up to four bytes may sit in the tag itself.
 """
 
 from array import array
@@ -61,6 +61,10 @@ class Matrices(NamedTuple):
             raise ValueError("a matrix goes on after the end of what holds it")
         return Heads(kinds, rows, columns, contents, ends)
 
+    def kinds(self) -> set[int]:
+        """Their classes."""
+        return set(self.heads().kinds.tolist())
+
     def texts(self) -> list[str]:
         """The text of each. Raises ValueError for one that is empty or no text."""
         kinds, at, sizes = self._data(self.heads(), (CHAR,))
@@ -96,26 +100,28 @@ class Matrices(NamedTuple):
         for kind, first, end, rows, columns in zip(heads.kinds, *heads[3:], *heads[1:3], strict=True):
             yield self._run(int(first), int(end), int(rows) * int(columns) if kind else 0)
 
-    def records(self, fields: Sequence[str]) -> Iterator[dict[str, "Matrices"]]:
-        """Each struct array as ``{field: its values}``; a cell array with a column for each of ``fields`` reads alike.
+    def records(self, columns: Sequence[str], needed: Sequence[str]) -> Iterator[dict[str, "Matrices"]]:
+        """Each struct array as ``{field: its values}``; a cell array with these ``columns`` reads alike.
 
-        Raises ValueError naming the fields that are not there.
+        Raises ValueError where one of ``needed`` is not there.
         """
         heads = self.heads()
         _require_kinds(heads.kinds, (STRUCT, CELL))
         for row, kind in enumerate(heads.kinds.tolist()):
             at, end = int(heads.contents[row]), int(heads.ends[row])
             count = int(heads.rows[row]) * int(heads.columns[row])
+            names = list(columns)
             if kind == STRUCT:
                 names, at = self._field_names(at)
-                run = self._run(at, end, count * len(names)).starts.reshape(count, len(names))
+                starts = self._run(at, end, count * len(names)).starts.reshape(count, len(names))
+            elif kind == CELL:
+                names = names[: int(heads.columns[row])]
+                starts = self._run(at, end, count).starts.reshape(int(heads.columns[row]), -1).T
             else:
-                names = list(fields[: int(heads.columns[row])]) if kind else list(fields)
-                columns = self._run(at, end, count).starts if kind else np.empty(0, np.int64)
-                run = columns.reshape(len(names), -1).T
-            if missing := [name for name in fields if name not in names]:
+                starts = np.empty((0, len(names)), np.int64)
+            if missing := [name for name in needed if name not in names]:
                 raise ValueError(f"it lacks {', '.join(missing)}; found {', '.join(names) or 'no fields'}")
-            yield {name: Matrices(self.words, run[:, names.index(name)]) for name in fields}
+            yield {name: Matrices(self.words, starts[:, column]) for column, name in enumerate(names)}
 
     def _data(self, heads: Heads, kinds: Sequence[int]) -> tuple[Places, Places, Places]:
         """Type, first byte and number of bytes of the data of each; all 0 for an empty one."""

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from scipy.io import loadmat, savemat
 
-from diffps.datasets.cuhk_sysu import read_cuhk_sysu, read_protocol
+from diffps.datasets.cuhk_sysu import read_cuhk_sysu
+from diffps.datasets.protocols import read_protocol
 from diffps.datasets.tables import read_gallery, write_index
 from diffps.errors import DatasetError
 
