@@ -130,6 +130,7 @@ def _names_left(album: Album, kept: Mapping[str, Kept], split: Split, findings: 
     lost = {person.name: person for person in persons if person.name and person.name not in names}
     for name, person in lost.items():
         findings.add("refused", NO_BOX_LEFT, "persons", f"{person.at}: {name}")
+    findings.seen("persons", len(names) + len(lost))
     asked, answered = ([person for person in part if person.query] for part in (persons, left))
     findings.seen("marked queries", len(asked))
     rows = {person.at for person in answered}

@@ -1,7 +1,7 @@
 """One's own photographs as a COCO file with an identity in each annotation, whoever exported it."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,8 @@ from diffps.datasets.words import CAMERA_LIMIT, NOBODY_NAMED, SIDE_LIMIT, dotted
 from diffps.errors import DatasetError
 from diffps.records import SearchIndex, Split
 
+CATEGORY_NAME = "category.name"  # an identity that stands in the categories
+CROWD_MARKS = ("iscrowd", "ignore")
 PERSONS = {"person", "persons", "people", "pedestrian", "pedestrians", "human", "humans"}
 IDENTITIES = ("person_id", "pid")  # read without being asked
 # Keys that tell persons apart in some files and frames of one video in others: read only if index.identity says so.
@@ -71,6 +73,7 @@ def _read_own(
     min_box: tuple[int, int],
     identity: str,
 ) -> SearchIndex:
+    _require_identity(files.values(), identity)
     findings = Findings()
     prefix = "images" if (root / "images").is_dir() else ""
     present = list_images(root / prefix, findings)
@@ -158,46 +161,76 @@ def _add_annotations(
     categories = _categories(file)
     persons = _person_categories(file, categories, identity)
     others: set[str] = set()
-    unasked: Counter[str] = Counter()
-    for row, annotation in enumerate(objects(file.annotations, "annotation", file.path, "coco")):
-        at = f"{file.path.name} annotation {annotation.get('id', row)}"
-        try:
-            category = (
-                None if annotation.get("category_id") is None else coco_key(annotation["category_id"], "category_id")
-            )
-            if persons is not None and category is not None and category not in persons:
-                if category not in categories:
-                    raise ValueError(f"category_id {category} is not among the categories")
-                skipped["other_categories"] += 1
-                others.add(categories[category])
-                continue
-            if any(annotation.get(name) is not None and flag(annotation[name], name) for name in ("iscrowd", "ignore")):
-                skipped["crowds"] += 1
-                continue
-            key = coco_key(annotation.get("image_id"), "image_id")
-            if key not in photos:
-                raise ValueError(f"image_id {key} is not among the images")
-            name = _identity(annotation, identity, categories.get(category or "", ""), at, findings)
-            query = None if annotation.get("query") is None else flag(annotation["query"], "query")
-            person = Person(coco_box(annotation), name, query, at)
-            unasked.update(key for key in CANDIDATES if not identity and dotted(annotation, key) is not None)
-            if dotted(annotation, "attributes.rotation") not in (None, 0, 0.0):
-                findings.add("doubtful", ROTATED, "boxes", at)
-            photo = photos[key]
-            if photo is not None:
-                album.add_person(photo, person)
-        except ValueError as error:
-            raise DatasetError(f"coco: {file.path}: annotation {annotation.get('id', row)}: {error}") from None
-    told = f"{file.path.name}"
-    if others:
-        reason = OTHER_CATEGORY.format(summarise(sorted(others)))
-        findings.add("fine", reason, "annotations", told, count=skipped["other_categories"])
-    findings.add("fine", CROWD, "annotations", told, count=skipped["crowds"])
     findings.seen("annotations", len(file.annotations))
-    named = any(person.name for photo in photos.values() if photo for person in photo.persons)
-    if unasked and not named:
+    for row, annotation in enumerate(objects(file.annotations, "annotation", file.path, "coco")):
+        name = annotation.get("id", row)
+        at = f"{file.path.name} annotation {name}"
+        try:
+            category = _category(annotation, categories, persons)
+            if persons is not None and category not in (None, *persons):
+                skipped["other_categories"] += 1
+                others.add(categories[category or ""])
+            elif any(annotation.get(mark) is not None and flag(annotation[mark], mark) for mark in CROWD_MARKS):
+                skipped["crowds"] += 1
+            else:
+                person = _person(annotation, identity, categories.get(category or "", ""), at, findings)
+                key = coco_key(annotation.get("image_id"), "image_id")
+                if key not in photos:
+                    raise ValueError(f"image_id {key} is not among the images")
+                photo = photos[key]
+                if photo is not None:
+                    album.add_person(photo, person)
+        except ValueError as error:
+            raise DatasetError(f"coco: {file.path}: annotation {name}: {error}") from None
+    reason = OTHER_CATEGORY.format(summarise(sorted(others)))
+    findings.add("fine", reason, "annotations", file.path.name, count=skipped["other_categories"])
+    findings.add("fine", CROWD, "annotations", file.path.name, count=skipped["crowds"])
+    if not identity:
+        _doubt_unasked(file, photos, findings)
+
+
+def _category(annotation: Mapping[str, Any], categories: Mapping[str, str], persons: set[str] | None) -> str | None:
+    """Id of an annotation's category, None where it has none. Raises ValueError for one that is not listed."""
+    if annotation.get("category_id") is None:
+        return None
+    category = coco_key(annotation["category_id"], "category_id")
+    if persons is not None and category not in categories:
+        raise ValueError(f"category_id {category} is not among the categories")
+    return category
+
+
+def _person(annotation: Mapping[str, Any], identity: str, category: str, at: str, findings: Findings) -> Person:
+    if dotted(annotation, "attributes.rotation") not in (None, 0, 0.0):
+        findings.add("doubtful", ROTATED, "boxes", at)
+    name = _identity(annotation, identity, category, at, findings)
+    query = None if annotation.get("query") is None else flag(annotation["query"], "query")
+    return Person(coco_box(annotation), name, query, at)
+
+
+def _doubt_unasked(file: CocoFile, photos: Mapping[str, Photo | None], findings: Findings) -> None:
+    """Count annotations with a key that may tell persons apart, where nothing else does."""
+    if any(person.name for photo in photos.values() if photo for person in photo.persons):
+        return
+    unasked = Counter(key for annotation in file.annotations for key in CANDIDATES if _has(annotation, key))
+    if unasked:
         key, count = unasked.most_common(1)[0]
-        findings.add("doubtful", UNASKED.format(key, key), "annotations", told, count=count)
+        findings.add("doubtful", UNASKED.format(key, key), "annotations", file.path.name, count=count)
+
+
+def _require_identity(files: Iterable[CocoFile], identity: str) -> None:
+    """Raise DatasetError where no annotation has the key that was asked for."""
+    annotations = [(file.path, annotation) for file in files for annotation in file.annotations]
+    if identity in ("", CATEGORY_NAME) or not annotations or any(_has(part, identity) for _, part in annotations):
+        return
+    path, first = annotations[0]
+    found = summarise(map(str, first), 20) if isinstance(first, dict) else "none"
+    raise DatasetError(
+        f"coco: {path}: no annotation has the key {identity}, which index.identity names; the first one has {found}"
+    )
+
+
+def _has(annotation: Any, key: str) -> bool:
+    return dotted(annotation, key) is not None
 
 
 def _size(image: Mapping[str, Any]) -> tuple[int, int] | None:
@@ -212,7 +245,7 @@ def _size(image: Mapping[str, Any]) -> tuple[int, int] | None:
 
 def _identity(annotation: Mapping[str, Any], asked: str, category: str, at: str, findings: Findings) -> str:
     """The name of an annotation's person; empty for nobody."""
-    if asked == "category.name":
+    if asked == CATEGORY_NAME:
         value: Any = category
     elif asked:
         value = dotted(annotation, asked)
@@ -250,7 +283,7 @@ def _person_categories(file: CocoFile, categories: Mapping[str, str], identity: 
 
     Raises DatasetError where annotations are of categories of which none is a person.
     """
-    if not categories or identity == "category.name":
+    if not categories or identity == CATEGORY_NAME:
         return None
     above = {coco_key(c["id"], "id"): str(c.get("supercategory", "")) for c in file.categories}
     found = {key for key, name in categories.items() if name.strip().casefold() in PERSONS}

@@ -4,8 +4,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from diffps.datasets.files import require, summarise
+from diffps.datasets.files import summarise
 from diffps.datasets.json_files import read_json
+from diffps.datasets.layouts import locate
 from diffps.datasets.words import whole
 from diffps.errors import DatasetError
 from diffps.records import Split
@@ -18,6 +19,9 @@ TRAIN_FILES = (
     "annotations/person_keypoints_train.json",
     "annotations/person_keypoints_Train.json",
     "train/_annotations.coco.json",
+    "train_pid.json",  # AlignPS
+    "annotation/train_pid.json",
+    "annotation/train_pid_new.json",
 )
 TEST_FILES = (
     "test.json",
@@ -34,6 +38,9 @@ TEST_FILES = (
     "annotations/instances_default.json",  # CVAT, where frames are in no subset
     "annotations/person_keypoints_default.json",
     "result.json",  # Label Studio
+    "test_pid.json",  # AlignPS
+    "annotation/test_pid.json",
+    "annotation/test_new.json",
 )
 
 
@@ -55,11 +62,9 @@ def find_coco(root: Path) -> tuple[dict[Split, Path], list[Path]]:
     if not test:
         found = f"; {train[0]} is there" if train else ""
         try:
-            require(root / "test.json", "coco", "test annotations")
+            locate(root, "test.json", "coco", "test annotations")
         except DatasetError as error:
-            raise DatasetError(
-                f"{error}{found}; also looked for: {summarise(TEST_FILES[1:], len(TEST_FILES))}"
-            ) from None
+            raise DatasetError(f"{error}{found}; other layouts have {summarise(TEST_FILES[1:], 20)}") from None
     splits: dict[Split, Path] = {"train": train[0]} if train else {}
     return splits | {"test": test[0]}, [*train[1:], *test[1:]]
 

@@ -16,7 +16,7 @@ NO = {"0", "false", "no", "n", ""}
 SPLITS: dict[str, Split] = {"train": "train", "training": "train", "test": "test", "testing": "test"}
 # Also given names and surnames are Nan and Na: only the spellings that programs write are nobody.
 NOBODY = re.compile(
-    r"""nan|NaN|NAN|<NA>|NA|N/A|n/a|#N/A|[Nn]one|NONE|[Nn]ull|NULL|[Uu]nknown|UNKNOWN|[Uu]nlabell?ed|UNLABELL?ED
+    r"""nan|NaN|NAN|<NA>|NA|N/A|n/a|\#N/A|[Nn]one|NONE|[Nn]ull|NULL|[Uu]nknown|UNKNOWN|[Uu]nlabell?ed|UNLABELL?ED
         |undefined|nobody|[?]+|-+|-\d+(\.0*)?""",
     re.X,
 )
@@ -68,9 +68,9 @@ def person_name(value: Any, limit: int) -> str:
     return str(whole(value, "identity", limit))
 
 
-def dotted(values: Mapping[str, Any], key: str) -> Any:
+def dotted(values: Any, key: str) -> Any:
     """The value at ``a.b.c`` of nested objects; None where one of them is not there."""
-    found: Any = values
+    found = values
     for part in key.split("."):
         found = found.get(part) if isinstance(found, Mapping) else None
     return found

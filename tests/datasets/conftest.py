@@ -38,7 +38,7 @@ def write_prw(
     for folder in ("frames", "annotations"):
         (root / folder).mkdir(parents=True)
     for number, (name, rows) in enumerate([*train.items(), *test.items()]):
-        Image.new("RGB", (100, 120), (number, 0, 0)).save(root / "frames" / f"{name}.jpg")
+        Image.new("RGB", (100, 120), (number * 30, 0, 0)).save(root / "frames" / f"{name}.jpg")
         boxes = np.array(rows, np.float64).reshape(-1, 5)
         savemat(root / "annotations" / f"{name}.jpg.mat", {ANNOTATION_KEYS[number % 3]: boxes})
     savemat(root / "frame_train.mat", {"img_index_train": cells(list(train))})
@@ -120,7 +120,7 @@ def cuhk_tree(tmp_path: Path) -> Path:
     annotation = root / "annotation"
     (annotation / "test" / "train_test").mkdir(parents=True)
     for number, name in enumerate(CUHK_BOXES):
-        Image.new("RGB", (320, 300), (number, 0, 0)).save(root / "Image" / "SSM" / name)
+        Image.new("RGB", (320, 300), (number * 30, 0, 0)).save(root / "Image" / "SSM" / name)
     images = [
         {
             "imname": name,
@@ -144,3 +144,22 @@ def cuhk_tree(tmp_path: Path) -> Path:
     write_protocol(tests / "subset" / "Occlusion.mat", "Occlusion1", CUHK_LINES[1:2])
     write_protocol(tests / "subset" / "Resolution.mat", "Test_Size", CUHK_LINES[2:])
     return root
+
+
+PERSONS_CSV = """split,image,x,y,w,h,person,camera
+train,a.jpg,10,10,20,40,ann,1
+train,a.jpg,40,10,20,40,,1
+train,b.jpg,10,10,20,40,bob,1
+test,c.jpg,10,10,20,40,cat,1
+test,sub/d.png,30,10,20,90,cat,2
+test,sub/d.png,60,10,20,40,dan,2
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "images" / "sub").mkdir(parents=True)
+    for number, name in enumerate(["a.jpg", "b.jpg", "c.jpg", "sub/d.png", "e.jpg"]):
+        Image.new("RGB", (100, 80), (number * 30, 0, 0)).save(tmp_path / "images" / name)
+    (tmp_path / "persons.csv").write_text(PERSONS_CSV)
+    return tmp_path
