@@ -198,10 +198,10 @@ def _annotate(
     foreign = ~known & (pids >= 0)
     named = np.searchsorted(part.labels, pids) if scene.split == "train" else pids
     identities = np.where(known, named, UNLABELLED).astype(np.int64)
-    repeated = int(known.sum()) - len(np.unique(identities[known]))
+    repeated = int(known.sum()) - len(set(identities[known].tolist()))
     findings.add("fine", FOREIGN, "boxes", f"{part.at}: {scene.scene_id}", count=int(foreign.sum()))
     findings.add("doubtful", REPEATED, "boxes", f"{part.at}: {scene.scene_id}", count=repeated)
-    same = len(rows) - len(np.unique(rows, axis=0))
+    same = len(rows) - len(set(map(tuple, rows.tolist())))
     findings.add("doubtful", SAME_ROW, "boxes", f"{part.at}: {scene.scene_id}", count=same)
     counts["dropped"] += int((~kept.kept).sum())
     counts["clipped"] += kept.clipped
