@@ -16,43 +16,10 @@ from diffps.datasets.findings import require_plausible
 from diffps.datasets.prw import PUBLISHED, read_prw
 from diffps.errors import DatasetError
 from diffps.records import SearchIndex
-from tests.datasets.conftest import CUHK_BOXES, CUHK_TRAIN, PRW_TEST, PRW_TRAIN
 from tests.datasets.told import findings
+from tests.datasets.trees import alignps_json, write_cuhk_json, write_prw_json
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "prw"
-
-
-def coco(images: dict[str, list[tuple[int, Sequence[float]]]], folder: str = "") -> dict[str, Any]:
-    """AlignPS' form: ids from 0, one category, ``person_id`` in each annotation."""
-    annotations = [(row, pid, box) for row, persons in enumerate(images.values()) for pid, box in persons]
-    return {
-        "categories": [{"id": 1, "name": "person", "supercategory": "object"}],
-        "images": [
-            {"file_name": folder + name, "id": row, "width": 100, "height": 120} for row, name in enumerate(images)
-        ],
-        "annotations": [
-            {
-                "area": int(box[2] * box[3]),
-                "bbox": list(box),
-                "category_id": 1,
-                "id": number,
-                "image_id": row,
-                "iscrowd": 0,
-                "person_id": pid,
-                "segmentation": [],
-            }
-            for number, (row, pid, box) in enumerate(annotations)
-        ],
-    }
-
-
-def write_prw_json(root: Path, names: tuple[str, str], folder: str = "") -> None:
-    """Train identities numbered from 0 and -1, test identities raw and -2, as in the distributed files."""
-    number = {3: 0, 7: 1, -2: -1}
-    train = {f"{name}.jpg": [(number[int(row[0])], row[1:]) for row in rows] for name, rows in PRW_TRAIN.items()}
-    test = {f"{name}.jpg": [(int(row[0]), row[1:]) for row in rows] for name, rows in PRW_TEST.items()}
-    for name, images in zip(names, (train, test), strict=True):
-        (root / name).write_text(json.dumps(coco(images, folder)))
 
 
 def same(found: SearchIndex, expected: SearchIndex) -> None:
@@ -97,21 +64,6 @@ def test_prw_in_json_among_ones_own_data_is_recognised(prw_tree: Path) -> None:
     assert index.scenes[0].path == "images/c1s1_000001.jpg"
 
 
-def write_cuhk_json(tree: Path) -> None:
-    """AlignPS' files with paths of its authors' machine; test persons have no number there."""
-    known = {(image, box): row for row, places in enumerate(CUHK_TRAIN.values()) for image, box in places}
-    images = {
-        name: [(known.get((name, box), -1), box) for box in boxes if box[2] and box[3]]
-        for name, boxes in CUHK_BOXES.items()
-    }
-    splits = {"train_pid": ("s5.jpg", "s6.jpg"), "test_new": ("s1.jpg", "s2.jpg", "s3.jpg", "s4.jpg")}
-    for name, members in splits.items():
-        content = coco({image: images[image] for image in members}, "/raid/yy1/data/cuhk/Image/SSM/")
-        (tree / "annotation" / f"{name}.json").write_text(json.dumps(content))
-    for name in ("Images.mat", "pool.mat", "test/train_test/Train.mat"):
-        (tree / "annotation" / name).unlink()
-
-
 def test_cuhk_sysu_in_json_is_cuhk_sysu(cuhk_tree: Path) -> None:
     expected = read_cuhk_sysu(cuhk_tree)
     write_cuhk_json(cuhk_tree)
@@ -132,7 +84,7 @@ def test_cuhk_sysu_in_json_without_galleries_is_refused(cuhk_tree: Path) -> None
 
 def test_ones_own_photographs_of_such_names_stay_ones_own(folder: Path) -> None:
     (folder / "images" / "c.jpg").rename(folder / "images" / "s1.jpg")
-    content = coco({"s1.jpg": [(1, (1, 1, 20, 40))], "e.jpg": [(1, (1, 1, 20, 40))]})
+    content = alignps_json({"s1.jpg": [(1, (1, 1, 20, 40))], "e.jpg": [(1, (1, 1, 20, 40))]})
     for image in content["images"]:
         image.update(width=100, height=80)
     (folder / "test.json").write_text(json.dumps(content))

@@ -10,8 +10,8 @@ from diffps.datasets.cuhk_sysu import read_cuhk_sysu
 from diffps.datasets.protocols import read_protocol
 from diffps.datasets.tables import read_gallery, write_index
 from diffps.errors import DatasetError
-from tests.datasets.conftest import Box, structs, write_protocol
 from tests.datasets.told import findings, told
+from tests.datasets.trees import Box, structs, write_protocol
 
 REAL = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "cuhk-sysu" / "TestG100.mat"
 

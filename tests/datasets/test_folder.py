@@ -8,8 +8,8 @@ from PIL import Image
 from diffps.datasets.findings import require_plausible
 from diffps.datasets.folder import read_folder
 from diffps.errors import DatasetError
-from tests.datasets.conftest import PERSONS_CSV as CSV
 from tests.datasets.told import findings, told, write_images
+from tests.datasets.trees import PERSONS_CSV as CSV
 
 HEAD = "split,image,x,y,w,h,person"
 

@@ -9,8 +9,8 @@ from scipy.io import savemat
 
 from diffps.datasets.prw import read_prw
 from diffps.errors import DatasetError, ImageError
-from tests.datasets.conftest import cells
 from tests.datasets.told import told
+from tests.datasets.trees import cells
 
 
 def test_scenes_carry_split_size_camera_and_digest(prw_tree: Path) -> None:
