@@ -18,7 +18,7 @@ from diffps.datasets.matrices import CLASSES, MATRIX, STRUCT, Matrices, split_na
 from diffps.errors import DatasetError
 
 COMPRESSED = 15  # type of an element
-LARGEST = 1 << 28  # bytes of a variable, or of an element of one that is streamed; real ones have under 100 MB
+LARGEST = 1 << 27  # bytes of a variable, or of an element of one that is streamed; real ones stay well below 100 MB
 CHUNK = 1 << 20
 PREFIX = 128  # bytes of a variable in which its name is found
 OTHER_FILES = (

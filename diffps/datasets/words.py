@@ -20,8 +20,9 @@ NOBODY = re.compile(
         |undefined|nobody|[?]+|-+|-\d+(\.0*)?""",
     re.X,
 )
-NUMBER = re.compile(r"[+-]?(\d+([.]\d*)?|[.]\d+)([eE][+-]?\d+)?")
-COMMA_NUMBER = re.compile(r"[+-]?\d+,\d+")
+NUMBER = re.compile(r"[+-]?(\d+([.]\d*)?|[.]\d+)([eE][+-]?\d+)?", re.ASCII)
+INTEGER = re.compile(r"[+-]?\d{1,30}", re.ASCII)
+COMMA_NUMBER = re.compile(r"[+-]?\d+,\d+", re.ASCII)
 
 
 def number(text: str, *, comma: bool = False) -> float:
@@ -35,12 +36,12 @@ def number(text: str, *, comma: bool = False) -> float:
 def whole(value: Any, what: str, limit: int) -> int:
     """A whole number from -``limit`` to ``limit`` - 1, as a number or in text, 7 as well as 7.0. Raises ValueError."""
     found: float | int | None = None
-    if (isinstance(value, int) and not isinstance(value, bool)) or isinstance(value, float):
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
         found = value
     elif isinstance(value, str) and NUMBER.fullmatch(value.strip()):
         text = value.strip()
-        found = int(text) if re.fullmatch(r"[+-]?\d{1,30}", text) else float(text)
-    if found is None or not math.isfinite(found) or found != int(found) or not -limit <= found < limit:
+        found = int(text) if INTEGER.fullmatch(text) else float(text)
+    if found is None or not -limit <= found < limit or found != int(found):  # nan is in no range
         raise ValueError(f"{what} {_short(value)}: expected a whole number below {limit}")
     return int(found)
 

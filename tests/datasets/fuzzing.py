@@ -12,7 +12,7 @@ import sys
 import traceback
 from collections import Counter
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,20 +25,18 @@ from diffps.datasets.posetrack import read_posetrack
 from diffps.datasets.prw import read_prw
 from diffps.datasets.tables import write_index
 from diffps.errors import DatasetError, ImageError
-from tests.datasets.mutation import mutate_bytes, mutate_json, mutate_text
-from tests.datasets.trees import (
-    write_cuhk,
+from tests.datasets.json_trees import (
     write_cuhk_json,
     write_cvat,
-    write_folder,
     write_folder_coco,
     write_label_studio,
-    write_movienet,
     write_posetrack,
-    write_prw,
     write_prw_json,
     write_roboflow,
 )
+from tests.datasets.movie_trees import write_movienet
+from tests.datasets.mutation import mutate_bytes, mutate_json, mutate_text
+from tests.datasets.trees import write_cuhk, write_folder, write_prw
 
 SECONDS = 10
 MUTATORS = {".mat": mutate_bytes, ".json": mutate_json, ".csv": mutate_text, ".txt": mutate_text}
@@ -74,8 +72,8 @@ CASES = {
     "cuhk-json": Case(_cuhk_in_json, "**/*.json", read_cuhk_sysu),
     "folder": Case(write_folder, "*.csv", read_folder),
     "coco": Case(write_folder_coco, "*.json", read_coco),
-    "label-studio": Case(write_label_studio, "*.json", read_coco),
-    "cvat": Case(write_cvat, "**/*.json", read_coco),
+    "label-studio": Case(write_label_studio, "*.json", partial(read_coco, identity="category.name")),
+    "cvat": Case(write_cvat, "**/*.json", partial(read_coco, identity="attributes.track_id")),
     "roboflow": Case(write_roboflow, "**/*.json", read_coco),
 }
 

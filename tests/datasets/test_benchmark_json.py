@@ -16,8 +16,8 @@ from diffps.datasets.findings import require_plausible
 from diffps.datasets.prw import PUBLISHED, read_prw
 from diffps.errors import DatasetError
 from diffps.records import SearchIndex
+from tests.datasets.json_trees import alignps_json, write_cuhk_json, write_prw_json
 from tests.datasets.told import findings
-from tests.datasets.trees import alignps_json, write_cuhk_json, write_prw_json
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "prw"
 

@@ -7,8 +7,8 @@ import pytest
 from diffps.datasets.coco import read_coco
 from diffps.datasets.findings import require_plausible
 from diffps.errors import DatasetError
+from tests.datasets.json_trees import write_cvat, write_label_studio, write_roboflow
 from tests.datasets.told import findings, told
-from tests.datasets.trees import write_cvat, write_label_studio, write_roboflow
 
 
 @pytest.fixture

@@ -1,6 +1,8 @@
 """MATLAB files: what scipy writes is read as scipy reads it, other files are named by what they are."""
 
 import struct
+import subprocess
+import sys
 import zlib
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from scipy.io import loadmat, savemat
 from diffps.datasets.matlab import LARGEST, read_mat, reading, stream_records
 from diffps.datasets.matrices import Matrices
 from diffps.errors import DatasetError
+from tests.architecture.repository import ROOT
 from tests.datasets.trees import structs
 
 FIXED = settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -138,3 +141,30 @@ def test_it_reads_what_scipy_reads_where_types_are_mixed(tmp_path: Path) -> None
     table = np.array([[-2, 10.5, 20, 30.25, 60], [7, 1, 2, 3, 4]])
     savemat(tmp_path / "a.mat", {"box_new": table})
     np.testing.assert_array_equal(read(tmp_path / "a.mat", "box_new").table(), loadmat(tmp_path / "a.mat")["box_new"])
+
+
+@pytest.mark.slow
+def test_a_bomb_of_empty_cells_takes_less_than_a_gigabyte(tmp_path: Path) -> None:
+    """400 kB that inflate to the largest variable that is read, 16 million cells."""
+    cells = LARGEST // 8 - 16
+    body = matrix(1, cells, 1, struct.pack("<2I", 14, 0) * cells)
+    packed = zlib.compress(struct.pack("<2I", 14, len(body)) + body)
+    (tmp_path / "a.mat").write_bytes(bytes(124) + b"\x00\x01IM" + struct.pack("<2I", 15, len(packed)) + packed)
+    code = """
+import resource, sys
+from pathlib import Path
+from diffps.datasets.matlab import read_mat, reading
+from diffps.errors import DatasetError
+path = Path(sys.argv[1])
+try:
+    with reading(path, "X"):
+        next(read_mat(path, "X", "file", [""])[1].cells()).texts()
+except DatasetError as error:
+    print(error)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+"""
+    command = [sys.executable, "-c", code, str(tmp_path / "a.mat")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    message, megabytes = done.stdout.splitlines()
+    assert "a text is empty" in message
+    assert int(megabytes) < 1000

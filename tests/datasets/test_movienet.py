@@ -8,8 +8,9 @@ from scipy.io import savemat
 
 from diffps.datasets.movienet import read_movienet
 from diffps.errors import DatasetError
+from tests.datasets.movie_trees import MOVIE_LINE, write_movienet, write_train
 from tests.datasets.told import findings, told
-from tests.datasets.trees import MOVIE_LINE, matlab_box, structs, write_movienet, write_train
+from tests.datasets.trees import matlab_box, structs
 
 
 @pytest.mark.parametrize("in_cells", [False, True])

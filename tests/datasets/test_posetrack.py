@@ -7,8 +7,8 @@ import pytest
 
 from diffps.datasets.posetrack import read_posetrack
 from diffps.errors import DatasetError
+from tests.datasets.json_trees import POSETRACK_FRAMES, posetrack_person, write_posetrack, write_posetrack_file
 from tests.datasets.told import told
-from tests.datasets.trees import POSETRACK_FRAMES, posetrack_person, write_posetrack, write_posetrack_file
 
 
 @pytest.fixture
