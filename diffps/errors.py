@@ -31,6 +31,10 @@ class ImageError(DiffPSError, ValueError):
     """An image that cannot be decoded, or decodes to something unusable."""
 
 
+class PixelLimitError(ImageError):
+    """An image of more pixels than allowed."""
+
+
 class PromptError(DiffPSError, ValueError):
     """A word that is not in the prompt, or a prompt the text encoder cannot take."""
 

@@ -110,9 +110,7 @@ def test_what_is_no_image_is_one_error(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match="the file is empty"):
         load_image(tmp_path / "empty.jpg")
     (tmp_path / "text.jpg").write_text("hello")
-    with pytest.raises(
-        ImageError, match=r"text.jpg: not a readable image \(none of the formats Pillow reads; it begins with b.hello"
-    ):
+    with pytest.raises(ImageError, match=r"text.jpg: not a readable image \(text; it begins with 'hello'\)"):
         load_image(tmp_path / "text.jpg")
     with pytest.raises(ImageError, match="no readable file"):
         load_image(tmp_path / "none.jpg")
