@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 
 from diffps.datasets.album import Album, Person, Photo, number_identities
 from diffps.datasets.boxes import keep_boxes
-from diffps.datasets.files import Measure
+from diffps.datasets.files import Measure, note_images
 from diffps.datasets.findings import Findings, to_json
 from diffps.datasets.plausible import LOST_QUERIES, NO_BOX_LEFT, compare_images, compare_names, compare_queries
 from diffps.datasets.units import SCALED, box_scale, count_corner_boxes, require_pixels, require_widths
+from diffps.names import from_text
 from diffps.records import UNLABELLED, Annotations, Query, Scene, SearchIndex, Split
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 SPLITS: tuple[Split, ...] = ("train", "test")
 LEFT_OUT = "belong to images whose boxes were left out"
 
@@ -26,12 +26,6 @@ class Kept(NamedTuple):
 
     boxes: NDArray[np.float32]
     persons: list[Person]
-
-
-def list_images(folder: Path, findings: Findings) -> list[str]:
-    """Images below ``folder``, by their path in it."""
-    entries = sorted(folder.rglob("*"))
-    return [entry.relative_to(folder).as_posix() for entry in entries if entry.suffix.lower() in IMAGE_SUFFIXES]
 
 
 def assemble(
@@ -54,7 +48,8 @@ def assemble(
     """
     album.tidy()
     order = sorted(album.photos, key=lambda name: album.photos[name].split == "test")
-    facts = measure([root / prefix / name for name in order])
+    facts = measure([root / prefix / from_text(name) for name in order])
+    note_images(findings, order, facts)
     scenes = [
         Scene(
             scene_id=name,

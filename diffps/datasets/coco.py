@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from diffps.datasets.album import IDENTITY_LIMIT, Album, Person, Photo
-from diffps.datasets.assembly import assemble, list_images
+from diffps.datasets.assembly import assemble
 from diffps.datasets.benchmark_json import as_benchmark, recognise
 from diffps.datasets.coco_files import CocoFile, coco_box, coco_key, find_coco, objects, open_coco
 from diffps.datasets.cuhk_sysu import read_cuhk_json
+from diffps.datasets.discovery import find_images
 from diffps.datasets.files import Measure, measure_images, summarise
 from diffps.datasets.findings import Findings
-from diffps.datasets.names import ImageNames
+from diffps.datasets.image_names import ImageNames
 from diffps.datasets.prw import read_prw_json
 from diffps.datasets.words import CAMERA_LIMIT, NOBODY_NAMED, SIDE_LIMIT, dotted, flag, is_nobody, person_name, whole
 from diffps.errors import DatasetError
@@ -76,8 +77,9 @@ def _read_own(
     _require_identity(files.values(), identity)
     findings = Findings()
     prefix = "images" if (root / "images").is_dir() else ""
-    present = list_images(root / prefix, findings)
-    names, album = ImageNames(present), Album(findings)
+    found = find_images(root / prefix)
+    found.note(findings)
+    names, album = ImageNames(found.images), Album(findings)
     skipped: dict[str, Counter[str]] = {}
     if others:
         findings.add("fine", "are not read", "annotation files", str(others[0].relative_to(root)), count=len(others))
@@ -89,9 +91,12 @@ def _read_own(
         _add_annotations(album, file, photos, identity, skipped[split], findings)
     if missing:
         listed = sum(len(file.images) for file in files.values())
+        name, at = next(iter(missing.items()))
+        why = found.why_not(name)
         raise DatasetError(
-            f"coco: {len(missing)} of {listed} images missing in {root / prefix}: {summarise(missing, 3)} (first: "
-            f"{next(iter(missing.values()))}); {len(present)} images found there: {summarise(present, 3) or 'none'}"
+            f"coco: {len(missing)} of {listed} images missing in {root / prefix}: {summarise(missing, 3)} "
+            f"(first: {at}{f'; {why}' if why else ''}); {len(found.images)} images found there: "
+            f"{summarise(found.images, 3) or 'none'}"
         )
     return assemble(
         "coco",

@@ -4,12 +4,13 @@ import re
 from pathlib import Path
 
 from diffps.datasets.album import Album, Person
-from diffps.datasets.assembly import assemble, list_images
+from diffps.datasets.assembly import assemble
 from diffps.datasets.csv_table import Table, read_table
+from diffps.datasets.discovery import Discovery, find_images
 from diffps.datasets.files import Measure, measure_images, summarise
 from diffps.datasets.findings import Findings
+from diffps.datasets.image_names import ImageNames
 from diffps.datasets.layouts import locate
-from diffps.datasets.names import ImageNames
 from diffps.datasets.words import CAMERA_LIMIT, NOBODY_NAMED, SIDE_LIMIT, SPLITS, flag, is_nobody, number, whole
 from diffps.errors import DatasetError
 from diffps.records import SearchIndex
@@ -32,8 +33,9 @@ def read_folder(
     folder = locate(root, "images", "folder", "folder of images")
     path = locate(root, "persons.csv", "folder", "table of boxes")
     findings = Findings()
-    present = list_images(folder, findings)
-    names, album = ImageNames(present), Album(findings)
+    found = find_images(folder)
+    found.note(findings)
+    names, album = ImageNames(found.images), Album(findings)
     table = read_table(path, identity)
     _tell(path, table, findings)
     whole_names = _whole_names(table)
@@ -45,8 +47,8 @@ def read_folder(
         except ValueError as error:
             raise DatasetError(f"folder: {path} line {line}: {error}") from None
     if missing:
-        raise DatasetError(_missing(path, missing, len(album.photos), folder, present))
-    for name in present:
+        raise DatasetError(_missing(path, missing, len(album.photos), found))
+    for name in found.images:
         if name not in album.photos:
             album.add_photo(name, "test", "")
     return assemble(
@@ -124,10 +126,11 @@ def _tell(path: Path, table: Table, findings: Findings) -> None:
         findings.add("fine", "are not read", "columns", summarise(table.unread), count=len(table.unread))
 
 
-def _missing(path: Path, missing: dict[str, int], found: int, folder: Path, present: list[str]) -> str:
+def _missing(path: Path, missing: dict[str, int], listed: int, found: Discovery) -> str:
     name, line = next(iter(missing.items()))
+    why = found.why_not(name)
     return (
-        f"folder: {len(missing)} of {found + len(missing)} images missing in {folder}: {summarise(missing, 3)} "
-        f"(first: {path.name} line {line}, {name}); {len(present)} images found there: "
-        f"{summarise(present, 3) or 'none'}"
+        f"folder: {len(missing)} of {listed + len(missing)} images missing in {found.root}: {summarise(missing, 3)} "
+        f"(first: {path.name} line {line}{f'; {why}' if why else ''}); {len(found.images)} images found there: "
+        f"{summarise(found.images, 3) or 'none'}"
     )

@@ -1,5 +1,6 @@
 """Where the files of a dataset are looked for, and what is said when they lie elsewhere."""
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path, PurePosixPath
@@ -31,12 +32,14 @@ def require_files(folder: Path, names: Sequence[str], dataset: str) -> int:
 
     One listing instead of a look-up per file: thousands of stat calls are slow on a network disk.
     """
-    below = {str(PurePosixPath(name).parent) for name in names} | {"."}
+    outside = [name for name in names if name.startswith("/") or ".." in PurePosixPath(name).parts]
+    if outside:
+        raise DatasetError(f"{dataset}: {outside[0]} is no file below {folder}")
     present: set[str] = set()
-    for part in sorted(below):
+    for part in sorted({str(PurePosixPath(name).parent) for name in names} | {"."}):
         if (folder / part).is_dir():
             start = "" if part == "." else f"{part}/"
-            present |= {f"{start}{entry.name}" for entry in (folder / part).iterdir()}
+            present |= {f"{start}{entry.name}" for entry in os.scandir(folder / part) if not entry.is_dir()}
     missing = [name for name in names if name not in present]
     if missing:
         raise DatasetError(
@@ -44,7 +47,7 @@ def require_files(folder: Path, names: Sequence[str], dataset: str) -> int:
             f"{len(present)} files found there: {summarise(sorted(present), 3) or 'none'}"
             f"{_hint_for_file(folder, missing[0], present)}"
         )
-    return len(present) - len(set(names)) - len(below) + 1
+    return len(present) - len(set(names))
 
 
 def _hint(root: Path, relative: str) -> str:

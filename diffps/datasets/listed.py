@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffps.datasets.boxes import keep_boxes
-from diffps.datasets.files import Measure, corner_boxes
+from diffps.datasets.files import Measure, corner_boxes, note_images
 from diffps.datasets.findings import Findings, to_json
 from diffps.datasets.layouts import require_files
 from diffps.datasets.plausible import compare_images, compare_queries
@@ -58,7 +58,9 @@ def index_listed(
         members = parts.names[split]
         counts = Counter(boxes=0, labelled=0, dropped=0, dropped_labelled=0, clipped=0, repeated_identities=0)
         used: set[BoxKey] = set()
-        for image, fact in zip(members, measure([root / folder / image for image in members]), strict=True):
+        facts = measure([root / folder / image for image in members])
+        note_images(findings, members, facts)
+        for image, fact in zip(members, facts, strict=True):
             path = f"{folder}/{image}"
             scene = Scene(
                 scene_id=image, split=split, path=path, width=fact.width, height=fact.height, digest=fact.digest

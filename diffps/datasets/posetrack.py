@@ -8,12 +8,11 @@ from typing import Any
 import numpy as np
 
 from diffps.datasets.album import IDENTITY_LIMIT, Album, Person, Photo
-from diffps.datasets.assembly import assemble, list_images
+from diffps.datasets.assembly import assemble
 from diffps.datasets.coco_files import CocoFile, coco_box, coco_key, objects, open_coco
-from diffps.datasets.files import Measure, measure_images, summarise
+from diffps.datasets.files import Measure, measure_images
 from diffps.datasets.findings import Findings
-from diffps.datasets.layouts import locate
-from diffps.datasets.names import ImageNames
+from diffps.datasets.layouts import locate, require_files
 from diffps.datasets.plausible import overlaps
 from diffps.datasets.words import CAMERA_LIMIT, whole
 from diffps.errors import DatasetError
@@ -39,20 +38,18 @@ def read_posetrack(root: Path, *, measure: Measure = measure_images, min_box: tu
     paths = {name: locate(root, f"{folder}/{name}.json", NAME, f"{name} annotations") for name in ("val", "query")}
     if (root / folder / "train.json").exists():
         paths = {"train": root / folder / "train.json", **paths}
-    names, album = ImageNames(list_images(root / "images", findings)), Album(findings)
-    missing: list[str] = []
+    album = Album(findings)
     for kind, path in paths.items():
         if kind != "query":
             file = open_coco(path, NAME)
-            photos = _add_frames(album, file, "train" if kind == "train" else "test", names, missing, findings)
+            photos = _add_frames(album, file, "train" if kind == "train" else "test", findings)
             for photo, person in _persons(file, photos, query=False):
                 album.add_person(photo, person)
     searched = [name for name, photo in album.photos.items() if photo.split == "test"]
     asked = open_coco(paths["query"], NAME)
-    for photo, person in _persons(asked, _add_frames(album, asked, "test", names, missing, findings), query=True):
+    for photo, person in _persons(asked, _add_frames(album, asked, "test", findings), query=True):
         _ask(album, photo, person)
-    if missing:
-        raise DatasetError(f"{NAME}: {len(missing)} images missing in {root / 'images'}: {summarise(missing, 3)}")
+    require_files(root / "images", list(album.photos), NAME)
     way_out = "if so, write bbox as x, y, width, height"
     index = assemble(
         "posetrack", album, root, "images", measure=measure, min_box=min_box, findings=findings, way_out=way_out
@@ -63,11 +60,9 @@ def read_posetrack(root: Path, *, measure: Measure = measure_images, min_box: tu
     return replace(index, galleries=galleries, report={**index.report, "galleries": {GALLERY: len(index.queries)}})
 
 
-def _add_frames(
-    album: Album, file: CocoFile, split: Split, names: ImageNames, missing: list[str], findings: Findings
-) -> dict[str, Photo | None]:
-    """Photos by the file's image ids, None for those that are not there."""
-    photos: dict[str, Photo | None] = {}
+def _add_frames(album: Album, file: CocoFile, split: Split, findings: Findings) -> dict[str, Photo]:
+    """Photos by the file's image ids, whether they are there or not."""
+    photos: dict[str, Photo] = {}
     ignored = 0
     for row, image in enumerate(objects(file.images, "image", file.path, NAME)):
         at = f"{file.path.name} image {row}"
@@ -75,13 +70,8 @@ def _add_frames(
             key, name = coco_key(image.get("id"), "id"), image.get("file_name")
             if not isinstance(name, str) or not name:
                 raise ValueError(f"file_name {name!r}: expected a path")
-            found = names.find(name.removeprefix("images/"), findings, at)
-            if found is None:
-                missing.append(name)
-                photos[key] = None
-                continue
             video = None if image.get("vid_id") is None else whole(image["vid_id"], "vid_id", CAMERA_LIMIT)
-            photos[key] = album.add_photo(found, split, at, camera=video)
+            photos[key] = album.add_photo(name.removeprefix("images/"), split, at, camera=video)
             ignored += bool(image.get("ignore_regions_x"))
         except ValueError as error:
             raise DatasetError(f"{NAME}: {file.path}: image {row}: {error}") from None
@@ -89,8 +79,8 @@ def _add_frames(
     return photos
 
 
-def _persons(file: CocoFile, photos: Mapping[str, Photo | None], *, query: bool) -> Sequence[tuple[Photo, Person]]:
-    """The file's annotations on images that are there."""
+def _persons(file: CocoFile, photos: Mapping[str, Photo], *, query: bool) -> Sequence[tuple[Photo, Person]]:
+    """The file's annotations."""
     found = []
     for row, annotation in enumerate(objects(file.annotations, "annotation", file.path, NAME)):
         at = f"{file.path.name} annotation {annotation.get('id', row)}"
@@ -107,9 +97,7 @@ def _persons(file: CocoFile, photos: Mapping[str, Photo | None], *, query: bool)
                 raise ValueError("a query needs a person_id")
         except ValueError as error:
             raise DatasetError(f"{NAME}: {file.path}: annotation {row}: {error}") from None
-        photo = photos[key]
-        if photo is not None:
-            found.append((photo, person))
+        found.append((photos[key], person))
     return found
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from diffps.datasets.benchmark_json import JsonSplit, find_benchmark_json
 from diffps.datasets.boxes import keep_boxes
-from diffps.datasets.files import Measure, measure_images, summarise
+from diffps.datasets.files import Measure, measure_images, note_images, summarise
 from diffps.datasets.findings import Findings, to_json
 from diffps.datasets.layouts import locate, require_files
 from diffps.datasets.matlab import read_mat, reading
@@ -157,7 +157,9 @@ def _index(
     for split, part in frames.items():
         names = list(part.rows)
         counts = Counter(labelled=0, foreign=0, dropped=0, clipped=0, repeated_identities=0)
-        for name, fact in zip(names, measure([root / folder / name for name in names]), strict=True):
+        facts = measure([root / folder / name for name in names])
+        note_images(findings, names, facts)
+        for name, fact in zip(names, facts, strict=True):
             scene = Scene(
                 scene_id=name,
                 split=split,

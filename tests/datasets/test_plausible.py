@@ -28,6 +28,7 @@ def told(findings: Findings) -> list[str]:
 
 def test_one_content_under_two_names() -> None:
     findings = Findings()
+    findings.seen("images", 4)
     scenes = [scene("a", "train", "x"), scene("b", "train", "x"), scene("c", "test", "x"), scene("d", "test")]
     compare_images(scenes, findings)
     assert told(findings) == ["1 of 4 images: b and a", "1 of 4 images: c and a"]

@@ -62,7 +62,16 @@ def test_missing_files_are_named(tree: Path, name: str) -> None:
 
 def test_missing_frames_are_counted_and_named(tree: Path) -> None:
     (tree / "images" / POSETRACK_FRAMES[2]).unlink()
-    with pytest.raises(DatasetError, match=r"PoseTrack21: 1 images missing in .*images: images/val/000342"):
+    with pytest.raises(
+        DatasetError, match=r"PoseTrack21: 1 of 4 files missing in .*images: val/000342.*; 4 files found there"
+    ):
+        read_posetrack(tree)
+
+
+def test_frames_outside_the_folder_are_refused(tree: Path) -> None:
+    path = tree / "posetrack_person_search" / "val.json"
+    path.write_text(path.read_text().replace(f"images/{POSETRACK_FRAMES[1]}", "images/../../a.jpg"))
+    with pytest.raises(DatasetError, match=r"PoseTrack21: ../../a.jpg is no file below .*images"):
         read_posetrack(tree)
 
 

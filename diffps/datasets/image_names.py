@@ -1,13 +1,13 @@
 """Which image a name in somebody's annotation file means: other machines' paths, slashes and spellings."""
 
 import re
-import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import PurePosixPath
 from urllib.parse import unquote
 
 from diffps.datasets.findings import Findings
+from diffps.names import normal
 
 OTHER_PATH = "were found by the last parts of their path"
 OTHER_SPELLING = "were found by a name that differs in letter case or accents' coding"
@@ -22,8 +22,8 @@ class ImageNames:
         self._exact: dict[str, str] = {}
         self._by_file: dict[str, list[str]] = defaultdict(list)
         for name in present:
-            self._exact[_normal(name)] = name
-            self._by_file[_normal(PurePosixPath(name).name).casefold()].append(name)
+            self._exact[normal(name)] = name
+            self._by_file[normal(PurePosixPath(name).name).casefold()].append(name)
 
     def find(self, written: str, findings: Findings, at: str) -> str | None:
         """The image that is meant, or None. ``findings`` count what was not found under the very name.
@@ -38,25 +38,21 @@ class ImageNames:
             name = self._exact.get("/".join(parts))
             if name is not None:
                 return name
-            fitting = [name for name in self._by_file[parts[-1].casefold()] if _fits(_normal(name), parts, rooted)]
-            longest = max((_shared(_normal(name), parts) for name in fitting), default=0)
-            fitting = [name for name in fitting if _shared(_normal(name), parts) == longest]
+            fitting = [name for name in self._by_file[parts[-1].casefold()] if _fits(normal(name), parts, rooted)]
+            longest = max((_shared(normal(name), parts) for name in fitting), default=0)
+            fitting = [name for name in fitting if _shared(normal(name), parts) == longest]
             if len(fitting) > 1:
                 raise ValueError(f"image {written} may be {fitting[0]} or {fitting[1]}; write its whole path")
             if fitting:
-                same = _normal(fitting[0]).casefold() == "/".join(parts).casefold()
+                same = normal(fitting[0]).casefold() == "/".join(parts).casefold()
                 findings.add("repaired", OTHER_SPELLING if same else OTHER_PATH, "names of images", f"{at}: {written}")
                 return fitting[0]
         return None
 
 
-def _normal(name: str) -> str:
-    return unicodedata.normalize("NFC", name)
-
-
 def _parts(text: str) -> tuple[list[str], bool]:
     """Folders and file of a path as anybody writes it, and whether they begin at a root that is not ours."""
-    path, rooted = QUERY_PATH.subn("", _normal(text))
+    path, rooted = QUERY_PATH.subn("", normal(text))
     path, cut = URL.subn("", path)
     path = path.replace("\\", "/")
     rooted += cut + path.startswith("/")
