@@ -13,7 +13,7 @@ from diffps.datasets.cuhk_sysu import read_cuhk_json
 from diffps.datasets.discovery import find_images
 from diffps.datasets.files import Measure, measure_images, summarise
 from diffps.datasets.findings import Findings
-from diffps.datasets.image_names import ImageNames
+from diffps.datasets.image_names import ImageNames, missing_images
 from diffps.datasets.prw import read_prw_json
 from diffps.datasets.words import CAMERA_LIMIT, NOBODY_NAMED, SIDE_LIMIT, dotted, flag, is_nobody, person_name, whole
 from diffps.errors import DatasetError
@@ -42,6 +42,7 @@ CANDIDATES = (
 UNASKED = "hold {}, which may tell persons apart: set index.identity={} if it does"
 OTHER_CATEGORY = "are of categories that are no person ({}) and were left out"
 CROWD = "are marked iscrowd or ignore and were left out"
+UNLISTED = "are named by no annotation file and were not read"
 ROTATED = "are turned (attributes.rotation); their upright rectangle was read"
 
 
@@ -87,17 +88,11 @@ def _read_own(
     for split, file in files.items():
         skipped[split] = Counter(other_categories=0, crowds=0)
         folder = "" if prefix else file.path.parent.relative_to(root).as_posix().removeprefix(".")
-        photos = _add_images(album, file, split, names, f"{folder}/" if folder else "", missing, findings)
+        photos = _add_images(album, file, split, names, folder, missing, findings)
         _add_annotations(album, file, photos, identity, skipped[split], findings)
     if missing:
-        listed = sum(len(file.images) for file in files.values())
-        name, at = next(iter(missing.items()))
-        why = found.why_not(name)
-        raise DatasetError(
-            f"coco: {len(missing)} of {listed} images missing in {root / prefix}: {summarise(missing, 3)} "
-            f"(first: {at}{f'; {why}' if why else ''}); {len(found.images)} images found there: "
-            f"{summarise(found.images, 3) or 'none'}"
-        )
+        raise missing_images("coco", missing, sum(len(file.images) for file in files.values()), found)
+    findings.add("fine", UNLISTED, "image files", str(root / prefix), count=len(found.images) - len(album.photos))
     return assemble(
         "coco",
         album,
@@ -143,7 +138,7 @@ def _add_images(
             if key in photos:
                 raise ValueError(f"{written[key]} and {name} both have the id {key}; give each its own")
             camera = None if image.get("camera") is None else whole(image["camera"], "camera", CAMERA_LIMIT)
-            found = names.find(f"{folder}{name}", findings, at)
+            found = names.find(name, findings, at, folder)
             if found is None:
                 missing[name] = at
                 photos[key] = None

@@ -6,10 +6,10 @@ from pathlib import Path
 from diffps.datasets.album import Album, Person
 from diffps.datasets.assembly import assemble
 from diffps.datasets.csv_table import Table, read_table
-from diffps.datasets.discovery import Discovery, find_images
+from diffps.datasets.discovery import find_images
 from diffps.datasets.files import Measure, measure_images, summarise
 from diffps.datasets.findings import Findings
-from diffps.datasets.image_names import ImageNames
+from diffps.datasets.image_names import ImageNames, missing_images
 from diffps.datasets.layouts import locate
 from diffps.datasets.words import CAMERA_LIMIT, NOBODY_NAMED, SIDE_LIMIT, SPLITS, flag, is_nobody, number, whole
 from diffps.errors import DatasetError
@@ -39,15 +39,15 @@ def read_folder(
     table = read_table(path, identity)
     _tell(path, table, findings)
     whole_names = _whole_names(table)
-    missing: dict[str, int] = {}
+    missing: dict[str, str] = {}
     for line, row in table.rows:
         at = f"{path.name} line {line}"
         try:
-            _add_row(album, names, row, table, whole_names, missing, line, at, findings)
+            _add_row(album, names, row, table, whole_names, missing, at, findings)
         except ValueError as error:
             raise DatasetError(f"folder: {path} line {line}: {error}") from None
     if missing:
-        raise DatasetError(_missing(path, missing, len(album.photos), found))
+        raise missing_images("folder", missing, len(album.photos) + len(missing), found)
     for name in found.images:
         if name not in album.photos:
             album.add_photo(name, "test", "")
@@ -69,8 +69,7 @@ def _add_row(
     row: dict[str, str],
     table: Table,
     whole_names: bool,
-    missing: dict[str, int],
-    line: int,
+    missing: dict[str, str],
     at: str,
     findings: Findings,
 ) -> None:
@@ -86,7 +85,7 @@ def _add_row(
     query = flag(row["query"], "query") if "query" in row else None
     image = names.find(row["image"], findings, at)
     if image is None:
-        missing.setdefault(row["image"], line)
+        missing.setdefault(row["image"], at)
         return
     photo = album.add_photo(image, split, at, camera=camera, size=size)
     box = (x, y, w - x, h - y) if table.corners else (x, y, w, h)
@@ -124,13 +123,3 @@ def _tell(path: Path, table: Table, findings: Findings) -> None:
     findings.add("fine", f"was read: {table.dialect}", "table", path.name)
     if table.unread:
         findings.add("fine", "are not read", "columns", summarise(table.unread), count=len(table.unread))
-
-
-def _missing(path: Path, missing: dict[str, int], listed: int, found: Discovery) -> str:
-    name, line = next(iter(missing.items()))
-    why = found.why_not(name)
-    return (
-        f"folder: {len(missing)} of {listed + len(missing)} images missing in {found.root}: {summarise(missing, 3)} "
-        f"(first: {path.name} line {line}{f'; {why}' if why else ''}); {len(found.images)} images found there: "
-        f"{summarise(found.images, 3) or 'none'}"
-    )

@@ -16,7 +16,7 @@ from diffps.datasets.files import Measure, measure_images, note_images, summaris
 from diffps.datasets.findings import Findings, to_json
 from diffps.datasets.layouts import locate, require_files
 from diffps.datasets.matlab import read_mat, reading
-from diffps.datasets.plausible import compare_images, compare_queries
+from diffps.datasets.plausible import SPLIT_IDENTITIES, compare_images, compare_queries
 from diffps.datasets.prw_queries import parse_queries, place_queries
 from diffps.errors import DatasetError
 from diffps.records import UNLABELLED, Annotations, Scene, SearchIndex, Split
@@ -40,11 +40,13 @@ UNSEEN = "are listed for their split and have no box"
 
 class Frames(NamedTuple):
     """What a split's files say: ``rows`` (n, 5) pid, x, y, w, h of each frame, in order; ``labels`` (l,) sorted, the
-    identities that count as known; ``at``: where rows of a frame are written."""
+    identities that count as known; ``at``: where rows of a frame are written; ``numbered_alike``: a number is the same
+    person in the other split."""
 
     rows: dict[str, NDArray[np.float64]]
     labels: NDArray[np.int64]
     at: str
+    numbered_alike: bool = True
 
 
 def read_prw(root: Path, *, measure: Measure = measure_images, min_box: tuple[int, int] = (0, 0)) -> SearchIndex:
@@ -84,7 +86,7 @@ def read_prw_json(
         else:
             pids = np.concatenate([part[:, 0] for part in rows.values()])
             labels = np.unique(pids[pids >= 0]).astype(np.int64)
-        frames[split] = Frames(rows, labels, file.path.name)
+        frames[split] = Frames(rows, labels, file.path.name, numbered_alike=False)
     if "train" not in frames:
         frames = {"train": Frames({}, np.empty(0, np.int64), ""), **frames}
     require_files(root / folder, [name for part in frames.values() for name in part.rows], "PRW")
@@ -151,6 +153,13 @@ def _index(
     min_box: tuple[int, int],
 ) -> SearchIndex:
     findings = Findings()
+    both = frames["train"].rows.keys() & frames["test"].rows.keys()
+    if both:
+        raise DatasetError(f"PRW: {len(both)} frames are in both splits: {summarise(sorted(both), 3)}")
+    if frames["train"].numbered_alike:
+        shared = np.intersect1d(frames["train"].labels, frames["test"].labels)
+        example = f"identity {shared[0]}" if len(shared) else ""
+        findings.add("doubtful", SPLIT_IDENTITIES, "persons", example, count=len(shared))
     scenes: list[Scene] = []
     annotations: dict[str, Annotations] = {}
     report: dict[str, object] = {"dataset": "prw", "min_box": list(min_box)}

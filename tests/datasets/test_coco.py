@@ -96,7 +96,7 @@ def test_crowds_and_other_categories_are_left_out_and_counted(folder: Path) -> N
         "crowds": 2,
         "identities": 2,
     }
-    assert told(index, "fine")[1:] == [
+    assert told(index, "fine")[1:-1] == [
         "fine 1 annotations are of categories that are no person (bicycle) and were left out",
         "fine 2 annotations are marked iscrowd or ignore and were left out",
     ]
@@ -282,3 +282,15 @@ def test_missing_images_are_counted_and_named(folder: Path) -> None:
         DatasetError, match=r"1 of 3 images missing in .*: z.jpg \(first: test.json image 2\); 5 images"
     ):
         read_coco(folder)
+
+
+def test_two_paths_are_not_taken_for_one_image(folder: Path) -> None:
+    images = [{"id": 0, "file_name": "gate/c.jpg"}, {"id": 1, "file_name": "hall/c.jpg"}]
+    (folder / "test.json").write_text(json.dumps({"images": images, "annotations": []}))
+    with pytest.raises(DatasetError, match=r"image 1: images gate/c.jpg and hall/c.jpg would both be c.jpg"):
+        read_coco(folder)
+
+
+def test_images_that_no_file_names_are_counted(folder: Path) -> None:
+    write_coco(folder, "test", [])
+    assert "fine 3 image files are named by no annotation file and were not read" in told(read_coco(folder), "fine")

@@ -421,3 +421,25 @@ def test_a_file_name_that_two_folders_have_is_refused(folder: Path) -> None:
         DatasetError, match=r"line 2: image x.jpg may be left/x.jpg or right/x.jpg; write its whole path"
     ):
         read_folder(table(folder, "test,x.jpg,1,10,20,40,ann"))
+
+
+def test_two_paths_are_not_taken_for_one_image(folder: Path) -> None:
+    lines = ["test,gate/c.jpg,1,10,20,40,ann", "test,hall/c.jpg,1,10,20,40,ann"]
+    with pytest.raises(DatasetError, match=r"line 3: images gate/c.jpg and hall/c.jpg would both be c.jpg"):
+        read_folder(table(folder, *lines))
+
+
+def test_one_image_may_be_written_in_several_ways(folder: Path) -> None:
+    lines = ["test,c.jpg,1,10,20,40,ann", "test,images/c.jpg,31,10,20,40,bob", "test,./c.jpg,61,10,20,40,cat"]
+    assert len(read_folder(table(folder, *lines)).annotations["c.jpg"].boxes) == 3
+
+
+def test_a_signed_address_names_an_image(folder: Path) -> None:
+    index = read_folder(table(folder, "test,https://host/bucket/c.jpg?X-Amz-Signature=0,1,10,20,40,ann"))
+    assert len(index.annotations["c.jpg"].boxes) == 1
+
+
+def test_an_image_that_is_there_and_no_image_is_told_apart_from_one_that_is_missing(folder: Path) -> None:
+    (folder / "images" / "c.jpg").write_bytes(b"no picture")
+    with pytest.raises(DatasetError, match=r"images missing in .*: c.jpg \(first: persons.csv line 5; .*\); 4 images"):
+        read_folder(folder)

@@ -221,3 +221,16 @@ def test_frames_in_a_folder_below_are_found(prw_tree: Path) -> None:
     (prw_tree / "inner").rename(prw_tree / "frames" / "frames")
     with pytest.raises(DatasetError, match=r"2 of 2 files missing .*c1s1_000001.jpg lies in .*frames/frames: move"):
         read_prw(prw_tree)
+
+
+def test_a_frame_in_both_splits_is_refused(prw_tree: Path) -> None:
+    savemat(prw_tree / "frame_train.mat", {"img_index_train": cells(["c1s1_000001", "c1s2_000003"])})
+    with pytest.raises(DatasetError, match=r"1 frames are in both splits: c1s2_000003.jpg"):
+        read_prw(prw_tree)
+
+
+def test_an_identity_in_both_splits_is_doubted(prw_tree: Path) -> None:
+    savemat(prw_tree / "ID_train.mat", {"ID_train": np.array([[3, 7, 21]], np.uint16)})
+    found = told(read_prw(prw_tree))
+    assert "doubtful 1 persons are named in both splits, where training and test persons should differ" in found
+    assert "doubtful 1 persons are listed for their split and have no box" in found
