@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -33,6 +34,7 @@ BOXES = (  # left, top, then width and height, or right and bottom where the thi
     ("x_min", "y_min", "x_max", "y_max"),
     ("left", "top", "right", "bottom"),
 )
+THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2},\d{3}")
 NEEDED = ("split", "image", "x, y, w, h", "person")
 
 
@@ -69,11 +71,20 @@ def read_table(path: Path, identity: str = "") -> Table:
     heading = rows[0][1]
     headings = _meanings(path, heading, identity)
     cells = [(line, _by_meaning(path, line, row, heading, headings.columns)) for line, row in rows[1:]]
-    commas = separator != "," and any(
-        COMMA_NUMBER.fullmatch(row[name]) is not None for _, row in cells for name in ("x", "y", "w", "h")
-    )
+    commas = _has_decimal_commas(path, cells) if separator != "," else False
     dialect = f"{SEPARATORS[separator]} between cells, {coding}" + ", decimal commas" * commas
     return Table(cells, headings.corners, commas, dialect, headings.unread)
+
+
+def _has_decimal_commas(path: Path, cells: Sequence[tuple[int, Mapping[str, str]]]) -> bool:
+    """Whether boxes have decimal commas. Raises DatasetError where all may as well divide thousands."""
+    written = [(line, row[name]) for line, row in cells for name in "xywh" if COMMA_NUMBER.fullmatch(row[name])]
+    if written and all(THOUSANDS.fullmatch(text) for _, text in written):
+        line, text = written[0]
+        raise DatasetError(
+            f"folder: {path} line {line}: {text} may be a decimal fraction or thousands; write no commas"
+        )
+    return bool(written)
 
 
 def _decode(path: Path) -> tuple[str, str]:
@@ -110,12 +121,12 @@ def _cells(path: Path, text: str, separator: str) -> Iterator[tuple[int, list[st
 
 
 def _meanings(path: Path, heading: Sequence[str], identity: str) -> Headings:
-    names = [name.casefold().replace(" ", "_") for name in heading]
-    if identity and identity.casefold() not in names:
+    names = [_plain(name) for name in heading]
+    if identity and _plain(identity) not in names:
         raise DatasetError(
             f"folder: {path} has no column {identity}, which index.identity names; found {_shown(heading)}"
         )
-    meanings = HEADINGS | ({"person": (identity.casefold(),)} if identity else {})
+    meanings = HEADINGS | ({"person": (_plain(identity),)} if identity else {})
     columns: dict[str, int] = {}
     for meaning, spellings in meanings.items():
         found = [column for column, name in enumerate(names) if name in spellings]
@@ -161,6 +172,11 @@ def _by_meaning(
             "cells that hold the separator"
         )
     return {meaning: row[column] if column < len(row) else "" for meaning, column in columns.items()}
+
+
+def _plain(heading: str) -> str:
+    """A heading as it is compared: "Person ID" and person_id are one."""
+    return heading.casefold().replace(" ", "_")
 
 
 def _shown(heading: Sequence[str]) -> str:

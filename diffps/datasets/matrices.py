@@ -70,7 +70,7 @@ class Matrices(NamedTuple):
         kinds, at, sizes = self._data(self.heads(), (CHAR,))
         if not sizes.all():
             raise ValueError("a text is empty")
-        data, coding = self.words.data.cast("B"), {kind: TEXTS.get(kind, "") for kind in np.unique(kinds)}
+        data, coding = self.words.data.cast("B"), {kind: TEXTS.get(kind, "") for kind in set(kinds.tolist())}
         if "" in coding.values():
             raise ValueError("a text is coded in an unknown way")
         places = zip(kinds.tolist(), at.tolist(), sizes.tolist(), strict=True)
@@ -177,7 +177,7 @@ def _element(words: Words, at: Places) -> tuple[Places, Places, Places, Places]:
 
 def _require_kinds(kinds: Places, wanted: Sequence[int]) -> None:
     """Raise ValueError for a matrix that is neither empty nor of the ``wanted`` classes."""
-    others = [kind for kind in np.unique(kinds).tolist() if kind and kind not in wanted]
+    others = [kind for kind in set(kinds.tolist()) if kind and kind not in wanted]
     if others:
         found = CLASSES.get(others[0], f"of class {others[0]}")
         raise ValueError(f"a matrix is {found}, expected {CLASSES[wanted[0]]}")

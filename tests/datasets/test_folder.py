@@ -443,3 +443,9 @@ def test_an_image_that_is_there_and_no_image_is_told_apart_from_one_that_is_miss
     (folder / "images" / "c.jpg").write_bytes(b"no picture")
     with pytest.raises(DatasetError, match=r"images missing in .*: c.jpg \(first: persons.csv line 5; .*\); 4 images"):
         read_folder(folder)
+
+
+def test_commas_that_may_divide_thousands_are_refused(folder: Path) -> None:
+    (folder / "persons.csv").write_text("split;image;x;y;w;h;person\ntest;c.jpg;1,234;10;20;40;ann\n")
+    with pytest.raises(DatasetError, match=r"line 2: 1,234 may be a decimal fraction or thousands; write no commas"):
+        read_folder(folder)
