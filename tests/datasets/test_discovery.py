@@ -3,7 +3,9 @@
 import os
 import subprocess
 import sys
+import tempfile
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -112,12 +114,26 @@ def test_what_ought_to_be_an_image_and_is_none_is_refused_by_name(tmp_path: Path
     assert refused.example.startswith("empty.jpg: not a readable image (the file is empty)")
 
 
-@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may read everything")
-def test_what_may_not_be_read_is_counted(tmp_path: Path) -> None:
-    image(tmp_path / "a.png")
-    image(tmp_path / "b.png").chmod(0)
-    (tmp_path / "c").mkdir(mode=0)
-    assert find_images(tmp_path).left_out == {"may not be read": ("b.png", "c")}
+@pytest.fixture
+def nobody() -> Iterator[Path]:
+    """A folder of somebody who may not read everything, as root may."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        yield folder
+        if os.geteuid() != os.getuid():
+            os.seteuid(os.getuid())
+
+
+def test_what_may_not_be_read_is_counted(nobody: Path) -> None:
+    image(nobody / "a.png")
+    image(nobody / "b.png").chmod(0)
+    (nobody / "c").mkdir(mode=0)
+    if os.geteuid() == 0:
+        os.seteuid(65534)
+    found = find_images(nobody)
+    assert found.left_out == {"cannot be read (no permission, or the disk fails)": ("b.png", "c")}
+    assert found.broken == {"b.png": "b.png: no readable file (Permission denied)"}
 
 
 def test_an_image_above_the_pixel_limit_is_an_image(tmp_path: Path) -> None:
