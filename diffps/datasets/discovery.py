@@ -25,7 +25,7 @@ BROKEN = "are named or begin like images, but cannot be opened as one"
 SPECIAL = "are no regular files (FIFOs, sockets, devices)"
 LOST = "are links that lead nowhere"
 AGAIN = "are links to folders that were searched already"
-DENIED = "may not be read"
+DENIED = "cannot be read (no permission, or the disk fails)"
 # What a report makes of each.
 REASONS: Mapping[str, Kind] = {
     HIDDEN: "fine",
@@ -44,7 +44,7 @@ class Discovery:
     """The images below ``root``: ``images`` are their paths below it, sorted, as text (:mod:`diffps.names`).
 
     ``left_out``: by reason (a key of REASONS) the paths of all else; a folder stands for what it holds. ``broken``: of
-    each path that is left out as BROKEN, why. ``links``: how many of the images are links to files.
+    paths that are left out as BROKEN or DENIED, why. ``links``: how many of the images are links to files.
     """
 
     root: Path
@@ -167,8 +167,8 @@ def _look(path: Path) -> tuple[str, str] | None:
     except PixelLimitError:
         return None  # whoever measures it says so
     except ImageError as error:
-        if not os.access(path, os.R_OK):
-            return DENIED, ""
+        if getattr(error.__cause__, "errno", None) is not None:  # the system's, not Pillow's
+            return DENIED, str(error)
         return (BROKEN, str(error)) if path.suffix.lower() in SUFFIXES or signature(head) else (OTHER, "")
     return None
 
