@@ -18,6 +18,7 @@ from diffps.names import from_text
 from diffps.records import UNLABELLED, Annotations, Query, Scene, SearchIndex, Split
 
 SPLITS: tuple[Split, ...] = ("train", "test")
+CHOSEN = "were chosen: none is marked, so every named person who is seen in two test images is one"
 LEFT_OUT = "belong to images whose boxes were left out"
 
 
@@ -75,6 +76,8 @@ def assemble(
             boxes, np.array([known.get(person.name, UNLABELLED) for person in persons], np.int64)
         )
     queries = _queries(kept, annotations, [scene.scene_id for scene in scenes if scene.split == "test"])
+    if not _marked(kept):
+        findings.add("fine", CHOSEN, "queries", count=len(queries))
     compare_images(scenes, findings)
     compare_queries(scenes, annotations, queries, findings)
     report: dict[str, object] = {"dataset": dataset, "min_box": list(min_box)}
@@ -138,7 +141,7 @@ def _names_left(album: Album, kept: Mapping[str, Kept], split: Split, findings: 
 def _queries(kept: Mapping[str, Kept], annotations: Mapping[str, Annotations], test: Sequence[str]) -> list[Query]:
     """The marked persons of the ``test`` scenes; where nothing was said of marks, all who are seen in two of them."""
     rows = [(name, row, person) for name in test for row, person in enumerate(kept[name].persons) if person.name]
-    if any(person.query is not None for name in test for person in kept[name].persons):
+    if _marked(kept):
         asked = [entry for entry in rows if entry[2].query]
     else:
         seen = Counter(person for person, _ in {(person.name, name) for name, _, person in rows})
@@ -152,6 +155,11 @@ def _queries(kept: Mapping[str, Kept], annotations: Mapping[str, Annotations], t
         )
         for number, (name, row, _) in enumerate(asked)
     ]
+
+
+def _marked(kept: Mapping[str, Kept]) -> bool:
+    """Somebody was said to be a query, or not to be one."""
+    return any(person.query is not None for photo in kept.values() for person in photo.persons)
 
 
 def _count(album: Album, kept: Mapping[str, Kept], split: Split) -> dict[str, int]:

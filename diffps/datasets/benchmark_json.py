@@ -2,7 +2,7 @@
 identities, but neither queries nor galleries, which stay in the benchmarks' own files."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, NamedTuple
 
@@ -46,8 +46,10 @@ def find_benchmark_json(root: Path, dataset: str) -> dict[Split, JsonSplit]:
     return {split: as_benchmark(open_coco(path, dataset), dataset) for split, path in paths.items()}
 
 
-def recognise(files: Iterable[CocoFile], root: Path) -> Literal["PRW", "CUHK-SYSU"] | None:
-    """The benchmark that COCO files are of, by the names of their images."""
+def recognise(files: Collection[CocoFile], root: Path) -> Literal["PRW", "CUHK-SYSU"] | None:
+    """The benchmark that COCO files are of, by the names of their images; None where they mark queries themselves."""
+    if any(part.get("query") is not None for file in files for part in file.annotations if isinstance(part, dict)):
+        return None
     names = [str(image.get("file_name")) for file in files for image in file.images if isinstance(image, dict)]
     bare = [_bare(name) for name in names]
     if bare and all(PRW_FRAME.fullmatch(name) for name in bare):

@@ -77,7 +77,7 @@ def read_table(path: Path, identity: str = "") -> Table:
 
 
 def _has_decimal_commas(path: Path, cells: Sequence[tuple[int, Mapping[str, str]]]) -> bool:
-    """Whether boxes have decimal commas. Raises DatasetError where all may as well divide thousands."""
+    """Some boxes have decimal commas. Raises DatasetError where all of these may as well divide thousands."""
     written = [(line, row[name]) for line, row in cells for name in "xywh" if COMMA_NUMBER.fullmatch(row[name])]
     if written and all(THOUSANDS.fullmatch(text) for _, text in written):
         line, text = written[0]

@@ -104,7 +104,7 @@ def _name(written: str, whole_names: bool, at: str, findings: Findings) -> str:
 
 
 def _whole_names(table: Table) -> bool:
-    """Whether all names are numbers like 7.0: a column that a program took for measurements."""
+    """All names are numbers like 7.0: a column that a program took for measurements."""
     names = [row["person"] for _, row in table.rows if row["person"] and not is_nobody(row["person"])]
     return bool(names) and all(FLOAT_NAME.fullmatch(name) for name in names)
 

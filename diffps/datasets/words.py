@@ -56,7 +56,7 @@ def flag(value: Any, what: str) -> bool:
 
 
 def is_nobody(name: str) -> bool:
-    """Whether a name is one of the spellings of nobody: nan, None, -1, unknown, ? and the like; not the empty one."""
+    """A name that programs write for nobody: nan, None, -1, unknown, ? and the like; not the empty one."""
     return NOBODY.fullmatch(name) is not None
 
 

@@ -64,6 +64,15 @@ def test_prw_in_json_among_ones_own_data_is_recognised(prw_tree: Path) -> None:
     assert index.scenes[0].path == "images/c1s1_000001.jpg"
 
 
+def test_prw_in_json_with_queries_of_its_own_is_read_as_it_is(prw_tree: Path) -> None:
+    write_prw_json(prw_tree, ("train.json", "test.json"))
+    (prw_tree / "frames").rename(prw_tree / "images")
+    content = json.loads((prw_tree / "test.json").read_text())
+    content["annotations"][0]["query"] = True
+    (prw_tree / "test.json").write_text(json.dumps(content))
+    assert [query.identity for query in read_coco(prw_tree).queries] == [21]
+
+
 def test_cuhk_sysu_in_json_is_cuhk_sysu(cuhk_tree: Path) -> None:
     expected = read_cuhk_sysu(cuhk_tree)
     write_cuhk_json(cuhk_tree)

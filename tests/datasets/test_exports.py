@@ -1,5 +1,6 @@
 """COCO as Label Studio, CVAT and Roboflow write it, each in its own layout."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -63,3 +64,10 @@ def test_roboflow(roboflow: Path) -> None:
     assert all(len(persons.boxes) == 1 for persons in index.annotations.values())
     assert "fine 1 annotation files are not read" in told(index, "fine")
     assert index.queries == ()
+
+
+def test_roboflow_without_a_test_split_is_tested_on_valid(roboflow: Path) -> None:
+    shutil.rmtree(roboflow / "test")
+    assert [scene.scene_id.split("_")[0] for scene in read_coco(roboflow).scenes if scene.split == "test"] == [
+        "valid/valid0"
+    ]

@@ -39,6 +39,8 @@ def test_a_folder_with_a_table(folder: Path) -> None:
 def test_whoever_is_seen_twice_is_a_query(folder: Path) -> None:
     queries = read_folder(folder).queries
     assert [(query.scene_id, query.identity) for query in queries] == [("c.jpg", 0), ("sub/d.png", 0)]
+    told_of = "fine 2 queries were chosen: none is marked, so every named person who is seen in two test images is one"
+    assert told_of in told(read_folder(folder), "fine")
 
 
 def test_queries_can_be_marked(folder: Path) -> None:
