@@ -37,7 +37,7 @@ def require_files(folder: Path, names: Sequence[str], dataset: str) -> int:
         raise DatasetError(f"{dataset}: {outside[0]} is no file below {folder}")
     present: set[str] = set()
     for part in sorted({str(PurePosixPath(name).parent) for name in names} | {"."}):
-        if (folder / part).is_dir():
+        if _exists(folder / part):
             start = "" if part == "." else f"{part}/"
             present |= {f"{start}{entry.name}" for entry in os.scandir(folder / part) if not entry.is_dir()}
     missing = [name for name in names if name not in present]
@@ -70,7 +70,7 @@ def _hint_for_file(folder: Path, name: str, present: Iterable[str]) -> str:
     folded = {other.casefold(): other for other in present}
     if name.casefold() in folded:
         return f"; {folded[name.casefold()]} differs in letter case: rename such files"
-    inner = next((below for below in _folders(folder) if (below / name).exists()), None)
+    inner = next((below for below in _folders(folder) if _exists(below / name)), None)
     return f"; {name} lies in {inner}: move the files of that folder up" if inner else ""
 
 
@@ -92,3 +92,11 @@ def _folders(root: Path) -> Iterator[Path]:
     upper = [entry for entry in sorted(root.iterdir()) if entry.is_dir()][:FOLDERS_LOOKED_AT]
     lower = (entry for folder in upper for entry in sorted(folder.iterdir()) if entry.is_dir())
     yield from (*upper, *islice(lower, FOLDERS_LOOKED_AT))
+
+
+def _exists(path: Path) -> bool:
+    """Something lies at a path that somebody else wrote: no file has a name of thousands of characters."""
+    try:
+        return path.exists()
+    except OSError:
+        return False

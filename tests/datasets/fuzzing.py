@@ -5,7 +5,6 @@ Prints one JSON line per kind of outcome. A signal, or a mutation that takes lon
 
 import json
 import random
-import resource
 import shutil
 import signal
 import sys
@@ -90,8 +89,8 @@ def outcome(case: Case, root: Path) -> str:
     except (DatasetError, ImageError) as error:
         text = str(error)
         return "refused" if text and text.isprintable() and len(text) < 2000 else f"no single line: {text[:300]!r}"
-    except BaseException:
-        return "traceback: " + traceback.format_exc()[-1500:]
+    except BaseException as error:
+        return f"traceback: {str(error)[:200]!r} {''.join(traceback.format_tb(error.__traceback__)[-3:])}"
     return "read"
 
 
@@ -113,7 +112,7 @@ def main(name: str, count: int, root: Path) -> None:
         outcomes[found if found in ("read", "refused") else f"seed {seed}, {path.name}: {found}"] += 1
         path.write_bytes(whole)
         shutil.rmtree(root / "index", ignore_errors=True)
-    megabytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    megabytes = int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) // 1024
     print(json.dumps({"outcomes": outcomes, "megabytes": megabytes}))
 
 
