@@ -45,7 +45,7 @@ def damage(folder: Path, suffix: str, count: int, seed: int) -> None:
     script = Path(__file__).with_name("mutations.py")
     command = [sys.executable, "-W", "ignore", script, folder, suffix, str(count), str(seed)]
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, env=env)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, env=env, timeout=900)
     assert done.returncode == 0, f"{suffix}, seed {seed}: {done.returncode} {done.stderr[-2000:]}"
     read, refused, peak = map(int, done.stdout.split())
     assert read + refused == 2 * count
