@@ -1,8 +1,7 @@
 """Pictures stretched to the canvas, without more memory than the rows and columns that the canvas is made of."""
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,8 +16,15 @@ if TYPE_CHECKING:
 
 RESIZE_RULE = "stretch, bilinear, no antialias"
 
-# (rows, columns) -> those of the picture, (len(rows), len(columns), 3) uint8
-_Pick = Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[np.uint8]]
+
+class _Read(NamedTuple):
+    """The pixels of a picture of ``height`` x ``width`` that a canvas is made of: (rows, columns, 3) uint8."""
+
+    height: int
+    width: int
+    rows: NDArray[np.int64]
+    columns: NDArray[np.int64]
+    pixels: NDArray[np.uint8]
 
 
 def canvas_tensor(
@@ -34,13 +40,15 @@ def canvas_tensor(
     Only an image whose display says reduced differs: it is decoded at the smallest of 1/8, 1/4, 1/2 that still covers
     the canvas. ``digest``: what the index calls the file. Raises ImageError.
     """
-    return read_picture(
+    # The picture is gone before the canvas is made.
+    read = read_picture(
         path,
-        lambda picture: _stretch(_picking(picture), picture.height, picture.width, canvas, view),
+        lambda picture: _read(picture, canvas),
         digest=digest,
         max_pixels=max_pixels,
         reduce_to=(canvas.height, canvas.width),
     )
+    return _stretch(read, canvas, view)
 
 
 def to_canvas_tensor(image: NDArray[np.uint8], canvas: Canvas, view: View = "identity") -> "Tensor":
@@ -49,18 +57,17 @@ def to_canvas_tensor(image: NDArray[np.uint8], canvas: Canvas, view: View = "ide
     Bilinear without antialias. ``view`` hflip mirrors the canvas left-right after stretching.
     """
     height, width, _ = image.shape
-    return _stretch(lambda rows, columns: _at(image, rows, columns), height, width, canvas, view)
+    rows, columns = _needed(height, canvas.height), _needed(width, canvas.width)
+    return _stretch(_Read(height, width, rows, columns, _at(image, rows, columns)), canvas, view)
 
 
-def _picking(picture: Picture) -> _Pick:
-    def pick(rows: NDArray[np.int64], columns: NDArray[np.int64]) -> NDArray[np.uint8]:
-        found = np.empty((len(rows), len(columns), 3), np.uint8)
-        for top, band in picture.bands():
-            first, last = np.searchsorted(rows, (top, top + len(band)))
-            found[first:last] = _at(band, rows[first:last] - top, columns)
-        return found
-
-    return pick
+def _read(picture: Picture, canvas: Canvas) -> _Read:
+    rows, columns = _needed(picture.height, canvas.height), _needed(picture.width, canvas.width)
+    pixels = np.empty((len(rows), len(columns), 3), np.uint8)
+    for top, band in picture.bands():
+        first, last = np.searchsorted(rows, (top, top + len(band)))
+        pixels[first:last] = _at(band, rows[first:last] - top, columns)
+    return _Read(picture.height, picture.width, rows, columns, pixels)
 
 
 def _at(pixels: NDArray[np.uint8], rows: NDArray[np.int64], columns: NDArray[np.int64]) -> NDArray[np.uint8]:
@@ -70,29 +77,28 @@ def _at(pixels: NDArray[np.uint8], rows: NDArray[np.int64], columns: NDArray[np.
     return taken if len(columns) == width else taken[:, columns]
 
 
-def _stretch(pick: _Pick, height: int, width: int, canvas: Canvas, view: View) -> "Tensor":
+def _stretch(read: _Read, canvas: Canvas, view: View) -> "Tensor":
     """The stretch of the whole picture, of which only the pixels that are read are ever written: the rest of its
     memory is never touched, so the system provides none. Channels come last, since PyTorch rounds each layout its own
     way."""
     import torch
     from torch.nn import functional as F
 
-    rows, columns = _read_of(height, canvas.height), _read_of(width, canvas.width)
-    pixels = pick(rows, columns).astype(np.float32)
-    pixels /= 127.5
-    pixels -= 1
-    read = torch.from_numpy(pixels)
-    whole = read
+    height, width, rows, columns, pixels = read
+    values = pixels.astype(np.float32)
+    values /= 127.5
+    values -= 1
+    whole = torch.from_numpy(values)
     if len(rows) < height or len(columns) < width:
         whole = torch.empty(height, width, 3)  # not NumPy's, which asks for huge pages: those are provided in one go
-        whole[torch.from_numpy(rows)[:, None], torch.from_numpy(columns)] = read
+        whole[torch.from_numpy(rows)[:, None], torch.from_numpy(columns)] = torch.from_numpy(values)
     size = (canvas.height, canvas.width)
     stretched = F.interpolate(whole.permute(2, 0, 1)[None], size, mode="bilinear", align_corners=False, antialias=False)
     stretched = stretched[0]
     return stretched.flip(2) if view == "hflip" else stretched
 
 
-def _read_of(source: int, target: int) -> NDArray[np.int64]:
+def _needed(source: int, target: int) -> NDArray[np.int64]:
     """Which of ``source`` pixels in a line the bilinear stretch to ``target`` reads, sorted; all if more than half.
 
     They lie left and right of (i + 1/2) source / target - 1/2, which PyTorch computes in single precision.

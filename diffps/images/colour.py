@@ -111,7 +111,7 @@ def to_rgb(image: Image.Image, colours: Colours, white: float = 0.0) -> Image.Im
 
 def _managed(image: Image.Image, colours: Colours) -> Image.Image:
     if colours.transform is None:
-        return image.convert("RGB")
+        return image if image.mode == "RGB" else image.convert("RGB")
     return _apply(colours.transform, image.convert(colours.channels))
 
 

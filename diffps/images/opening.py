@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib.util
+import logging
 import os
 import re
 import stat
@@ -28,9 +29,13 @@ SUFFIXES = frozenset(
     )
 )
 MAX_PIXELS = 178_956_970  # what Pillow takes before it speaks of a decompression bomb
+# Above so many pixels a file has at least a byte for every so many: an empty page in grey packs a thousand into one, a
+# photograph ten. What packs more is a bomb or has a damaged header, and would cost memory and seconds for nothing.
+PACKED_PIXELS, PACKED_RATIO = 1 << 24, 10_000
 
 # Told on stderr without the file's name: odd fields of EXIF and TIFF, on which nothing here depends, and what
 # open_image says better.
+logging.getLogger("PIL").addHandler(logging.NullHandler())
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.(Tiff|Jpeg|Png)ImagePlugin")
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
@@ -86,6 +91,9 @@ def open_image(file: BufferedReader, max_pixels: int = MAX_PIXELS) -> Image.Imag
         raise PixelLimitError(
             f"has {pixels:,} pixels, more than the {max_pixels:,} allowed; make it smaller or raise index.max_pixels"
         )
+    size = os.fstat(file.fileno()).st_size
+    if pixels > max(PACKED_PIXELS, PACKED_RATIO * size):
+        raise PixelLimitError(f"claims {pixels:,} pixels in {size:,} bytes: a decompression bomb or a damaged header")
     if not pixels:
         raise ImageError("has no pixels; replace it or drop it")
     return image

@@ -15,7 +15,7 @@ from diffps.images.display import Display, inspect
 from diffps.images.opening import MAX_PIXELS, image_file, sha256_of
 
 T = TypeVar("T")
-_BAND = 1 << 22  # pixels that are converted together
+_BAND = 1 << 20  # pixels that are converted together
 # What turns stored pixels upright, by orientation.
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,

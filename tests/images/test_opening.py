@@ -158,6 +158,16 @@ def test_a_decompression_bomb_is_refused_from_its_header(tmp_path: Path, width: 
         measure_image(tmp_path / "x.png")
 
 
+def test_a_bomb_below_the_limit_is_refused_by_its_size(tmp_path: Path) -> None:
+    Image.new("RGB", (12_000, 12_000), "white").save(tmp_path / "x.webp", lossless=True, method=0)
+    with pytest.raises(PixelLimitError, match=r"claims 144,000,000 pixels in [\d,]+ bytes: a decompression bomb"):
+        load_image(tmp_path / "x.webp")
+
+
+def test_an_empty_page_is_no_bomb(tmp_path: Path) -> None:
+    assert measure_image(png_of(tmp_path / "x.png", 8_000, 4_000))[:2] == (8_000, 4_000)
+
+
 def test_more_pixels_than_pillow_takes_by_itself_can_be_allowed(tmp_path: Path) -> None:
     path = png_of(tmp_path / "x.png", 20_000, 10_000)
     script = "from diffps.datasets.files import measure_image\nfrom pathlib import Path\n"
