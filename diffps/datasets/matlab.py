@@ -1,7 +1,8 @@
 """MATLAB 5 files, read without trusting them: what PRW, CUHK-SYSU and MovieNet-PS keep their annotations in.
 
-scipy's reader is killed by a signal on about 3 in 100 damaged files, and would take more than 10 GB for the 11.6 million
-rows of TestG4000 (benchmarks/datasets_mat.py). Here a variable is its bytes (see matrices.py), and a struct array may be streamed.
+scipy's reader is killed by a signal on about 3 in 100 damaged files, and would take more than 10 GB for the 11.6
+million rows of TestG4000 (benchmarks/datasets_mat.py). Here a variable is its bytes (matrices.py), and a struct array
+may be streamed.
 """
 
 import struct
