@@ -12,7 +12,7 @@ from diffps.datasets.boxes import keep_boxes
 from diffps.datasets.files import Measure, corner_boxes, note_images
 from diffps.datasets.findings import Findings, to_json
 from diffps.datasets.layouts import require_files
-from diffps.datasets.plausible import compare_images, compare_queries
+from diffps.datasets.plausible import NO_BOX_LEFT, compare_images, compare_queries
 from diffps.datasets.protocols import BoxKey, Protocol, box_key, count_oddities
 from diffps.records import UNLABELLED, Annotations, Gallery, Query, Scene, SearchIndex, Split
 
@@ -73,6 +73,10 @@ def index_listed(
             example = f"{unmatched[0][0]} {list(unmatched[0][1])}"
             findings.add("doubtful", WITHOUT_BOX, "labels", example, count=len(unmatched))
         identities = len(set(labels[split].values()))
+        left = {identity for image in members for identity in annotations[image].identities.tolist()}
+        findings.seen("persons", identities)
+        lost = sorted(set(labels[split].values()) - left)
+        findings.add("doubtful", NO_BOX_LEFT, "persons", f"{split} identity {lost[0]}" if lost else "", count=len(lost))
         report[split] = {
             "images": len(members),
             "identities": identities,

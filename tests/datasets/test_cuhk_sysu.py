@@ -193,6 +193,7 @@ def test_what_is_odd_is_told(cuhk_tree: Path) -> None:
     assert told(read_cuhk_sysu(cuhk_tree), "fine", "repaired", "doubtful", "refused") == [
         "fine 1 files are in no list and were not read",
         "fine 2 boxes are below 10 x 20 pixels and were left out",
+        "doubtful 1 persons have no box left",
         "doubtful 3 gallery lines list the image of their query",
         "doubtful 1 gallery lines list an image twice",
     ]
