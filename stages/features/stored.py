@@ -20,4 +20,5 @@ def torch_basis(spec: ArraySpec) -> Basis | None:
     if not isinstance(spec.encoding, Project) or spec.encoding.basis is None:
         return None
     basis = spec.encoding.basis
-    return Basis(torch.from_numpy(basis.mean), torch.from_numpy(basis.vectors))
+    # Just fitted it may be in Fortran's order, and products with another layout differ in the last bits.
+    return Basis(torch.from_numpy(basis.mean), torch.from_numpy(basis.vectors).contiguous())
