@@ -46,6 +46,23 @@ DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Say what would be
 PARAMS = Path("params.yaml")
 
 
+def _version(asked: bool) -> None:
+    if asked:
+        from pipeline.version import version_text
+
+        typer.echo(version_text())
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Say which version this is, and stop.", is_eager=True, callback=_version)
+    ] = False,
+) -> None:
+    pass
+
+
 def main() -> None:
     """Entry point. Exit codes: 0; 2 for what the user can mend (one line says what); 130 and 143 when stopped."""
     try:
@@ -167,3 +184,28 @@ def figure(
 @app.command(help="Look at this machine and the checkpoint: what is there, what does not go together.")
 def doctor(params: ParamsOption = PARAMS, overrides: SetOption = None) -> None:
     run_stage("doctor", params, overrides or [], dry_run=False)
+
+
+@app.command(
+    help="Every parameter with its meaning, as Markdown; or a JSON Schema, by which editors complete and check."
+)
+def params(
+    schema: Annotated[bool, typer.Option("--schema", help="JSON Schema of a params file.")] = False,
+    sweep_schema: Annotated[bool, typer.Option("--sweep-schema", help="JSON Schema of a sweep file.")] = False,
+) -> None:
+    import json
+
+    from pipeline.config import ParamsFile
+    from stages import reference
+    from stages.config_heads import TrainConfig
+
+    if schema:
+        typer.echo(json.dumps(reference.schema(ParamsFile), indent=1))
+    elif sweep_schema:
+        typer.echo(json.dumps(reference.sweep_schema(TrainConfig), indent=1))
+    else:
+        typer.echo(reference.page(ParamsFile), nl=False)
+
+
+if __name__ == "__main__":
+    main()
