@@ -31,7 +31,7 @@ from tests.world import LIGHT, STORE, Project, weights
 HEAVY = [
     "stages.features.backbone",
     "stages.features.workers",
-    "stages.sweeps.training",
+    "stages.sweeps.execute",
     "diffusers.models.unets.unet_2d_condition",
     "transformers.models.clip.modeling_clip",
 ]
