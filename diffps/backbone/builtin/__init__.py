@@ -22,8 +22,8 @@ MAPS_NOTE = (
 def builtin_folder(name: str, shipped: Path = SHIPPED) -> Path:
     """The folder of the built-in checkpoint ``name``, made first where it has to be.
 
-    ``shipped`` is the folder of ``streets``. Raises CheckpointError for a name that is not in BUILTIN_NAMES, or a package
-    without its data.
+    ``shipped`` is the folder of ``streets``. Raises CheckpointError for a name that is not in BUILTIN_NAMES, or a
+    package without its data.
     """
     if name == "random":
         from diffps.backbone.builtin.topology import make_random
