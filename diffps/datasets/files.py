@@ -13,6 +13,7 @@ from diffps.errors import DatasetError, ImageError
 from diffps.images import MAX_PIXELS, decode, image_file, inspect, sha256_of
 from diffps.images.display import Note
 
+UNREADABLE = "cannot be read and are skipped"
 # What a report makes of how an image is displayed.
 NOTES: Mapping[Note | Literal["unreadable"], tuple[Kind, str]] = {
     "turned": ("fine", "are turned upright by their EXIF"),
@@ -26,7 +27,7 @@ NOTES: Mapping[Note | Literal["unreadable"], tuple[Kind, str]] = {
     ),
     "profile_broken": ("doubtful", "have a colour profile that does not fit or cannot be read, and are taken for sRGB"),
     "exif_broken": ("doubtful", "have EXIF that cannot be read, and are shown as stored"),
-    "unreadable": ("refused", "cannot be read and are skipped"),
+    "unreadable": ("refused", UNREADABLE),
 }
 
 
