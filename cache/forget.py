@@ -63,7 +63,7 @@ def forget(
 
 def _refuse_foreign(root: Path, group: GroupKey) -> None:
     for folder in _parts(root, group):
-        reason = why_foreign(read_json(folder / "zarr.json")) if (folder / "zarr.json").is_file() else ""
+        reason = why_foreign(read_json(folder / "zarr.json"), folder) if (folder / "zarr.json").is_file() else ""
         if reason:
             raise CacheError(
                 f"{folder}: was laid out by another program ({reason}), and no image can be taken out of it; remove "

@@ -10,6 +10,7 @@ from cache.encodings import Project
 from cache.errors import DamagedError, EncodingError, RecipeError
 from cache.files import read_json
 from cache.fingerprint import explain_difference
+from cache.foreign import METADATA
 from cache.layout import (
     ATTRIBUTE,
     ZARR,
@@ -136,9 +137,7 @@ def stale_metadata(root: Path, spec: ArraySpec, rows: int, shard: int) -> dict[P
             entry, length = found["attributes"][ATTRIBUTE], int(found["shape"][0])
             theirs, full_recipe = entry["id"], entry["full_recipe"]
         except (KeyError, TypeError, ValueError, IndexError) as error:
-            raise DamagedError(
-                f"{folder}/zarr.json: is not what this store writes; delete the file and run the stage again"
-            ) from error
+            raise DamagedError(f"{folder}/zarr.json: is no array's metadata ({error!r}); {METADATA}") from error
         if theirs != spec.id:
             fields = "; ".join(explain_difference(spec.full_recipe, full_recipe))
             raise RecipeError(f"{folder}: holds another recipe ({fields}); remove it with `diffps cache gc`")

@@ -21,7 +21,7 @@ from cache.encodings import BLOCK, Encoded, Project
 from cache.errors import CacheError, DamagedError, NotCachedError, RecipeError, SkippedImage
 from cache.files import read_json
 from cache.fingerprint import explain_difference
-from cache.foreign import ForeignArray, why_foreign
+from cache.foreign import METADATA, ForeignArray, why_foreign
 from cache.layout import ATTRIBUTE, SCALES, ZARR, ArraySpec, GroupKey, read_basis, shard_file, shard_size
 from cache.receipts import Receipt, ReceiptBook
 from cache.rows import RowTable
@@ -106,9 +106,12 @@ class _Array:
             metadata = read_json(folder / "zarr.json")
         except FileNotFoundError:
             raise NotCachedError(f"{folder}: no such array; run {spec.group.command}") from None
-        entry = metadata["attributes"].get(ATTRIBUTE, {})
-        if entry.get("id") != spec.id:
-            fields = "; ".join(explain_difference(spec.full_recipe, entry.get("full_recipe", {})))
+        try:
+            found, recipe = metadata["attributes"][ATTRIBUTE]["id"], metadata["attributes"][ATTRIBUTE]["full_recipe"]
+        except (KeyError, TypeError) as error:
+            raise DamagedError(f"{folder}/zarr.json: is no array's metadata ({error!r}); {METADATA}") from error
+        if found != spec.id:
+            fields = "; ".join(explain_difference(spec.full_recipe, recipe)) or "its metadata contradicts itself"
             raise RecipeError(f"{folder}: holds another recipe ({fields}); run {spec.group.command} for this one")
         if isinstance(spec.encoding, Project) and spec.encoding.basis is None:
             self.spec = replace(spec, encoding=Project(spec.encoding.k, read_basis(folder, spec)))
@@ -372,10 +375,14 @@ def _parse(folder: Path) -> _Part:
         metadata = read_json(folder / "zarr.json")
     except FileNotFoundError:
         raise DamagedError(f"{folder}: is missing; delete the array it belongs to and run `diffps extract`") from None
-    shape = tuple(metadata["shape"][1:])
-    dtype = np.dtype(metadata["data_type"]).newbyteorder("<")
-    shard_size = metadata["chunk_grid"]["configuration"]["chunk_shape"][0]
-    if reason := why_foreign(metadata):
+    reason = why_foreign(metadata, folder)
+    try:
+        shape = tuple(map(int, metadata["shape"][1:]))
+        dtype = np.dtype(metadata["data_type"]).newbyteorder("<")
+        shard_size = int(metadata["chunk_grid"]["configuration"]["chunk_shape"][0])
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        raise DamagedError(f"{folder}/zarr.json: is no array's metadata ({error!r}); {METADATA}") from error
+    if reason:
         log.warning("%s: read through zarr-python, which is slower: %s", folder, reason)
         return _Part(folder, shape, dtype, shard_size, None, False, True, ForeignArray(folder, dtype))
     inner = metadata["codecs"][0]["configuration"]
