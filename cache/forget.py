@@ -42,6 +42,8 @@ def forget(
     Takes the lock of every scope of the split (LockedError). Raises CacheError, before anything is touched, for an
     array another program laid out its own way.
     """
+    if traces.nothing:
+        return
     groups = groups_of(root, traces.split)
     with naming_below(root), contextlib.ExitStack() as stack:
         locks = {path: StoreLock(path, takeover=takeover) for path in sorted({lock_file(root, g) for g in groups})}
