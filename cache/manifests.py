@@ -37,6 +37,8 @@ def write_manifest(
     """
     books: dict[GroupKey, ReceiptBook] = {}
     rows = {split: RowTable.of(root, split, dataset) for split in images}
+    for split, table in rows.items():
+        table.see(images[split])
     entries = []
     for spec in sorted(specs, key=lambda spec: spec.path):
         if spec.group not in books:

@@ -135,8 +135,15 @@ class _Array:
 class FeatureReader:
     """Random access to images of some arrays. Threads may share it; open it anew after the store has changed."""
 
-    def __init__(self, root: Path, views: Mapping[str, Sequence[ArraySpec]], verify: bool, dataset: str = "") -> None:
-        self._root, self._views, self._verify, self._dataset = root, views, verify, dataset
+    def __init__(
+        self,
+        root: Path,
+        views: Mapping[str, Sequence[ArraySpec]],
+        verify: bool,
+        dataset: str = "",
+        images: Sequence[tuple[str, str]] | None = None,
+    ) -> None:
+        self._root, self._views, self._verify, self._dataset, self._images = root, views, verify, dataset, images
         self._local = threading.local()
         books: dict[GroupKey, ReceiptBook] = {}
         tables: dict[str, RowTable] = {}
@@ -148,13 +155,16 @@ class FeatureReader:
                     books[group] = ReceiptBook.of(root, group)
                 if group.split not in tables:
                     tables[group.split] = RowTable.of(root, group.split, dataset)
+                    if images is not None:
+                        tables[group.split].see(images)
                 if (view, spec.name) in self._arrays:
                     raise CacheError(f"reader: two arrays are called {spec.name!r} in view {view!r}")
                 self._arrays[view, spec.name] = _Array(root, spec, books[group], tables[group.split])
         self._default = next(iter(views), "")
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return FeatureReader, (self._root, self._views, self._verify, self._dataset)  # opened anew where it arrives
+        # Opened anew where it arrives.
+        return FeatureReader, (self._root, self._views, self._verify, self._dataset, self._images)
 
     def spec(self, name: str, view: str | None = None) -> ArraySpec:
         """Spec of one of this reader's arrays. Raises NotCachedError naming those there are."""
