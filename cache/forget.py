@@ -22,7 +22,7 @@ from cache.manifests import entry_of, read_entries, rows_of, write_entries
 from cache.receipts import PartReceipt, Receipt, ReceiptBook, rewrite
 from cache.rows import RowTable
 from cache.shards import ShardFile, read_chunk
-from cache.system import naming, naming_below
+from cache.system import files_below, naming, naming_below
 from cache.traces import Traces, groups_of, images_a_shard, part_file
 from cache.writer import temporary_folder
 
@@ -58,8 +58,9 @@ def forget(
                 _rewrite_shard(root, group, shard, traces)
                 progress(1)
         for folder in (root / "manifests", root / "inputs", *manifests):
-            for path in sorted(folder.rglob("*.json")):
-                _rewrite_manifest(root, path, traces)
+            for path in files_below(folder):
+                if path.suffix == ".json":
+                    _rewrite_manifest(root, path, traces)
         RowTable.of(root, traces.split).forget(traces.rows, traces.names)
 
 

@@ -15,6 +15,7 @@ from cache.errors import DamagedError, NotCachedError
 from cache.files import read_bytes, write_bytes
 from cache.guard import exclusive
 from cache.receipts import Name
+from cache.system import files_below
 
 REMEDY = "`diffps cache verify --repair` makes it anew from the receipts; restoring a backup keeps the names too. It"
 
@@ -158,7 +159,7 @@ class RowTable:
         try:
             data = read_bytes(self.path)
         except FileNotFoundError:
-            if any(self._receipts.rglob("*.json")):
+            if any(path.suffix == ".json" for path in files_below(self._receipts)):
                 raise DamagedError(f"{self.path}: is missing, though there are receipts; {REMEDY}") from None
             return
         if sealed.is_sealed(data):  # older ones are not
@@ -183,7 +184,7 @@ class RowTable:
 
 def splits(root: Path) -> list[str]:
     """Every split the store has rows or receipts of."""
-    tables = {path.stem for path in (root / "rows").glob("*.parquet")}
+    tables = {path.stem for path in files_below(root / "rows") if path.suffix == ".parquet"}
     return sorted(tables | {folder.name for folder in folders(root / "receipts")})
 
 
