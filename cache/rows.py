@@ -17,7 +17,7 @@ from cache.guard import exclusive
 from cache.receipts import Name
 from cache.system import files_below
 
-REMEDY = "`diffps cache verify --repair` makes it anew from the receipts; restoring a backup keeps the names too. It"
+REMEDY = "`diffps cache verify --repair`"
 
 
 class Image(NamedTuple):
@@ -160,14 +160,14 @@ class RowTable:
             data = read_bytes(self.path)
         except FileNotFoundError:
             if any(path.suffix == ".json" for path in files_below(self._receipts)):
-                raise DamagedError(f"{self.path}: is missing, though there are receipts; {REMEDY}") from None
+                raise DamagedError(f"{self.path}: is lost, but receipts are there; {REMEDY} makes it anew") from None
             return
         if sealed.is_sealed(data):  # older ones are not
             sealed.check(data, self.path, REMEDY)
         try:
             self._read(pq.read_table(pa.BufferReader(data)).to_pydict())
         except (pa.ArrowException, KeyError, TypeError, ValueError, OSError) as error:
-            raise DamagedError(f"{self.path}: cannot be read ({error}); {REMEDY}") from error
+            raise DamagedError(f"{self.path}: cannot be read ({error}); {REMEDY} makes it anew") from error
 
     def _read(self, columns: dict[str, list[Any]]) -> None:
         rows, scenes, digests = columns["row"], columns["scene_id"], columns["digest"]
