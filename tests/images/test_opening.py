@@ -44,7 +44,7 @@ FOUND = {
 
 
 @pytest.mark.parametrize(("what", "data"), FOUND.items(), ids=FOUND)
-def test_a_file_that_is_no_image_is_named_with_what_lies_there(tmp_path: Path, what: str, data: bytes) -> None:
+def test_what_lies_there_is_named(tmp_path: Path, what: str, data: bytes) -> None:
     path = tmp_path / "x.jpg"
     path.write_bytes(data)
     for read in (load_image, measure_image):
@@ -106,9 +106,7 @@ def special(path: Path, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["a FIFO", "a socket", "a folder", "a device"])
-def test_what_is_no_regular_file_is_refused_without_waiting(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
-) -> None:
+def test_what_is_no_regular_file_is_refused_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     monkeypatch.chdir(tmp_path)  # a socket's path is short
     special(Path("x.jpg"), kind)
     for read in (load_image, measure_image):
@@ -137,7 +135,7 @@ def png_of(path: Path, width: int, height: int) -> Path:
     return path
 
 
-def test_an_image_of_too_many_pixels_is_refused_by_name_number_and_key(tmp_path: Path) -> None:
+def test_too_many_pixels_are_refused_by_name_number_and_key(tmp_path: Path) -> None:
     path = png_of(tmp_path / "x.png", 200, 100)
     with pytest.raises(PixelLimitError) as caught:
         load_image(path, max_pixels=19_999)
