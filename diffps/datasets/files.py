@@ -103,6 +103,14 @@ def note_images(findings: Findings, names: Iterable[str], facts: Sequence[ImageF
             findings.add(kind, reason, "images", name)
 
 
+def same_pixels(names: Iterable[str], facts: Sequence[ImageFacts]) -> list[list[str]]:
+    """Groups of images that are the same file under several names, in the order given."""
+    groups: dict[str, list[str]] = {}
+    for name, fact in zip(names, facts, strict=True):
+        groups.setdefault(fact.digest, []).append(name)
+    return [group for group in groups.values() if len(group) > 1]
+
+
 def require(path: Path, dataset: str, what: str) -> Path:
     """``path``, or a DatasetError that says what was looked for, where, and what lies there instead."""
     if path.exists():

@@ -49,6 +49,15 @@ def test_every_third_party_import_is_a_declared_dependency() -> None:
                 assert owners & declared, f"{path} imports {name}, which pyproject.toml does not declare"
 
 
+def test_image_files_are_opened_in_one_place() -> None:
+    """Whoever opens one elsewhere decides anew how it is displayed. Drawn scenes are read back by who drew them."""
+    opening = re.compile(r"\bImage\.open\(|\bPil\.open\(|exif_transpose|load_img|imread")
+    found = {
+        str(path) for package in PACKAGES for path in modules(package) if opening.search((ROOT / path).read_text())
+    }
+    assert found == {"diffps/images/opening.py", "diffps/pretraining/scenes.py"}
+
+
 def _names(requirement: str) -> set[str]:
     """The distributions that a requirement brings: its own, and extras that are distributions themselves."""
     name, extras = re.match(r"([\w.-]+)(?:\[(.*?)\])?", requirement).groups()  # type: ignore[union-attr]

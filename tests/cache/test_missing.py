@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cache.ring import read_ahead
 from cache import ArraySpec, FeatureStore, GroupKey
 from cache.errors import FileError, NotCachedError, RecipeError
+from cache.ring import read_ahead
 from cache.traces import find_traces
 from cache.verify import verify
 from tests.cache.builders import check, digest, expected, group, images, spec, tree, write
