@@ -24,6 +24,7 @@ from diffps.records import Annotations, Query, Scene, SearchIndex, Split
 from pipeline.config import load_params
 from stages.features.cached import CachedSource
 from stages.features.live import LiveSource
+from stages.features.opening import open_store
 from stages.features.plan import PassPlan
 from stages.features.reading import Reading
 from stages.features.source import open_source
@@ -204,7 +205,7 @@ class Project:
     def plan(self, **sections: dict[str, Any]) -> PassPlan:
         """The pass under :meth:`params`."""
         params = self.params(**sections)
-        return PassPlan(params.encode, params.extract, STORE)
+        return PassPlan(params.encode, params.extract, open_store(str(STORE)))
 
     def source(self, split: Split = "train", **sections: dict[str, Any]) -> CachedSource | LiveSource:
         """What a head trained under :meth:`params` reads of a split."""

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cache import FeatureStore, ShardTask, SkippedImage
+from cache import ShardTask, SkippedImage
 from diffps.backbone.capture import Request
 from diffps.backbone.checkpoint import load_checkpoint
 from diffps.backbone.frozen import Extractor, on_device, torch_dtype
@@ -21,12 +21,13 @@ from stages.config_data import EncodeConfig, ExtractConfig
 from stages.devices import choose_device
 from stages.features.bases import Keyed, basis_sample, fit_bases
 from stages.features.batches import ahead, chunks, padded
+from stages.features.opening import open_store
 from stages.features.plan import PassPlan
 from stages.features.recipes import MOMENTS
 from stages.features.shards import Computed, Place, Skipped
 from stages.images import ImageFolder
 from stages.job import Runtime
-from stages.places import INDEX, store_root
+from stages.places import INDEX
 
 DECODED_PIXELS = 1 << 21  # canvas pixels the VAE takes at once on a GPU, unless runtime.vae_batch says otherwise
 CPU_BATCH = 4  # 1.45 times the images per second of one by one on two cores; more gives nothing
@@ -39,7 +40,7 @@ def latent_computer(encode: EncodeConfig, images: ImageFolder, runtime: Runtime)
 
 def pass_computer(encode: EncodeConfig, extract: ExtractConfig, runtime: Runtime) -> "PassComputer":
     """The UNet of a pass over the moments in the store of ``runtime``."""
-    return PassComputer(PassPlan(encode, extract, store_root(runtime.store)), runtime)
+    return PassComputer(PassPlan(encode, extract, open_store(runtime.store)), runtime)
 
 
 class LatentComputer:
@@ -126,7 +127,7 @@ class PassComputer:
     def __init__(self, plan: PassPlan, runtime: Runtime) -> None:
         device = choose_device(runtime)
         self.batch = unet_batch(runtime, device.type)
-        self._plan, self._store = plan, FeatureStore(plan.root)
+        self._plan = plan
         self._runner = PassRunner(plan, device, runtime.compile)
 
     def rows(self, place: Place, task: ShardTask) -> Iterator[Computed]:
@@ -156,7 +157,8 @@ class PassComputer:
 
     def _moments(self, split: Split, view: View, images: Iterable[tuple[str, str]]) -> Iterator[Keyed | Skipped]:
         spec = self._plan.moments(split, view)
-        reader = self._store.reader([spec])
+        images = list(images)
+        reader = self._plan.store.reader([spec], images=images)
 
         def load(image: tuple[str, str]) -> Keyed | Skipped:
             scene_id, digest = image

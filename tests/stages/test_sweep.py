@@ -13,11 +13,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from cache.files import write_json
+from cache.lock import StoreLock
 from diffps.errors import ConfigError, DiffPSError, DivergedError
 from diffps.metrics.paired import paired_difference
 from diffps.records import Split
 from stages import sweep, train
-from stages.files import held, write_json
 from stages.forecasts.memory import head_bytes, split_by_memory
 from stages.head.identity import CODE, SCORING, digest_of_code
 from stages.job import Job, QuietJob, Runtime, StoppedError
@@ -347,9 +348,9 @@ def test_a_missing_file_names_those_there_are(sources: Sources) -> None:
 
 
 def test_a_folder_is_trained_into_by_one_process(small: Project) -> None:
-    with held(TRAIN / "checkpoint"), pytest.raises(DiffPSError, match=r"results/train.*process \d+"):
+    with StoreLock(TRAIN / "checkpoint/lock.json"), pytest.raises(DiffPSError, match=r"results/train.*process \d+"):
         small.run(train, extract=FLOAT16)
-    with held(SWEEP), pytest.raises(DiffPSError, match="results/sweep"):
+    with StoreLock(SWEEP / "lock.json"), pytest.raises(DiffPSError, match="results/sweep"):
         small.run(sweep, extract=FLOAT16)
 
 
