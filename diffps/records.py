@@ -12,6 +12,8 @@ from diffps.names import from_text
 
 Split = Literal["train", "test"]
 View = Literal["identity", "hflip"]
+Dtype = Literal["float32", "bfloat16", "float16"]
+Convention = Literal["protocol", "labels"]  # of search scores: SeqNet's, or that of SEAS and DiffPS
 
 UNLABELLED = -1  # identity of a person whose name is not known
 

@@ -1,4 +1,4 @@
-"""What every dataset reader needs of a disk: images measured once, files that must be there, boxes made clean."""
+"""What every dataset reader needs of a disk: images measured once, files that must be there, boxes in their frames."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +13,7 @@ from diffps.errors import DatasetError, ImageError
 from diffps.images import MAX_PIXELS, decode, image_file, inspect, sha256_of
 from diffps.images.display import Note
 
+UNREADABLE = "cannot be read and are skipped"
 # What a report makes of how an image is displayed.
 NOTES: Mapping[Note | Literal["unreadable"], tuple[Kind, str]] = {
     "turned": ("fine", "are turned upright by their EXIF"),
@@ -26,7 +27,7 @@ NOTES: Mapping[Note | Literal["unreadable"], tuple[Kind, str]] = {
     ),
     "profile_broken": ("doubtful", "have a colour profile that does not fit or cannot be read, and are taken for sRGB"),
     "exif_broken": ("doubtful", "have EXIF that cannot be read, and are shown as stored"),
-    "unreadable": ("refused", "cannot be read and are skipped"),
+    "unreadable": ("refused", UNREADABLE),
 }
 
 
@@ -122,23 +123,6 @@ def require(path: Path, dataset: str, what: str) -> Path:
     raise DatasetError(f"{dataset}: {what} missing: expected {path}; {parent} holds {shown or 'nothing'}")
 
 
-def load_mat(path: Path, dataset: str, what: str, keys: Sequence[str]) -> tuple[str, Any]:
-    """(key, array) of the one of ``keys`` that the MATLAB file holds. Raises DatasetError naming file and keys."""
-    from scipy.io import loadmat
-    from scipy.io.matlab import MatReadError
-
-    require(path, dataset, what)
-    try:
-        content = loadmat(path)
-    except (ValueError, TypeError, IndexError, NotImplementedError, MatReadError, OSError) as error:
-        raise DatasetError(f"{dataset}: {path} is not a MATLAB 5 file scipy can read ({error})") from error
-    found = [key for key in keys if key in content]
-    if len(found) != 1:
-        present = ", ".join(key for key in content if not key.startswith("__")) or "none"
-        raise DatasetError(f"{dataset}: {path} must hold exactly one of the keys {', '.join(keys)}; found {present}")
-    return found[0], content[found[0]]
-
-
 def corner_boxes(boxes: NDArray[Any]) -> NDArray[np.float32]:
     """Boxes (n, 4) x, y, w, h of any type as float32 x1, y1, x2, y2; cast before adding, since uint8 overflows."""
     x, y, w, h = np.asarray(boxes, np.float64).reshape(-1, 4).T
@@ -149,27 +133,6 @@ def clip_boxes(boxes: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.
     """Boxes (n, 4) x1, y1, x2, y2 cut at the frame of ``size`` = (height, width); (0, 0) is an unknown size."""
     height, width = size if any(size) else (np.inf, np.inf)
     return np.clip(boxes, 0, np.array([width, height, width, height], np.float32)).astype(np.float32)
-
-
-class CleanBoxes(NamedTuple):
-    """Corner boxes in the frame, which of the given rows they are, and what happened to the others."""
-
-    boxes: NDArray[np.float32]
-    kept: NDArray[np.bool_]
-    clipped: int
-
-
-def clean_boxes(boxes_xywh: NDArray[Any], size: tuple[int, int], min_box: tuple[int, int]) -> CleanBoxes:
-    """Rows x, y, w, h at least ``min_box`` = (width, height) large, w and h added first, then clipped to the frame.
-
-    Boxes without area, in the file or after clipping, are never kept.
-    """
-    widths_heights = np.asarray(boxes_xywh, np.float64).reshape(-1, 4)[:, 2:]
-    corners = corner_boxes(boxes_xywh)
-    clipped = clip_boxes(corners, size)
-    large = np.all((widths_heights >= min_box) & (widths_heights > 0), axis=1)
-    kept = large & np.all(clipped[:, 2:] > clipped[:, :2], axis=1)
-    return CleanBoxes(clipped[kept], kept, int((clipped != corners).any(1)[kept].sum()))
 
 
 def summarise(names: Iterable[str], limit: int = 5) -> str:

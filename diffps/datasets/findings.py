@@ -5,11 +5,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
-from diffps.errors import DatasetError
+from diffps.errors import DatasetError, one_line
 
 Kind = Literal["fine", "repaired", "doubtful", "refused"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 TOLERATED = 0.01  # share of a whole that may be in doubt or lost for one reason
+LONGEST = 300  # characters of a reason or an example, which may repeat what a file holds
 TOLERATE_KEY = "index.tolerate"
 
 
@@ -61,6 +62,7 @@ class Findings:
         The example of the first call is kept. Nothing is added where ``count`` is 0.
         """
         if count:
+            reason, example = one_line(reason, LONGEST), one_line(example, LONGEST)
             self._counts[kind, reason, of] += count
             self._examples.setdefault((kind, reason, of), example)
 
