@@ -19,9 +19,10 @@ def run(params: Params, runtime: Runtime, job: Job) -> None:
     from stages.features.backbone import latent_computer
     from stages.features.complete import write_missing
     from stages.features.words import write_words
-    from stages.places import INDEX, images_root, store_root
+    from stages.images import ImageFolder
+    from stages.places import INDEX, store_root
 
-    config, images = params.encode, images_root(params.index.root)
+    config, images = params.encode, ImageFolder.of(params.index)
     checkpoint = load_checkpoint(config.checkpoint, config.revision)
     scenes = read_scenes(INDEX)
     if params.index.dataset == "streets":

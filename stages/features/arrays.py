@@ -8,10 +8,10 @@ from cache import CacheError, FeatureStore
 from diffps.backbone.checkpoint import Checkpoint
 from diffps.records import Scene, Split, View
 from stages.config_data import EncodeConfig
-from stages.features.backbone import is_readable
 from stages.features.plan import PassPlan
 from stages.features.recipes import moments_spec
 from stages.features.shards import Place, Work
+from stages.images import ImageFolder
 from stages.places import moments_manifest, pass_manifests
 
 
@@ -27,11 +27,11 @@ def images_of(scenes: Sequence[Scene], split: Split) -> list[tuple[str, str]]:
 
 
 def latent_work(
-    config: EncodeConfig, checkpoint: Checkpoint, root: Path, scenes: Sequence[Scene], images: Path
+    config: EncodeConfig, checkpoint: Checkpoint, root: Path, scenes: Sequence[Scene], images: ImageFolder
 ) -> list[Work]:
-    """What encode writes over ``scenes``, whose files lie below ``images``: moments of every split and view."""
+    """What encode writes over ``scenes``, whose files are ``images``: moments of every split and view."""
     by_id = {scene.scene_id: scene for scene in scenes}
-    readable = cache(lambda scene_id: is_readable(images, by_id[scene_id]))
+    readable = cache(lambda scene_id: images.is_readable(by_id[scene_id]))
     work = []
     for split in splits(scenes):
         for view in config.views_of(split):
