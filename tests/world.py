@@ -210,7 +210,15 @@ class Project:
     def source(self, split: Split = "train", **sections: dict[str, Any]) -> CachedSource | LiveSource:
         """What a head trained under :meth:`params` reads of a split."""
         params = self.params(**sections)
-        return open_features(params, self.runtime, split)
+        return open_source(
+            Reading.of(params.train, params.extract),
+            split,
+            params.train.source,
+            encode=params.encode,
+            extract=params.extract,
+            images=images_root(params.index.root),
+            runtime=self.runtime,
+        )
 
     def files(self, below: str = "data/features/features.zarr") -> dict[str, bytes]:
         """:func:`files_below` a folder of the project; receipts and the like carry times and are not asked for."""
@@ -224,19 +232,6 @@ class Project:
 def files_below(root: Path) -> dict[str, bytes]:
     """Content of every file below a folder, by path."""
     return {str(path.relative_to(root)): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
-
-
-def open_features(params: Params, runtime: Runtime, split: Split) -> CachedSource | LiveSource:
-    """What section ``train`` reads of a split."""
-    return open_source(
-        Reading.of(params.train, params.extract),
-        split,
-        params.train.source,
-        encode=params.encode,
-        extract=params.extract,
-        images=ImageFolder.of(params.index),
-        runtime=runtime,
-    )
 
 
 def write_small_index(root: Path) -> None:
