@@ -33,6 +33,7 @@ from stages.head.data import training_set
 from stages.head.identity import HeadIdentity
 from stages.head.loop import SAVE_SECONDS, train_head
 from stages.head.run import HeadRun
+from stages.images import ImageFolder
 from stages.job import Job, QuietJob, Runtime
 from stages.params import Params, override
 from stages.places import INDEX, TRAIN
@@ -215,7 +216,7 @@ class Project:
             params.train.source,
             encode=params.encode,
             extract=params.extract,
-            images=images_root(params.index.root),
+            images=ImageFolder.of(params.index),
             runtime=self.runtime,
         )
 
