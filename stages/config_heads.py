@@ -118,6 +118,10 @@ class EvaluateConfig:
     baseline: bool = True
     """Also score colour histograms of true boxes, which reads the images."""
 
+    knock_outs: bool = True
+    """Also score the head with each learned module taken out, from the same features: a forward of the head for
+    each."""
+
     def __post_init__(self) -> None:
         if not 0 <= self.score_threshold < 1:
             raise ConfigError(f"evaluate.score_threshold {self.score_threshold}: must be in [0, 1)")

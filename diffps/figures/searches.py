@@ -1,4 +1,4 @@
-"""Pictures of what a search answered: rankings, and the three ways to be wrong."""
+"""Pictures of what a search answered: rankings, and the ways to be wrong."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -46,7 +46,8 @@ def ranking_sheet(searches: Sequence[Search]) -> Sheet:
         for rank, found in enumerate(search.results, start=1):
             word = {"right": "right", "wrong": "wrong", "none": "unjudged"}[found.mark]
             value = "" if found.value is None else f"{found.value:.2f}"
-            tiles.append(found.tile(value, f"Rank {rank}, {word}, similarity {value}, in {found.scene_id}"))
+            alt = f"Rank {rank}, {word}, similarity {value}, in {found.scene_id}"
+            tiles.append(found.tile(_with_cause(value, found), alt))
         remark = "nobody annotated to be found" if search.precision is None else f"AP {search.precision:.2f}"
         rows.append(Row(label=f"Query {search.query_id}", remark=remark, tiles=tuple(tiles)))
     note = "Queries are taken at even steps from the worst to the best average precision, not picked by hand."
@@ -89,13 +90,6 @@ def failures_sheet(
     return Sheet(title="Failures", rows=tuple(rows), note="The most telling cases of each kind.", tall=True)
 
 
-def missed_persons(boxes: NDArray[np.floating], found: NDArray[np.floating], overlap: float = 0.5) -> NDArray[np.int64]:
-    """Rows of ``boxes`` (n, 4) that no box of ``found`` (m, 4) covers with an IoU of at least ``overlap``."""
-    if not len(found):
-        return np.arange(len(boxes))
-    return np.flatnonzero(box_overlaps(boxes, found).max(axis=1, initial=0) < overlap)
-
-
 def spread(values: NDArray[np.floating], count: int) -> NDArray[np.int64]:
     """``count`` positions at even steps through the order of ``values``, from the lowest to the highest."""
     order = np.argsort(values, kind="stable")
@@ -105,7 +99,7 @@ def spread(values: NDArray[np.floating], count: int) -> NDArray[np.int64]:
 
 
 def _with_cause(text: str, find: Find) -> str:
-    return f"{text}, {find.cause}" if find.cause else text
+    return ", ".join(filter(None, (text, find.cause)))
 
 
 def _size(find: Find) -> str:
@@ -116,6 +110,6 @@ def _size(find: Find) -> str:
 def _case(query: Find, wrong: Find, right: Find) -> tuple[Tile, Tile, Tile]:
     return (
         query.tile("query", f"Query in {query.scene_id}"),
-        wrong.tile(f"{wrong.value or 0:.2f}", f"Another person, taken for the query, in {wrong.scene_id}"),
+        wrong.tile(_with_cause(f"{wrong.value or 0:.2f}", wrong), f"Taken for the query, in {wrong.scene_id}"),
         right.tile(f"{right.value or 0:.2f}", f"The same person as in the query, in {right.scene_id}"),
     )

@@ -133,7 +133,7 @@ def main_effects(runs: Sequence[Run]) -> Effects:
 
 
 def effects_text(runs: Sequence[Run], known_deviation: float | None = None) -> str:
-    """Both tables in percent, and what their errors count. ``known_deviation``: between runs, from elsewhere, in
+    """Both tables in percent, and what their errors count. ``known_deviation``: between runs of the demo, in
     [0, 1]; said where these runs tell nothing of it."""
     scores, found = variant_scores(runs), main_effects(runs)
     width = max(map(len, ["variant", *(score.variant for score in scores)]))
@@ -157,7 +157,7 @@ def basis(found: Effects, known_deviation: float | None = None) -> str:
             f"Errors from the scatter between seeds: {100 * found.deviation:.1f} points from run to run, pooled over "
             f"variants, {found.degrees} degrees of freedom; * marks changes above twice their error."
         )
-    known = "" if known_deviation is None else f"; it is known to be about {100 * known_deviation:.1f} points"
+    known = "" if known_deviation is None else f", {100 * known_deviation:.1f} points between trainings of the demo"
     if found.source == "residuals":
         assert found.deviation is not None
         return (

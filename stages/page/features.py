@@ -15,9 +15,10 @@ from diffps.figures.analyses import Person, Shown, attention_sheet, frequency_sh
 from diffps.figures.sheets import Sheet
 from diffps.heads.sampling import cut_rois
 from diffps.heads.sfan import SFAN
-from diffps.model import PersonSearcher
+from diffps.model import Candidates, PersonSearcher
 from diffps.taps import FeatureName
 from stages.features.reading import Reading
+from stages.head.saved import reading_of
 from stages.page.evidence import Evidence, NotThereError
 
 Grid = NDArray[np.float32]
@@ -110,6 +111,17 @@ def shown_scenes(evidence: Evidence) -> list[Shown]:
     if not shown:
         raise NotThereError(f"figure: no test image can be read below {evidence.params.index.root}")
     return shown
+
+
+def candidates(evidence: Evidence, scene_id: str) -> Candidates:
+    """What the head's detections in a scene were chosen from. Raises NotThereError where its features are missing."""
+    head = _head(evidence)
+    reading = reading_of(evidence.head, head, evidence.params.extract)
+    try:
+        with evidence.open_features(reading) as source, torch.inference_mode():
+            return head.candidates(next(iter(source.stream([[Ref(scene_id)]], reading.names))))[0]
+    except (NotCachedError, SkippedImage) as error:
+        raise NotThereError(str(error)) from error
 
 
 @lru_cache(maxsize=1)

@@ -1,5 +1,6 @@
 """Scores of what a head detected: persons found, queries answered, and the baselines beside them."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from diffps.errors import ImageError
 from diffps.metrics.baselines import colour_histograms
 from diffps.metrics.cbgm import context_overrides, query_context
 from diffps.metrics.detection import score_detection
+from diffps.metrics.failures import recall_by_label, search_causes
 from diffps.metrics.galleries import SearchTask
 from diffps.metrics.search import SearchScores
 from diffps.records import UNLABELLED
@@ -21,16 +23,17 @@ from stages.search.tables import Detected, write_per_query, write_ranking
 
 
 def score_head(
-    config: EvaluateConfig, task: SearchTask, test: SearchSet, found: Detected, folder: Path
+    config: EvaluateConfig, task: SearchTask, test: SearchSet, found: Detected, scores: SearchScores, folder: Path
 ) -> dict[str, Any]:
-    """Score, write the tables into ``folder``, and give the numbers."""
-    scores = rank(config, task, test, found)
+    """Write the tables into ``folder``, and give the numbers; ``scores`` are those of :func:`rank`."""
     found.write(folder, test)
     write_ranking(task, scores, found, folder)
     write_per_query(task, scores, folder)
+    causes = search_causes(found.scenes, len(test.scenes), scores.existing, scores.found)
     return {
         "detection": detection_metrics(test, found.boxes, found.scores, found.scenes),
         "search": search_metrics(config, task, scores),
+        "causes": asdict(causes),
     }
 
 
@@ -61,14 +64,25 @@ def search_metrics(config: EvaluateConfig, task: SearchTask, scores: SearchScore
 def detection_metrics(
     test: SearchSet, boxes: NDArray[np.float32], scores: NDArray[np.float32], scenes: NDArray[np.int64]
 ) -> dict[str, float | None]:
-    """ap, recall, precision, ap_small over all true boxes; ap_labelled and recall_labelled over those with a name."""
+    """ap, recall, precision, ap_small over all true boxes; ap_labelled and recall_labelled over those with a name;
+    how many have one (``labelled``) and how many not, whose share found is ``recall_unlabelled``."""
     persons = [test.annotations[scene.scene_id] for scene in test.scenes]
     true_boxes = np.concatenate([part.boxes for part in persons])
     true_scenes = np.repeat(np.arange(len(persons)), [len(part.boxes) for part in persons])
     labelled = np.concatenate([part.identities for part in persons]) != UNLABELLED
     everyone = score_detection(boxes, scores, scenes, true_boxes, true_scenes)
     named = score_detection(boxes, scores, scenes, true_boxes, true_scenes, labelled=labelled)
-    return defined({**everyone.summary(), "ap_labelled": named.ap, "recall_labelled": named.recall})
+    by_label = recall_by_label(everyone.matches, labelled)
+    return defined(
+        {
+            **everyone.summary(),
+            "ap_labelled": named.ap,
+            "recall_labelled": named.recall,
+            "recall_unlabelled": by_label.recall_unlabelled,
+            "labelled": by_label.labelled,
+            "unlabelled": by_label.unlabelled,
+        }
+    )
 
 
 def score_colours(task: SearchTask, test: SearchSet, images: ImageFolder, job: Job) -> dict[str, Any] | None:

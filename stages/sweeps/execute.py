@@ -78,9 +78,9 @@ def train_round(
     task = open_task(config.gallery, config.convention, test, INDEX)
     with open_features("test") as source:
         scores = evaluate_heads(config, searchers, source, test, task, folders, device, job)
-    for name, (_, metrics) in scores.items():
-        runs[name].add_scores(metrics)
-        result = {"status": "done", "training": runs[name].metrics(), "scores": metrics}
+    for name, found in scores.items():
+        runs[name].add_scores(found.metrics)
+        result = {"status": "done", "training": runs[name].metrics(), "scores": found.metrics}
         write_result(by_name[name], result)
     progress()
 

@@ -147,7 +147,10 @@ def test_the_text_says_what_its_errors_count() -> None:
     assert "*" in next(line for line in several.splitlines() if line.startswith("msfrn: off"))
     assert "pooled over variants, 16 degrees of freedom" in several
     once = effects_text(factorial(drawn(rng, 0.01), 1), known_deviation=0.04)
-    assert "Errors over queries do not count the scatter from run to run; it is known to be about 4.0 points." in once
+    assert (
+        "Errors over queries do not count the scatter from run to run, 4.0 points between trainings of the demo."
+        in once
+    )
     two = [Run(variant=v, factors={"variant": v}, seed=1, score=0.5) for v in ("a", "b")]
     assert basis(main_effects(two)).startswith("Every variant was trained once: errors over queries do not count")
     assert main_effects(two).effects[0].error is None

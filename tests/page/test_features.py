@@ -15,7 +15,7 @@ from diffps.features import Feature, Ref
 from diffps.heads.config import ModelConfig
 from stages import figure
 from stages.features.reading import Reading
-from stages.page import features, searches
+from stages.page import failures, features
 from stages.page.evidence import NotThereError
 from stages.page.figures import FIGURES, make
 from tests.page.conftest import SHAPES, SMALL, Run, save_head
@@ -76,7 +76,7 @@ def test_a_scene_whose_image_cannot_be_read_is_not_shown(run: Run) -> None:
     pq.write_table(table.filter(pc.field("scene_id") != first), path)
     (run.folder / "images" / run.evidence.scenes[first].path).write_bytes(b"")
     assert first not in [scene.scene_id for scene in features.shown_scenes(run.evidence)]
-    assert searches.failures(run.evidence).rows
+    assert failures.failures(run.evidence).rows
 
 
 def test_components_come_per_tap_and_across_timesteps(filled: Run) -> None:

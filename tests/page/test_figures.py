@@ -11,7 +11,7 @@ from diffps.figures.analyses import Person, Shown, attention_sheet, frequency_sh
 from diffps.figures.curves import bar_chart, loss_charts, score_chart
 from diffps.figures.pictures import crop, fit, heat, high_frequency, letterbox, normalise, overlay, pca_rgb
 from diffps.figures.render import inline_svg, save
-from diffps.figures.searches import box_overlaps, missed_persons, spread
+from diffps.figures.searches import box_overlaps, spread
 from diffps.figures.sheets import Chart, Row, Sheet, Tile
 from diffps.figures.similarity import compare_pairs, similarity_chart
 from diffps.metrics.matching import box_iou
@@ -97,9 +97,6 @@ def test_overlaps_are_those_of_the_metrics() -> None:
     first, second = boxes(6), boxes(9)
     expected = [[box_iou(a, b) for b in second] for a in first]
     np.testing.assert_allclose(box_overlaps(first, second), expected, atol=1e-6)
-    missed = missed_persons(first, second, 0.2)
-    assert missed.tolist() == [row for row, values in enumerate(expected) if max(values) < 0.2]
-    assert missed_persons(first, np.empty((0, 4))).tolist() == list(range(6))
 
 
 def test_spread_goes_from_the_worst_to_the_best() -> None:

@@ -65,7 +65,7 @@ def score(searchers: dict[str, PersonSearcher], source: SmallSource, root: Path,
     task = open_task(section.gallery, section.convention, test, INDEX)
     folders = {name: root / name for name in searchers}
     found = evaluate_heads(section, searchers, source, test, task, folders, CPU, QuietJob())
-    return {name: metrics for name, (_, metrics) in found.items()}
+    return {name: evaluation.metrics for name, evaluation in found.items()}
 
 
 def metrics(folder: Path = EVALUATE) -> dict[str, dict[str, float]]:
@@ -76,7 +76,7 @@ def metrics(folder: Path = EVALUATE) -> dict[str, dict[str, float]]:
 def test_everything_is_written_and_agrees(here: Path, source: SmallSource) -> None:
     run(source)
     found = metrics()
-    assert set(found) == {"detection", "search", "also", "chance"}
+    assert set(found) == {"detection", "search", "also", "chance", "causes", "learned", "knock_outs"}
     assert found["search"]["queries"] == 4
     assert found["search"]["gallery"] == "all"
     per_query = pq.read_table(EVALUATE / "per_query.parquet").to_pylist()
