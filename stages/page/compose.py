@@ -14,7 +14,7 @@ from stages.page.evidence import Evidence, Json, NotThereError
 from stages.page.figures import FIGURES
 from stages.page.modules import causes_section, modules_section
 from stages.page.scores import judged, plain_section, precision_chart, score_headlines, score_rows, trained_section
-from stages.page.sweep import sweep_section
+from stages.page.swept import sweep_section
 from stages.text import count, duration, percent, size
 
 TRUE_BOXES = "The annotated boxes of whole scenes are searched; nothing had to be detected."

@@ -169,11 +169,12 @@ def test_a_query_with_nobody_to_find_shows_what_was_found(run: Run) -> None:
     run.table("results/evaluate/per_query.parquet", {"query_id": names, "ap": [None] * (len(names) - 1) + [0.25]})
     metrics = json.loads((run.folder / "results/evaluate/metrics.json").read_text())
     metrics["search"]["queries_without_positives"] = len(names) - 1
+    del metrics["causes"]
     run.write("results/evaluate/metrics.json", metrics)
     run.report()
     page = Reader((run.folder / PAGE).read_text())
     text = " ".join("".join(page.text).split())
-    assert text.count("nobody annotated to be found<") == run.params.report.queries - 1
+    assert text.count("nobody annotated to be found") == run.params.report.queries - 1
     assert any("unjudged" in (image["alt"] or "") for image in page.all("img"))
     assert "of 1 queries" in text
 
