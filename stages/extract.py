@@ -7,8 +7,8 @@ from stages.params import Params
 def run(params: Params, runtime: Runtime, job: Job) -> None:
     """Write the missing taps and maps, their manifests, and what train and evaluate read.
 
-    Raises ConfigError, CheckpointError, PromptError, UnknownTapError, CacheError; StoppedError when asked to stop, after
-    the shard at hand.
+    Raises ConfigError, CheckpointError, PromptError, UnknownTapError, CacheError; StoppedError when asked to stop,
+    after the shard at hand.
     """
     from functools import partial
 
