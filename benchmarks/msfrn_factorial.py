@@ -1,8 +1,8 @@
 """Why MSFRN hurts on the demo: its effect by first weights, by epochs, and with a learned low band.
 
 The demo's head with MSFRN off, as released, and with the low band refined too (``refine_low_band``), first weights
-``v1`` and ``xavier-everywhere``, few and more epochs, several seeds; one store, one pass. As released Eq. 5 adds the low
-band of the map once more, unchanged, which smooths the map wherever the learned bands are small.
+``v1`` and ``xavier-everywhere``, few and more epochs, several seeds; one store, one pass. As released Eq. 5 adds the
+low band of the map once more, unchanged, which smooths the map wherever the learned bands are small.
 
 Reported: mean mAP and its run-to-run error per variant, and MSFRN's effect within each setting with the deviation
 pooled over all of them. ``--folder`` keeps the project: run again, it does what is missing.

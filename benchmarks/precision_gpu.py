@@ -3,9 +3,9 @@
     python benchmarks/precision_gpu.py             # needs a CUDA GPU
     python benchmarks/precision_gpu.py --steps 10  # fewer; with --device cpu every step of the script anywhere
 
-Two heads on the demo's drawn scenes: the demo's own, and one of the paper's widths (C = 1024, a whole ResNet-50 layer4).
-Each is trained three times from the same first weights on the same batches; only ``train.precision`` differs.
-Losses are compared in windows, as a single step's loss is noise.
+Two heads on the demo's drawn scenes: the demo's own, and one of the paper's widths (C = 1024, a whole layer4 of
+ResNet-50). Each is trained three times from the same first weights on the same batches; only ``train.precision``
+differs. Losses are compared in windows, as a single step's loss is noise.
 """
 
 import argparse

@@ -221,6 +221,14 @@ def test_seeds_are_averaged_and_paired(sources: Sources) -> None:
     assert float(rows["a-seed1"]["map_mean"]) == pytest.approx(
         np.mean([float(rows[f"a-seed{seed}"]["map"]) for seed in (1, 2)])
     )
+    ours = [float(rows[f"a-seed{seed}"]["map"]) for seed in (1, 2)]
+    assert float(rows["a-seed1"]["map_se"]) == pytest.approx(abs(ours[0] - ours[1]) / 2)
+    effects = json.loads(Path("results/sweep/effects.json").read_text())
+    assert effects["source"] == "seeds"
+    assert effects["degrees"] == 2
+    (effect,) = effects["effects"]
+    assert (effect["factor"], effect["level"]) == ("lr", "0.01")
+    assert effect["change"] == pytest.approx(sum(maps) / 2)
 
 
 def test_the_error_of_one_seed_is_over_queries() -> None:
