@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from cache.errors import LockedError
 from cache.files import write_json
 from cache.lock import StoreLock
-from diffps.errors import ConfigError, DivergedError
+from diffps.errors import CheckpointError, ConfigError, DivergedError
 from diffps.metrics.paired import paired_difference
 from diffps.records import Split
 from stages import sweep, train
@@ -390,6 +390,13 @@ def test_the_command_fails_where_no_head_is_left(small: Project) -> None:
 def test_what_is_not_stored_is_named_before_anything_is_trained(small: Project) -> None:
     Path("own.yaml").write_text("variants: {stored: {}, lacking: {extract.encoding: int8}}")
     with pytest.raises(ConfigError, match=r"variants lacking \(timestep 0, encoding int8\): .*diffps extract"):
+        small.run(sweep, extract=FLOAT16, sweep={"file": "own.yaml"})
+    assert not (SWEEP / "heads").exists()
+
+
+def test_first_weights_that_cannot_be_had_are_named_before_anything_is_trained(small: Project) -> None:
+    Path("own.yaml").write_text("variants: {a: {}, b: {batch: 3, model.head_weights: nothing.pth}}")
+    with pytest.raises(CheckpointError, match=r"head_weights nothing\.pth: no such file"):
         small.run(sweep, extract=FLOAT16, sweep={"file": "own.yaml"})
     assert not (SWEEP / "heads").exists()
 
