@@ -1,0 +1,45 @@
+"""What probing a stretch of scenes leaves behind. Parts add up: in one order to the same bits, in any to rounding.
+
+Everything is an array with a name, so that a part can be written, read and added without knowing what is in it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+Arrays = dict[str, NDArray[np.generic]]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """``sums`` of a stretch of scenes are added to those of another; its ``rows`` are put below its rows."""
+
+    sums: Arrays = field(default_factory=dict)
+    rows: Arrays = field(default_factory=dict)
+
+    def flat(self) -> Arrays:
+        """One mapping, for a file."""
+        named = (("sums", self.sums), ("rows", self.rows))
+        return {f"{kind}/{name}": array for kind, arrays in named for name, array in arrays.items()}
+
+    @classmethod
+    def of(cls, arrays: Arrays) -> "Part":
+        """The part that :meth:`flat` gave."""
+        found = cls()
+        for key, array in arrays.items():
+            kind, _, name = key.partition("/")
+            (found.sums if kind == "sums" else found.rows)[name] = array
+        return found
+
+
+def together(parts: Sequence[Part]) -> Part:
+    """All of ``parts``, in their order."""
+    names = list(dict.fromkeys(name for part in parts for name in part.rows))
+    rows = {name: np.concatenate([part.rows[name] for part in parts if name in part.rows]) for name in names}
+    sums: Arrays = {}
+    for part in parts:
+        for name, array in part.sums.items():
+            sums[name] = sums[name] + array if name in sums else array  # type: ignore[operator]
+    return Part(sums, rows)
