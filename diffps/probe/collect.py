@@ -6,7 +6,7 @@ No feature outlives its batch. B images, N positions of a tap's grid, C channels
 import hashlib
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -58,7 +58,7 @@ class Collector:
         self._narrow = {name: matrix for name, matrix in drawn.items() if matrix is not None}
         self._canvas, self._rules, self._readouts = canvas, rules, readouts
         self._sums: dict[str, Tensor] = {}
-        self._rows: dict[str, list[NDArray[np.generic]]] = {}
+        self._rows: dict[str, list[NDArray[Any]]] = {}
 
     def add(self, features: Mapping[str, Tensor], people: Sequence[People]) -> None:
         """``features`` (B, H, W, C) of every tap and map, for the ``people`` of B scenes."""
@@ -127,11 +127,11 @@ class Collector:
         self._row(f"{name}/hit", hits)
         self._row(f"{name}/share", view.person.mean(1))
 
-    def _row(self, name: str, values: NDArray[np.generic]) -> None:
+    def _row(self, name: str, values: NDArray[Any]) -> None:
         self._rows.setdefault(name, []).append(values)
 
 
-def fit_readouts(sums: Mapping[str, NDArray[np.generic]], taps: Iterable[str]) -> dict[str, Tensor]:
+def fit_readouts(sums: Mapping[str, NDArray[Any]], taps: Iterable[str]) -> dict[str, Tensor]:
     """Weights (C + 1, 6) of every tap, C after :func:`projection`: a position's score for being a person's, the same
     learnt from dealt labels, and the offsets of its box."""
     found = {}

@@ -5,11 +5,12 @@ Everything is an array with a name, so that a part can be written, read and adde
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-Arrays = dict[str, NDArray[np.generic]]
+Arrays = dict[str, NDArray[Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,5 +42,5 @@ def together(parts: Sequence[Part]) -> Part:
     sums: Arrays = {}
     for part in parts:
         for name, array in part.sums.items():
-            sums[name] = sums[name] + array if name in sums else array  # type: ignore[operator]
+            sums[name] = sums[name] + array if name in sums else array
     return Part(sums, rows)

@@ -41,12 +41,15 @@ class Task:
     @property
     def identities(self) -> NDArray[np.int64]:
         """(q,) whose picture each query is."""
-        return self.persons.identities[np.concatenate([fold.queries for fold in self.folds])]
+        rows = np.concatenate([fold.queries for fold in self.folds])
+        found: NDArray[np.int64] = self.persons.identities[rows]
+        return found
 
 
 @dataclass(frozen=True, slots=True)
 class Retrieved:
-    """Of each query (q,): average precision in [0, 1], and 1 where no wrong box is as similar as a right one, else 0."""
+    """Of each query (q,): average precision in [0, 1]; 1 where no wrong box is as similar as the best right one, else
+    0."""
 
     precision: NDArray[np.float64]
     first: NDArray[np.float64]
@@ -83,11 +86,13 @@ def by_map(task: Task, vectors: Vectors) -> Retrieved:
 def compact(vectors: Vectors) -> NDArray[np.float64]:
     """``vectors`` (n, D) centred, each dimension with unit variance over all n, in at most n dimensions: turned, where
     there are more, so that every inner product stays. A dimension that never changes is 0."""
-    rows = np.asarray(vectors, np.float64)
-    rows = rows - rows.mean(0)
+    rows: NDArray[np.float64] = vectors - vectors.mean(0, dtype=np.float64)
     spread = rows.std(0)
-    rows = rows / np.where(spread > 1e-9 * np.abs(vectors).max(0, initial=0), spread, np.inf)
-    return rows if rows.shape[1] <= len(rows) else np.linalg.qr(rows.T, mode="r").T
+    rows /= np.where(spread > 1e-9 * np.abs(vectors).max(0, initial=0), spread, np.inf)
+    if rows.shape[1] <= len(rows):
+        return rows
+    triangle: NDArray[np.float64] = np.linalg.qr(rows.T, mode="r")
+    return triangle.T
 
 
 def in_strips(vectors: Vectors) -> Vectors:
