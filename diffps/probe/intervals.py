@@ -66,19 +66,18 @@ def estimate(value: float, draws: NDArray[np.float64]) -> Estimate:
 def near_best(values: NDArray[np.float64], draws: NDArray[np.float64]) -> NDArray[np.bool_]:
     """(T,) which taps cannot be told from the best of ``values`` (T,): the interval of the difference, taken resample
     by resample of ``draws`` (T, R), reaches 0."""
-    if not np.isfinite(values).any():
-        return np.zeros(len(values), np.bool_)
-    best = draws[np.nanargmax(values)]
-    with np.errstate(invalid="ignore"):
-        least = np.nanquantile(best - draws, (1 - LEVEL) / 2, axis=1)
-    near: NDArray[np.bool_] = np.isfinite(values) & (least <= 0)
+    near = np.isfinite(values)
+    if near.any():
+        behind = draws[np.nanargmax(values)] - draws[near]
+        near[near] = np.quantile(behind, (1 - LEVEL) / 2, axis=1) <= 0
     return near
 
 
 def family_interval(excess: Sums, tests: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Bounds (...,) that hold a ratio whose true value is 0: with 95 %, all of ``tests`` of them at once (Bonferroni).
 
-    ``excess`` sums what lies above the expectation, by group. Student's t over groups, as a ratio of sums.
+    ``excess`` sums what lies above the expectation, by group. Student's t over groups, as a ratio of sums; no error is
+    taken to be below the median of all, as one that is small by chance would raise an alarm.
     """
     groups = len(excess.below)
     if groups < 2:
@@ -86,6 +85,7 @@ def family_interval(excess: Sums, tests: int) -> tuple[NDArray[np.float64], NDAr
         return -nothing, nothing
     residual = excess.above - excess.ratio[..., None] * excess.below
     error = np.sqrt((residual**2).sum(-1) * groups / (groups - 1)) / excess.below.sum()
+    error = np.maximum(error, np.median(error))
     bound = student.ppf(1 - (1 - LEVEL) / (2 * tests), groups - 1) * error
     return -bound, bound
 

@@ -5,7 +5,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from diffps.compiled import compiled, prange
+from diffps.compiled import compiled
 from diffps.geometry import Canvas
 from diffps.metrics.matching import IOU_THRESHOLD, box_iou
 
@@ -29,12 +29,12 @@ def candidates(scores: Tensor, offsets: Tensor, centres: Tensor, canvas: Canvas)
     return found
 
 
-@compiled(parallel=True)
+@compiled()
 def count_found(boxes: NDArray[np.float32], truths: NDArray[np.float32], most: int) -> NDArray[np.int64]:
     """(T,) how many of ``truths`` (n, 4) overlap one of the first ``most`` boxes of each ranking (T, m, 4) by an IoU of
     0.5 or more, after greedy suppression of boxes that overlap a stronger one by more than 0.5."""
     found = np.zeros(len(boxes), np.int64)
-    for row in prange(len(boxes)):
+    for row in range(len(boxes)):
         kept = np.zeros(most, np.int64)
         count = 0
         for candidate in range(boxes.shape[1]):

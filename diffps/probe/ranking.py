@@ -3,26 +3,27 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from diffps.compiled import compiled, prange
+from diffps.compiled import compiled
 
 
-def average_precisions(scores: NDArray[np.float64], right: NDArray[np.bool_]) -> NDArray[np.float64]:
+def average_precisions(scores: NDArray[np.floating], right: NDArray[np.bool_]) -> NDArray[np.float64]:
     """(...,) average precision of each row of ``scores`` (..., n) for ``right`` (..., n); NaN where nothing is right.
 
     Equal scores share the precision down to the last of them, as in :func:`diffps.metrics.detection.average_precision`.
+    Scores are rounded to float32 first: what only the rounding of sums in float64 tells apart is equal.
     """
-    rows = np.ascontiguousarray(scores).reshape(-1, scores.shape[-1])
+    rows = np.ascontiguousarray(scores, np.float32).reshape(-1, scores.shape[-1])
     hits = np.ascontiguousarray(np.broadcast_to(right, scores.shape)).reshape(rows.shape)
     # Only values are sorted, which NumPy does faster than indices: a precision needs no more than two counts.
     return _from_sorted(np.sort(rows), rows, hits).reshape(scores.shape[:-1])
 
 
-@compiled(parallel=True)
+@compiled()
 def _from_sorted(
-    ascending: NDArray[np.float64], scores: NDArray[np.float64], right: NDArray[np.bool_]
+    ascending: NDArray[np.float32], scores: NDArray[np.float32], right: NDArray[np.bool_]
 ) -> NDArray[np.float64]:
     found = np.full(len(scores), np.nan)
-    for row in prange(len(scores)):
+    for row in range(len(scores)):
         hits = np.sort(scores[row][right[row]])
         total, count = ascending.shape[1], len(hits)
         place = first = 0

@@ -91,7 +91,7 @@ def compact(vectors: Vectors) -> NDArray[np.float64]:
     rows /= np.where(spread > 1e-9 * np.abs(vectors).max(0, initial=0), spread, np.inf)
     if rows.shape[1] <= len(rows):
         return rows
-    triangle: NDArray[np.float64] = np.linalg.qr(rows.T, mode="r")
+    triangle = np.asarray(np.linalg.qr(rows.T, mode="r"))
     return triangle.T
 
 

@@ -76,24 +76,20 @@ def measure_reid(task: Task, vectors: Mapping[str, Vectors], names: Sequence[str
     for name in names:
         strips, whole = in_strips(vectors[name]), vectors[name].mean(1)
         mapped, cosine = by_map(task, strips), by_cosine(task, whole)
-        values = [  # in the order of ReID's first fields
-            mapped.precision,
-            mapped.first,
-            by_map(task, whole).precision,
-            cosine.precision,
-            cosine.first,
-            by_cosine(task, strips).precision,
-        ]
-        sums = by_group(np.stack(values), task.identities)
+        values = [mapped.precision, mapped.first, by_map(task, whole).precision, cosine.precision, cosine.first]
+        sums = by_group(np.stack([*values, by_cosine(task, strips).precision]), task.identities)
         found = resample(sums, rules.resamples, rules.seed)
-        scores.append(ReID(*(estimate(value, draw) for value, draw in zip(sums.ratio.tolist(), found, strict=True))))
+        told = [estimate(value, draw) for value, draw in zip(sums.ratio.tolist(), found, strict=True)]
+        scores.append(
+            ReID(map=told[0], top1=told[1], whole=told[2], cosine=told[3], cosine_top1=told[4], strips_cosine=told[5])
+        )
         precisions.append(found[0])
         dealt.append(by_map(dealt_task, strips).precision - dealt_task.chance)
     excess = by_group(np.stack(dealt), dealt_task.identities)
     _, bounds = family_interval(excess, len(names))
     best = near_best(np.array([score.map.value for score in scores]), np.stack(precisions))
-    told = zip(scores, excess.ratio.tolist(), bounds.tolist(), best.tolist(), strict=True)
-    return [replace(score, dealt=above, bound=bound, near_best=near) for score, above, bound, near in told]
+    controls = zip(scores, excess.ratio.tolist(), bounds.tolist(), best.tolist(), strict=True)
+    return [replace(score, dealt=above, bound=bound, near_best=near) for score, above, bound, near in controls]
 
 
 def measure_set(task: Task, vectors: Mapping[str, Vectors], names: Iterable[str]) -> Retrieved:
@@ -109,21 +105,20 @@ def measure_detection(rows: Rows, grids: Mapping[str, tuple[int, int]], rules: P
     recalls = Sums(found, truths)
     draws = resample(precisions, rules.resamples, rules.seed), resample(recalls, rules.resamples, rules.seed)
     best = near_best(precisions.ratio, draws[0])
-    detections = []
-    for row, (name, (height, width)) in enumerate(grids.items()):
-        dealt = np.asarray(rows[f"{name}/shuffled"], np.float64) - rows[f"{height}x{width}/chance"]
-        known = np.isfinite(dealt)
-        excess = Sums(dealt[known], np.ones(known.sum()))
-        detections.append(
-            Detection(
-                precision=estimate(precisions.ratio[row], draws[0][row]),
-                recall=estimate(recalls.ratio[row], draws[1][row]),
-                dealt=float(excess.ratio),
-                bound=float(family_interval(excess, len(grids))[1]),
-                near_best=bool(best[row]),
-            )
+    # A scene whose positions drawn hold nobody tells nothing of chance.
+    dealt = np.nan_to_num([rows[f"{name}/shuffled"] - rows[f"{h}x{w}/chance"] for name, (h, w) in grids.items()])
+    excess = Sums(dealt, np.ones(dealt.shape[1]))
+    _, bounds = family_interval(excess, len(grids))
+    return [
+        Detection(
+            precision=estimate(precisions.ratio[row], draws[0][row]),
+            recall=estimate(recalls.ratio[row], draws[1][row]),
+            dealt=float(excess.ratio[row]),
+            bound=float(bounds[row]),
+            near_best=bool(best[row]),
         )
-    return detections
+        for row in range(len(grids))
+    ]
 
 
 def measure_maps(rows: Rows, names: Sequence[str], rules: ProbeRules) -> list[WordMap]:
