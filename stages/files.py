@@ -72,7 +72,7 @@ def held(folder: Path) -> Iterator[None]:
         except BlockingIOError as error:
             file.seek(0)
             raise DiffPSError(
-                f"{folder}: process {file.read().strip() or 'unknown'} is training there; wait for it, or end it"
+                f"{folder}: process {file.read().strip() or 'unknown'} is at work there; wait for it, or end it"
             ) from error
         file.truncate(0)
         file.write(str(os.getpid()))

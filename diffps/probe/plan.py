@@ -7,7 +7,7 @@ from diffps.errors import ConfigError
 from diffps.features import FeatureShape
 from diffps.geometry import Canvas
 from diffps.probe.config import ProbeRules
-from diffps.taps import TapSpec, check_taps, map_name
+from diffps.taps import FeatureName, TapSpec, check_taps
 
 _OUTPUTS = 6  # regressed at every position
 
@@ -41,7 +41,7 @@ def reads(table: Mapping[str, TapSpec], taps: Sequence[str] | None, words: Itera
     crossed = [spec for spec in table.values() if spec.kind == "cross-map"]
     return Reads(
         {spec.id: _shape(spec, canvas, spec.channels) for spec in chosen},
-        {map_name(spec.id, word): _shape(spec, canvas, 1) for word in words for spec in crossed},
+        {str(FeatureName(spec.id, word)): _shape(spec, canvas, 1) for word in words for spec in crossed},
     )
 
 

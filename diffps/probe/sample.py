@@ -42,6 +42,23 @@ class ProbeSample:
         places = cameras[scenes] if self.across == "cameras" else scenes
         return Persons(scenes, np.concatenate(self.identities), places)
 
+    def only(self, rows: Sequence[int]) -> "ProbeSample":
+        """The sample without the scenes that are not among ``rows``, which are ascending."""
+        if len(rows) == len(self.scenes):
+            return self
+        scenes = tuple(self.scenes[row] for row in rows)
+        identities = tuple(self.identities[row] for row in rows)
+        across, limits = _what_can_be_told(scenes, identities)
+        left_out = f"{len(self.scenes) - len(rows)} of {len(self.scenes)} images could not be read and were left out."
+        return ProbeSample(
+            scenes=scenes,
+            fitted=sum(row < self.fitted for row in rows),
+            boxes=tuple(self.boxes[row] for row in rows),
+            identities=identities,
+            across=across,
+            limits=(left_out, *limits),
+        )
+
 
 class Persons(NamedTuple):
     """The sample's n boxes as flat arrays: ``scenes`` (n,) rows of the sample, ``identities`` (n,), and ``places``
