@@ -83,9 +83,9 @@ def write_redundancy(probed: Sequence[Probed], path: Path) -> None:
     write_table(rows, path)
 
 
-def write_sets(probed: Probed, sets: Sequence[MeasuredSet], folder: Path = PROBE) -> list[Path]:
+def write_sets(probed: Probed, sets: Sequence[MeasuredSet], own: TapsConfig, folder: Path = PROBE) -> list[Path]:
     """Every chosen set as a block to paste into the parameters, and a sweep that trains all of them beside the
-    parameters' own; the files written."""
+    parameters' ``own``; the files written."""
     chosen = [each for each in sets if each.name != "train.taps"]
     written = []
     for each in chosen:
@@ -98,7 +98,7 @@ def write_sets(probed: Probed, sets: Sequence[MeasuredSet], folder: Path = PROBE
         replace_text(path, note + _yaml(block))
         written.append(path)
     if chosen:
-        every = list(dict.fromkeys(tap for each in sets for tap in _stored(each.taps)))
+        every = list(dict.fromkeys(tap for taps in (own, *(each.taps for each in sets)) for tap in _stored(taps)))
         timestep = probed.timestep
         sweep = folder / "sweep.yaml"
         note = (

@@ -35,7 +35,7 @@ def write_results(plans: Sequence[ProbePlan], config: ProbeFile, own: TapsConfig
     write_table(rows, PROBE / "table.parquet")
     write_table([row for each in probed for row in map_rows(each)], PROBE / "words.parquet")
     write_redundancy(probed, PROBE / "redundancy.parquet")
-    files = write_sets(best, sets)
+    files = write_sets(best, sets, own)
     lines: list[str] = []
     for each in probed:
         control = next((other for other in blank if other.timestep == each.timestep), None)

@@ -13,7 +13,7 @@ from stages.features.backbone import unet_batch
 from stages.forecasts.memory import MEMORY_SHARE, free_memory
 from stages.job import Job, Runtime, StoppedError
 from stages.probing.prober import Prober, probe_on_worker, state_at
-from stages.probing.setting import STRETCH, Phase, ProbePlan, Stretch
+from stages.probing.setting import Phase, ProbePlan, Stretch
 from stages.text import size
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def check_memory(plan: ProbePlan, runtime: Runtime, free: int | None = None) -> 
     """
     device = choose_device(runtime)
     batch = unet_batch(runtime, device.type)
-    persons = STRETCH * max((len(boxes) for boxes in plan.sample.boxes), default=0)
+    persons = plan.stretch * max((len(boxes) for boxes in plan.sample.boxes), default=0)
     needed = memory(plan.reads, plan.rules, batch, persons)
     # Sums are held once while they grow, and once more while they are added to those before.
     total = needed.features + len(plan.timesteps) * (needed.sums + needed.vectors) + 2 * needed.sums

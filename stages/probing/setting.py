@@ -40,16 +40,23 @@ class Stretch:
 
 
 class ProbePlan:
-    """What one checkpoint is asked. Loads the text side, not the UNet.
+    """What one checkpoint is asked, in stretches of so many scenes. Loads the text side, not the UNet.
 
     Raises CheckpointError, PromptError, UnknownTapError; ConfigError for a tap without a grid.
     """
 
-    def __init__(self, config: ProbeFile, encode: EncodeConfig, extract: ExtractConfig, sample: ProbeSample) -> None:
-        self._made_of = config, encode, extract, sample
+    def __init__(
+        self,
+        config: ProbeFile,
+        encode: EncodeConfig,
+        extract: ExtractConfig,
+        sample: ProbeSample,
+        stretch: int = STRETCH,
+    ) -> None:
+        self._made_of = config, encode, extract, sample, stretch
         table = load_checkpoint(encode.checkpoint, encode.revision, extract.unet).taps
-        self.rules, self.sample, self.frame = config.rules, sample, encode.frame
-        self.timesteps = config.timesteps
+        self.rules, self.sample, self.stretch = config.rules, sample, stretch
+        self.frame, self.timesteps = encode.frame, config.timesteps
         self.reads: Reads = reads(table, config.taps, extract.words, encode.frame)
         maps = dict.fromkeys(FeatureName.parse(name).tap for name in self.reads.maps)
         asked = replace(extract, taps=(*self.reads.taps, *maps), timesteps=config.timesteps)
@@ -70,14 +77,15 @@ class ProbePlan:
             "features": [*self.reads.taps, *self.reads.maps],
             "rules": [self.rules.strips, self.rules.width, self.rules.boxes, self.rules.seed, POSITIONS],
             "sample": _digest(self.sample),
+            "stretch": self.stretch,
         }
         return PROBE / "parts" / fingerprint(identity)
 
     def stretches(self, phase: Phase) -> Iterator[Stretch]:
         """The scenes of a phase: the first half of the sample gives weights, the second half scores."""
         first, last = (0, self.sample.fitted) if phase == "fit" else (self.sample.fitted, len(self.sample.scenes))
-        for number, start in enumerate(range(first, last, STRETCH)):
-            yield Stretch(phase, number, range(start, min(start + STRETCH, last)))
+        for number, start in enumerate(range(first, last, self.stretch)):
+            yield Stretch(phase, number, range(start, min(start + self.stretch, last)))
 
 
 def read_probe_file(path: Path) -> ProbeFile:
@@ -99,16 +107,17 @@ def plan_probe(
     extract: ExtractConfig,
     scenes: Sequence[Scene],
     annotations: Mapping[str, Annotations],
+    stretch: int = STRETCH,
 ) -> list[ProbePlan]:
     """The plan of the checkpoint, and that of the control where there is one, over the same training scenes."""
     train = [scene for scene in scenes if scene.split == "train"]
     sample = draw_sample(train, annotations, Canvas(*encode.canvas), config.scenes, config.seed)
-    plans = [ProbePlan(config, encode, extract, sample)]
+    plans = [ProbePlan(config, encode, extract, sample, stretch)]
     if config.control is not None:
         blank = replace(encode, checkpoint=config.control, revision=None)
         # Its words mean nothing, and it may not know them.
         without_maps = replace(extract, unet=None, words=(), taps=tuple(plans[0].reads.taps))
-        plans.append(ProbePlan(config, blank, without_maps, sample))
+        plans.append(ProbePlan(config, blank, without_maps, sample, stretch))
     return plans
 
 
