@@ -23,11 +23,11 @@ from stages.probing.numbers import MeasuredSet, Probed
 Row = dict[str, Any]
 Kind = Literal["tap", "set", "reference"]
 SEEDS = (1, 2, 3)  # of the sweep over the sets
-_PLACE = re.compile(r"((?:down|mid|up)(?:-level\d+)?(?:-repeat\d+)?)-(?:vit-)?(.+)")
+_PLACE = re.compile(r"((?:down|mid|up)(?:-level\d+)?(?:-repeat\d+)?)-(.+)")
 
 
 def place_of(tap: str) -> tuple[str, str]:
-    """Block and module of a tap: ("up-level3-repeat0", "block0-self-k"); what lies outside of blocks has none."""
+    """Block and module of a tap: ("up-level3-repeat0", "vit-block0-self-k"); what lies outside of blocks has none."""
     found = _PLACE.fullmatch(tap)
     return (found[1], found[2]) if found else ("unet", tap.removeprefix("unet-"))
 
@@ -106,9 +106,10 @@ def write_sets(probed: Probed, sets: Sequence[MeasuredSet], own: TapsConfig, fol
             f"#   diffps extract --set 'extract.taps=[{', '.join(every)}]' --set 'extract.timesteps=[{timestep}]'\n"
             f"# then the same --set for `diffps sweep`, with --set sweep.file={sweep}\n"
         )
+        different = {each.taps: each for each in reversed(sets)}  # a larger budget may give the same set
         variants = {
-            each.name.replace(" ", "-"): {f"taps.{key}": value for key, value in _plain(each.taps).items()}
-            for each in sets
+            each.name.replace(" ", "-"): {f"taps.{key}": value for key, value in _plain(taps).items()}
+            for taps, each in reversed(different.items())
         }
         grid = {"base": {"timestep": timestep}, "variants": variants, "grid": {"seed": list(SEEDS)}}
         replace_text(sweep, note + _yaml(grid))

@@ -18,6 +18,7 @@ from diffps.datasets.tables import read_annotations, read_scenes
 from diffps.errors import ConfigError, DatasetError, DiffPSError, ImageError
 from diffps.probe.part import Part
 from diffps.records import Annotations
+from diffps.taps import standard_taps
 from pipeline.config import load_params
 from stages import index, probe
 from stages.config_probe import ProbeFile
@@ -26,6 +27,7 @@ from stages.features.batches import chunks
 from stages.job import QuietJob, StoppedError, Tracker
 from stages.params import Params, override
 from stages.places import INDEX, PROBE, images_root
+from stages.probing.export import place_of
 from stages.probing.finish import write_results
 from stages.probing.gather import check_memory, gather
 from stages.probing.parts import ProbeState
@@ -68,7 +70,7 @@ class ProbeProject:
             YAML().dump(FILE | changes, file)
         return read_probe_file(Path("probe.yaml"))
 
-    def plans(self, stretch: int = 3, **changes: Any) -> list[ProbePlan]:
+    def plans(self, stretch: int = 2, **changes: Any) -> list[ProbePlan]:
         params = self.params()
         scenes, annotations = read_scenes(INDEX), read_annotations(INDEX)
         return plan_probe(self.file(**changes), params.encode, params.extract, scenes, annotations, stretch)
@@ -151,7 +153,7 @@ def test_the_chosen_sets_can_be_pasted_and_swept(project: ProbeProject) -> None:
     header = sweep.read_text().split("'extract.taps=[")[1].split("]")[0].split(", ")
     ready = override(params, {"extract.taps": header, "extract.timesteps": [0, 100], "sweep.file": str(sweep)}, "set")
     names = {variant.group for variant in read_variants(ready)}
-    assert any(name.startswith("under-0.1-MB") for name in names)
+    assert any(name.startswith("under-") for name in names)
 
 
 def test_equal_to_tap_by_tap_from_the_features_that_would_be_stored(project: ProbeProject) -> None:
@@ -330,3 +332,22 @@ def test_workers_give_the_same_table(project: ProbeProject) -> None:
                 assert other[key] == pytest.approx(value, abs=1e-6, nan_ok=True), (one["name"], key)
             else:
                 assert other[key] == value
+
+
+@pytest.mark.parametrize(
+    ("tap", "place"),
+    [
+        ("up-level3-repeat0-vit-block0-self-k", ("up-level3-repeat0", "vit-block0-self-k")),
+        ("down-level1-downsampler-out", ("down-level1", "downsampler-out")),
+        ("mid-repeat1-res-out", ("mid-repeat1", "res-out")),
+        ("mid-vit-out", ("mid", "vit-out")),
+        ("unet-after-conv-in", ("unet", "after-conv-in")),
+    ],
+)
+def test_a_tap_has_a_block_and_a_module(tap: str, place: tuple[str, str]) -> None:
+    assert place_of(tap) == place
+
+
+def test_no_two_taps_share_a_place() -> None:
+    grids = [tap for tap, spec in standard_taps().items() if spec.kind == "grid"]
+    assert len({place_of(tap) for tap in grids}) == len(grids)
