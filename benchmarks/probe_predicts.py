@@ -34,6 +34,7 @@ from stages.job import QuietJob
 from stages.places import PROBE, SWEEP
 
 TAPS, SEEDS, STRIDES = 12, (1, 2, 3), (8, 16, 32)
+SCORES = ("map", "detection_ap")
 GUIDANCE = "up-level3-repeat0-vit-block0-cross-map"
 TRAINING = ["train.epochs=6", "train.milestones=[5]", "extract.encoding=float16", "runtime.threads=1"]
 # Of the probe, and the score of heads it should rank alike.
@@ -81,7 +82,7 @@ def agreement(heads: list[dict[str, Any]], probed: list[dict[str, Any]], taps: S
     """Kendall's tau of every predictor, beside that of two seeds and that of the grid alone."""
     by_name = {row["name"]: row for row in probed}
     found: dict[str, Any] = {}
-    for score in ("map", "detection_ap"):
+    for score in SCORES:
         trained = np.array([[_score(heads, tap, seed, score) for tap in taps] for seed in SEEDS])  # (seeds, taps)
         between = [(trained[a], trained[b]) for a, b in combinations(range(len(SEEDS)), 2)]
         grid = np.array([by_name[tap]["height"] for tap in taps], float)
@@ -153,14 +154,11 @@ def main() -> None:
     taps = drawn_taps()
     heads = train_heads(taps) if options.heads is None else pq.read_table(options.heads).to_pylist()
     probed = probe_taps()
-    scores = ("map", "detection_ap")
     content: dict[str, Any] = {
         "taps": {
             tap: {
                 "probe": {name: next(row[name] for row in probed if row["name"] == tap) for name in PREDICTORS},
-                "heads": {
-                    score: [_score(heads, tap, seed, score) for seed in SEEDS] for score in ("map", "detection_ap")
-                },
+                "heads": {score: [_score(heads, tap, seed, score) for seed in SEEDS] for score in SCORES},
             }
             for tap in taps
         },
