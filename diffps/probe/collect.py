@@ -69,7 +69,7 @@ class Collector:
             for name in (name for name, grid in self._grids.items() if (grid.height, grid.width) == size):
                 rows = features[name].flatten(0, 2)  # copied here, and only here, where a tap is channels first
                 self._pool(name, rows, view)
-                samples = rows if name not in self._narrow else rows.to(self._narrow[name].dtype) @ self._narrow[name]
+                samples = self._narrowed(name, rows)
                 if self._readouts is None:
                     self._add_products(name, samples, view)
                 else:
@@ -97,6 +97,12 @@ class Collector:
         kept = [value[:count] for value, count in zip(vectors, view.pooled, strict=True)]
         strips = torch.cat(kept).reshape(-1, self._rules.strips, rows.shape[-1])
         self._row(f"{name}/vectors", strips.float().cpu().numpy())
+
+    def _narrowed(self, name: str, rows: Tensor) -> Tensor:
+        if name not in self._narrow:
+            return rows
+        matrix = self._narrow[name] = self._narrow[name].to(rows.device)
+        return rows.to(matrix.dtype) @ matrix
 
     def _add_products(self, name: str, samples: Tensor, view: "_View") -> None:
         rows = torch.cat([samples[view.drawn].double(), view.targets], dim=1)
