@@ -11,24 +11,25 @@ def run(params: Params, runtime: Runtime, job: Job) -> None:
     """
     from functools import partial
 
-    from cache import FeatureStore
     from diffps.backbone.builtin.topology import check_unseen
     from diffps.backbone.checkpoint import load_checkpoint
     from diffps.datasets.tables import read_scenes
     from stages.features.arrays import latent_work
     from stages.features.backbone import latent_computer
     from stages.features.complete import write_missing
+    from stages.features.opening import open_store
     from stages.features.words import write_words
-    from stages.places import INDEX, images_root, store_root
+    from stages.images import ImageFolder
+    from stages.places import INDEX
 
-    config, images = params.encode, images_root(params.index.root)
+    config, images = params.encode, ImageFolder.of(params.index)
     checkpoint = load_checkpoint(config.checkpoint, config.revision)
     scenes = read_scenes(INDEX)
     if params.index.dataset == "streets":
         check_unseen(checkpoint.folder, params.index.streets.seed)
     write_words(checkpoint, config.words)
-    store = FeatureStore(store_root(runtime.store))
-    work = latent_work(config, checkpoint, store.root, scenes, images)
+    store = open_store(runtime.store)
+    work = latent_work(config, checkpoint, scenes, images)
     write_missing("encode", store, work, partial(latent_computer, config, images), runtime, job)
 
 

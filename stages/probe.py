@@ -12,16 +12,17 @@ def run(params: Params, runtime: Runtime, job: Job) -> None:
     """
     from pathlib import Path
 
+    from cache.lock import StoreLock
     from diffps.backbone.builtin.topology import check_unseen
     from diffps.datasets.tables import read_annotations, read_scenes
     from stages.cluster import cluster
-    from stages.files import held
-    from stages.places import INDEX, PROBE, images_root
+    from stages.images import ImageFolder
+    from stages.places import INDEX, PROBE
     from stages.probing.finish import write_results
     from stages.probing.gather import check_memory, gather
     from stages.probing.setting import plan_probe, read_probe_file
 
-    config, images = read_probe_file(Path(params.probe.file)), images_root(params.index.root)
+    config, images = read_probe_file(Path(params.probe.file)), ImageFolder.of(params.index)
     plans = plan_probe(config, params.encode, params.extract, read_scenes(INDEX), read_annotations(INDEX))
     if params.index.dataset == "streets":
         check_unseen(plans[0].unet.checkpoint.folder, params.index.streets.seed)
@@ -29,7 +30,7 @@ def run(params: Params, runtime: Runtime, job: Job) -> None:
         job.say(f"probe: {limit}")
     for plan in plans:
         job.say(f"probe {plan.unet.encode.checkpoint}: {len(plan.reads.taps)} taps, {check_memory(plan, runtime)}")
-    with held(PROBE):
+    with StoreLock(PROBE / "lock.json", takeover=runtime.takeover):
         with cluster(runtime) as client:
             for plan in plans:
                 gather(plan, images, runtime, job, client)

@@ -1,7 +1,6 @@
 """What an image is: a regular file that one of the known formats opens, of no more pixels than allowed."""
 
 import hashlib
-import importlib.util
 import logging
 import os
 import re
@@ -125,15 +124,25 @@ def _formats() -> tuple[str, ...]:
     return tuple(name for name in FORMATS if name != "HEIF" or "HEIC" in _optional())
 
 
+def heic_plugin() -> str | None:
+    """The plugin that reads HEIC and its version, None where there is none."""
+    if "HEIC" not in _optional():
+        return None
+    import pillow_heif
+
+    return f"pillow-heif {pillow_heif.__version__}"
+
+
 @cache
 def _optional() -> frozenset[str]:
+    """Which of AVIF and HEIC can be read here."""
     found = {"AVIF"} if features.check("avif") else set()
-    if importlib.util.find_spec("pillow_heif"):
+    try:
         import pillow_heif
-
-        pillow_heif.register_heif_opener()
-        found.add("HEIC")
-    return frozenset(found)
+    except ImportError:
+        return frozenset(found)
+    pillow_heif.register_heif_opener()
+    return frozenset({*found, "HEIC"})
 
 
 def _raise_pillows_limit(max_pixels: int) -> None:

@@ -2,14 +2,13 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cache import FeatureStore, ShardTask, SkippedImage
+from cache import ShardTask, SkippedImage
 from diffps.backbone.capture import Request
 from diffps.backbone.checkpoint import load_checkpoint
 from diffps.backbone.frozen import Extractor, on_device, torch_dtype
@@ -17,36 +16,37 @@ from diffps.backbone.latents import LatentEncoder, NoiseKey, scaled_latents
 from diffps.datasets.tables import read_scenes
 from diffps.errors import ImageError
 from diffps.geometry import Canvas
-from diffps.images import load_scene, to_canvas_tensor
 from diffps.records import Scene, Split, View
 from stages.config_data import EncodeConfig, ExtractConfig
 from stages.devices import choose_device
 from stages.features.bases import Keyed, basis_sample, fit_bases
 from stages.features.batches import ahead, chunks, padded
+from stages.features.opening import open_store
 from stages.features.plan import PassPlan
 from stages.features.recipes import MOMENTS
 from stages.features.shards import Computed, Place, Skipped
+from stages.images import ImageFolder
 from stages.job import Runtime
-from stages.places import INDEX, store_root
+from stages.places import INDEX
 
 DECODED_PIXELS = 1 << 21  # canvas pixels the VAE takes at once on a GPU, unless runtime.vae_batch says otherwise
 CPU_BATCH = 4  # 1.45 times the images per second of one by one on two cores; more gives nothing
 
 
-def latent_computer(encode: EncodeConfig, images: Path, runtime: Runtime) -> "LatentComputer":
-    """The VAE of ``encode`` over the indexed scenes, whose files lie below ``images``."""
+def latent_computer(encode: EncodeConfig, images: ImageFolder, runtime: Runtime) -> "LatentComputer":
+    """The VAE of ``encode`` over the indexed scenes, whose files are ``images``."""
     return LatentComputer(encode, images, read_scenes(INDEX), runtime)
 
 
 def pass_computer(encode: EncodeConfig, extract: ExtractConfig, runtime: Runtime) -> "PassComputer":
     """The UNet of a pass over the moments in the store of ``runtime``."""
-    return PassComputer(PassPlan(encode, extract, store_root(runtime.store)), runtime)
+    return PassComputer(PassPlan(encode, extract, open_store(runtime.store)), runtime)
 
 
 class LatentComputer:
     """The VAE on its device: moments from image files."""
 
-    def __init__(self, encode: EncodeConfig, images: Path, scenes: Iterable[Scene], runtime: Runtime) -> None:
+    def __init__(self, encode: EncodeConfig, images: ImageFolder, scenes: Iterable[Scene], runtime: Runtime) -> None:
         self.device = choose_device(runtime)
         self._frame, self._skip, self._images = encode.frame, runtime.skip_unreadable, images
         self._scenes = {scene.scene_id: scene for scene in scenes}
@@ -77,12 +77,11 @@ class LatentComputer:
     def _load(self, image: tuple[str, View]) -> Tensor | Skipped:
         scene = self._scenes[image[0]]
         try:
-            pixels = load_scene(self._images / scene.path, scene.digest)
+            return self._images.on_canvas(scene, self._frame, image[1])
         except ImageError as error:
             if not self._skip:
                 raise ImageError(f"{error} (runtime.skip_unreadable: true goes on without it)") from error
             return Skipped(str(error))
-        return to_canvas_tensor(pixels, self._frame, image[1])
 
 
 class PassRunner:
@@ -132,7 +131,7 @@ class PassComputer:
     def __init__(self, plan: PassPlan, runtime: Runtime) -> None:
         device = choose_device(runtime)
         self.batch = unet_batch(runtime, device.type)
-        self._plan, self._store = plan, FeatureStore(plan.root)
+        self._plan = plan
         self._runner = PassRunner(plan, device, runtime.compile)
 
     def rows(self, place: Place, task: ShardTask) -> Iterator[Computed]:
@@ -162,7 +161,8 @@ class PassComputer:
 
     def _moments(self, split: Split, view: View, images: Iterable[tuple[str, str]]) -> Iterator[Keyed | Skipped]:
         spec = self._plan.moments(split, view)
-        reader = self._store.reader([spec])
+        images = list(images)
+        reader = self._plan.store.reader([spec], images=images)
 
         def load(image: tuple[str, str]) -> Keyed | Skipped:
             scene_id, digest = image
@@ -172,15 +172,6 @@ class PassComputer:
                 return Skipped(str(error))
 
         return ahead(load, images, threads=1, depth=2 * self.batch)
-
-
-def is_readable(images: Path, scene: Scene) -> bool:
-    """True where a scene's file below ``images`` can be decoded now and is the one that was indexed."""
-    try:
-        load_scene(images / scene.path, scene.digest)
-    except ImageError:
-        return False
-    return True
 
 
 def vae_batch(frame: Canvas, device: str) -> int:

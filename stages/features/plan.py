@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from cache import ArraySpec, Basis, Encoding, fingerprint, parse_encoding
+from cache import ArraySpec, Basis, Encoding, FeatureStore, fingerprint, parse_encoding
 from cache.encodings import Project
 from cache.errors import DamagedError
 from cache.files import write_atomic
@@ -20,13 +20,13 @@ from stages.features.recipes import latent_recipe, map_spec, moments_spec, pass_
 
 
 class PassPlan:
-    """Checkpoint, prompt, recipes and arrays of one pass over the store at ``root``. Loads the text side, not the UNet.
+    """Checkpoint, prompt, recipes and arrays of one pass over ``store``. Loads the text side, not the UNet.
 
     Raises CheckpointError, UnknownTapError, PromptError.
     """
 
-    def __init__(self, encode: EncodeConfig, extract: ExtractConfig, root: Path) -> None:
-        self.encode, self.extract, self.root = encode, extract, root
+    def __init__(self, encode: EncodeConfig, extract: ExtractConfig, store: FeatureStore) -> None:
+        self.encode, self.extract, self.store = encode, extract, store
         self.checkpoint = load_checkpoint(encode.checkpoint, encode.revision, extract.unet)
         check_taps(extract.taps, self.checkpoint.taps)
         encoder = PromptEncoder(self.checkpoint)
@@ -103,4 +103,4 @@ class PassPlan:
 
     def _basis_file(self, tap: str, timestep: int) -> Path:
         name = fingerprint(self.recipe("identity"))
-        return self.root / "bases" / name / f"t{timestep}" / f"{tap}@{self.extract.encoding}.npz"
+        return self.store.root / "bases" / name / f"t{timestep}" / f"{tap}@{self.extract.encoding}.npz"

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from safetensors.torch import load_file, save
 from torch import Tensor
 
+from cache.files import write_bytes
 from diffps.backbone.checkpoint import Checkpoint
 from diffps.backbone.prompts import PromptEncoder
 from diffps.errors import ConfigError
-from stages.files import replace_bytes
 from stages.places import WORDS
 
 
@@ -18,7 +18,7 @@ def write_words(checkpoint: Checkpoint, words: Sequence[str]) -> None:
     embeddings = PromptEncoder(checkpoint).word_embeddings(words)
     data = save({"embeddings": embeddings}, {"words": json.dumps(list(words))})
     if not WORDS.is_file() or WORDS.read_bytes() != data:
-        replace_bytes(WORDS, data)
+        write_bytes(WORDS, data)
 
 
 def read_words() -> Tensor:

@@ -18,14 +18,14 @@ from diffps.datasets.tables import read_annotations, read_queries, read_scenes
 from diffps.errors import DiffPSError, ImageError
 from diffps.features import FeatureSource
 from diffps.figures.sheets import Image
-from diffps.images import load_image
 from diffps.records import Annotations, Detections, Query, Scene
 from stages.features.cached import CachedSource
 from stages.features.reading import Reading
 from stages.head.saved import training_of
+from stages.images import ImageFolder
 from stages.job import Job
 from stages.params import Params
-from stages.places import EVALUATE, INDEX, PROBE, SWEEP, images_root
+from stages.places import EVALUATE, INDEX, PROBE, SWEEP
 from stages.search.tables import read_detections
 
 Json = dict[str, Any]  # an object of a JSON file, or a row of a table
@@ -43,7 +43,9 @@ class Evidence:
     """Results of one run, and the folder of the ``store`` it read. What a later part may lack is empty rather than an
     error."""
 
-    def __init__(self, params: Params, store: Path, job: Job, open_features: OpenFeatures | None = None) -> None:
+    def __init__(
+        self, params: Params, store: FeatureStore, job: Job, open_features: OpenFeatures | None = None
+    ) -> None:
         self.params, self.store, self.job = params, store, job
         self.open_features = open_features or self._open_stored
         self.image = lru_cache(maxsize=64)(self._image)
@@ -142,7 +144,7 @@ class Evidence:
 
     def _open_stored(self, reading: Reading) -> CachedSource:
         tests = [scene for scene in self.scenes.values() if scene.split == "test"]
-        return CachedSource(reading, "test", FeatureStore(self.store), tests)
+        return CachedSource(reading, "test", self.store, tests)
 
     def is_readable(self, scene_id: str) -> bool:
         """True where the scene's image can be shown; with ``runtime.skip_unreadable`` some cannot."""
@@ -153,7 +155,7 @@ class Evidence:
         return True
 
     def _image(self, scene_id: str) -> Image:
-        return load_image(images_root(self.params.index.root) / self.scenes[scene_id].path)
+        return ImageFolder.of(self.params.index).pixels(self.scenes[scene_id])
 
 
 def box_of(row: Json) -> NDArray[np.float32]:

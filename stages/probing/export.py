@@ -11,12 +11,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from ruamel.yaml import YAML
 
+from cache.files import write_file, write_text
 from diffps.features import FeatureShape
 from diffps.heads.config import TapsConfig
 from diffps.probe.intervals import Estimate
 from diffps.probe.table import Detection, ReID, WordMap
 from diffps.taps import FeatureName
-from stages.files import replace_file, replace_text
 from stages.places import PROBE
 from stages.probing.numbers import MeasuredSet, Probed
 
@@ -70,7 +70,7 @@ def write_table(rows: Sequence[Row], path: Path) -> None:
         return
     columns = list(dict.fromkeys(column for row in rows for column in row))
     table = pa.table({column: [row.get(column) for row in rows] for column in columns})
-    replace_file(path, lambda temporary: pq.write_table(table, temporary))
+    write_file(path, lambda temporary: pq.write_table(table, temporary))
 
 
 def write_redundancy(probed: Sequence[Probed], path: Path) -> None:
@@ -95,7 +95,7 @@ def write_sets(probed: Probed, sets: Sequence[MeasuredSet], own: TapsConfig, fol
             "extract": {"taps": _stored(each.taps)},
             "train": {"timestep": probed.timestep, "taps": _plain(each.taps)},
         }
-        replace_text(path, note + _yaml(block))
+        write_text(path, note + _yaml(block))
         written.append(path)
     if chosen:
         every = list(dict.fromkeys(tap for taps in (own, *(each.taps for each in sets)) for tap in _stored(taps)))
@@ -112,7 +112,7 @@ def write_sets(probed: Probed, sets: Sequence[MeasuredSet], own: TapsConfig, fol
             for taps, each in reversed(different.items())
         }
         grid = {"base": {"timestep": timestep}, "variants": variants, "grid": {"seed": list(SEEDS)}}
-        replace_text(sweep, note + _yaml(grid))
+        write_text(sweep, note + _yaml(grid))
         written.append(sweep)
     return written
 

@@ -1,11 +1,11 @@
 """From finished parts to the files of results/probe."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
+from cache.files import write_text
 from diffps.heads.config import TapsConfig
 from stages.config_probe import ProbeFile
-from stages.files import replace_text
+from stages.images import ImageFolder
 from stages.places import PROBE
 from stages.probing.conclusions import sentences
 from stages.probing.export import (
@@ -21,7 +21,7 @@ from stages.probing.numbers import Probed, measure, measure_colours, measure_set
 from stages.probing.setting import ProbePlan
 
 
-def write_results(plans: Sequence[ProbePlan], config: ProbeFile, own: TapsConfig, images: Path) -> list[str]:
+def write_results(plans: Sequence[ProbePlan], config: ProbeFile, own: TapsConfig, images: ImageFolder) -> list[str]:
     """Measure every plan at every timestep and write what was found; ``own`` are the taps of the parameters. The lines
     that say what may be concluded."""
     first, *controls = plans
@@ -41,7 +41,7 @@ def write_results(plans: Sequence[ProbePlan], config: ProbeFile, own: TapsConfig
         control = next((other for other in blank if other.timestep == each.timestep), None)
         lines += sentences(each, sets if each is best else [], colours, control)
     lines.append(f"{PROBE / 'table.parquet'}, and to paste: {', '.join(map(str, files)) or 'nothing'}")
-    replace_text(PROBE / "summary.txt", "\n".join(lines) + "\n")
+    write_text(PROBE / "summary.txt", "\n".join(lines) + "\n")
     return lines
 
 

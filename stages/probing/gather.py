@@ -11,6 +11,7 @@ from stages.cluster import for_workers, outcome
 from stages.devices import choose_device
 from stages.features.backbone import unet_batch
 from stages.forecasts.memory import MEMORY_SHARE, free_memory
+from stages.images import ImageFolder
 from stages.job import Job, Runtime, StoppedError
 from stages.probing.prober import Prober, probe_on_worker, state_at
 from stages.probing.setting import Phase, ProbePlan, Stretch
@@ -44,7 +45,7 @@ def check_memory(plan: ProbePlan, runtime: Runtime, free: int | None = None) -> 
     return f"{size(total)} beside the models"
 
 
-def gather(plan: ProbePlan, images: Path, runtime: Runtime, job: Job, client: "Client | None") -> None:
+def gather(plan: ProbePlan, images: ImageFolder, runtime: Runtime, job: Job, client: "Client | None") -> None:
     """Probe what is missing of ``plan``. Raises StoppedError once the stretches at hand are safe."""
     states = [state_at(plan, timestep) for timestep in plan.timesteps]
 
@@ -85,7 +86,7 @@ def _here(prober: Prober, stretches: Sequence[Stretch], job: Job) -> Iterator[in
 
 
 def _on_cluster(
-    client: "Client", plan: ProbePlan, images: Path, runtime: Runtime, stretches: Sequence[Stretch], job: Job
+    client: "Client", plan: ProbePlan, images: ImageFolder, runtime: Runtime, stretches: Sequence[Stretch], job: Job
 ) -> Iterator[int]:
     # Takes seconds to import: only those who use it wait for it.
     from distributed import as_completed

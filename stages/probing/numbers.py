@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,6 +27,7 @@ from diffps.probe.table import (
     task_of,
 )
 from stages.config_probe import ProbeFile
+from stages.images import ImageFolder
 from stages.probing.prober import state_at
 from stages.probing.setting import ProbePlan
 
@@ -109,13 +109,13 @@ def measure(plan: ProbePlan, timestep: int) -> Probed:
     )
 
 
-def measure_colours(probed: Probed, images: Path) -> ReID:
-    """What the colours of the same boxes are worth, from the images below ``images``."""
+def measure_colours(probed: Probed, images: ImageFolder) -> ReID:
+    """What the colours of the same boxes are worth, from ``images``."""
     if probed.task is None:
         return ReID()
     found = []
     for scene, boxes in zip(probed.sample.scenes, probed.sample.boxes, strict=True):
-        pixels = load_scene(images / scene.path, scene.digest)
+        pixels = load_scene(images.file(scene), scene.digest, max_pixels=images.max_pixels)
         found.append(colour_histograms(pixels, probed.plan.frame.to_scene(boxes, scene.size)))
     histograms = {"colours": np.concatenate(found)[:, None]}
     found_alone = measure_reid(probed.task, histograms, ["colours"], probed.plan.rules)[0]

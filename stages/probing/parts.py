@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cache.files import write_bytes
 from diffps.errors import DiffPSError
 from diffps.probe.part import Arrays, Part, together
-from stages.files import replace_bytes
 from stages.probing.setting import Phase, Stretch
 
 FOLDED = "folded"  # how many stretches are in sums.npz
@@ -94,7 +94,7 @@ class StoredRows(Mapping[str, NDArray[Any]]):
 def _write(path: Path, arrays: Arrays) -> None:
     archive = io.BytesIO()
     np.savez(archive, **arrays)  # type: ignore[arg-type]
-    replace_bytes(path, archive.getvalue())
+    write_bytes(path, archive.getvalue())
 
 
 def _read(path: Path) -> Mapping[str, NDArray[Any]]:

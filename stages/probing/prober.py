@@ -19,6 +19,7 @@ from stages.features.backbone import LatentComputer, PassRunner, unet_batch
 from stages.features.bases import Keyed
 from stages.features.batches import chunks
 from stages.features.shards import Skipped
+from stages.images import ImageFolder
 from stages.job import Runtime
 from stages.probing.parts import ProbeState
 from stages.probing.setting import ProbePlan, Stretch
@@ -31,9 +32,9 @@ _alone = Lock()
 
 
 class Prober:
-    """The models of a plan on their device, over images below ``images``."""
+    """The models of a plan on their device, over ``images``."""
 
-    def __init__(self, plan: ProbePlan, images: Path, runtime: Runtime) -> None:
+    def __init__(self, plan: ProbePlan, images: ImageFolder, runtime: Runtime) -> None:
         self._plan = plan
         self._latents = LatentComputer(plan.unet.encode, images, plan.sample.scenes, runtime)
         self._runner = PassRunner(plan.unet, self._latents.device, runtime.compile)
@@ -95,7 +96,7 @@ class Prober:
         return self._readouts[timestep]
 
 
-def probe_on_worker(plan: ProbePlan, images: Path, runtime: Runtime, folder: Path, stretch: Stretch) -> int:
+def probe_on_worker(plan: ProbePlan, images: ImageFolder, runtime: Runtime, folder: Path, stretch: Stretch) -> int:
     """:meth:`Prober.probe` in a worker process of a cluster that sees the same files. The models of the plan asked
     last are kept."""
     # Only workers have distributed loaded anyway.

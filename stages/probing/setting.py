@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from cache import fingerprint
+from cache import FeatureStore, fingerprint
 from cache.fingerprint import JSON
 from diffps.backbone.checkpoint import load_checkpoint
 from diffps.errors import ConfigError
@@ -60,7 +60,7 @@ class ProbePlan:
         self.reads: Reads = reads(table, config.taps, extract.words, encode.frame)
         maps = dict.fromkeys(FeatureName.parse(name).tap for name in self.reads.maps)
         asked = replace(extract, taps=(*self.reads.taps, *maps), timesteps=config.timesteps)
-        self.unet = PassPlan(encode, asked, Path())
+        self.unet = PassPlan(encode, asked, FeatureStore(Path()))
 
     def __reduce__(self) -> tuple[type["ProbePlan"], tuple[object, ...]]:
         """Worker processes make it again from what it was made of."""

@@ -24,9 +24,10 @@ from stages import index, probe
 from stages.config_probe import ProbeFile
 from stages.features.backbone import LatentComputer, PassRunner
 from stages.features.batches import chunks
+from stages.images import ImageFolder
 from stages.job import QuietJob, StoppedError, Tracker
 from stages.params import Params, override
-from stages.places import INDEX, PROBE, images_root
+from stages.places import INDEX, PROBE
 from stages.probing.export import place_of
 from stages.probing.finish import write_results
 from stages.probing.gather import check_memory, gather
@@ -35,7 +36,7 @@ from stages.probing.prober import state_at
 from stages.probing.setting import ProbePlan, Stretch, plan_probe, read_probe_file
 from stages.sweeps.variants import read_variants
 from tests.probe.plain import plain_probe
-from tests.tiny import write_params
+from tests.world import write_params
 
 TAPS = ("down-level0-repeat0-res-out", "down-level1-repeat0-vit-block0-ffn-inner", "up-level0-repeat1-res-out")
 FILE: dict[str, Any] = {
@@ -77,11 +78,11 @@ class ProbeProject:
 
     def gather(self, plan: ProbePlan, job: QuietJob | None = None) -> None:
         params = self.params()
-        gather(plan, images_root(params.index.root), self.runtime, job or QuietJob(), None)
+        gather(plan, ImageFolder.of(params.index), self.runtime, job or QuietJob(), None)
 
     def results(self, plans: list[ProbePlan]) -> list[str]:
         params = self.params()
-        return write_results(plans, self.file(), params.train.taps, images_root(params.index.root))
+        return write_results(plans, self.file(), params.train.taps, ImageFolder.of(params.index))
 
 
 @pytest.fixture(scope="module")
@@ -160,7 +161,7 @@ def test_equal_to_tap_by_tap_from_the_features_that_would_be_stored(project: Pro
     (plan,) = project.plans()
     project.gather(plan)
     params, sample = project.params(), plan.sample
-    latents = LatentComputer(params.encode, images_root(params.index.root), sample.scenes, project.runtime)
+    latents = LatentComputer(params.encode, ImageFolder.of(params.index), sample.scenes, project.runtime)
     runner = PassRunner(plan.unet, torch.device("cpu"))
     keyed = list(latents.keyed([(scene.scene_id, "identity") for scene in sample.scenes]))
     found = [each for chunk in chunks(keyed, 2) for each in runner.features(chunk, 100, 2)]
@@ -255,13 +256,13 @@ def test_without_identities_only_detection_is_probed(project: ProbeProject) -> N
 def test_an_unreadable_image_is_left_out_when_that_is_asked_for(project: ProbeProject) -> None:
     (plan,) = project.plans()
     broken = plan.sample.scenes[4]
-    path = images_root(project.params().index.root) / broken.path
+    path = ImageFolder.of(project.params().index).file(broken)
     Image.new("RGB", (96, 96)).save(path)
     with pytest.raises(ImageError, match=broken.scene_id):
         project.gather(plan)
     params = project.params()
     runtime = replace(project.runtime, skip_unreadable=True)
-    gather(plan, images_root(params.index.root), runtime, QuietJob(), None)
+    gather(plan, ImageFolder.of(params.index), runtime, QuietJob(), None)
     said = project.results([plan])
     assert "1 of 10 images could not be read and were left out." in said
     assert "9 scenes" in said[0]
