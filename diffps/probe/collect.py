@@ -19,7 +19,7 @@ from diffps.probe.cells import Grid, drawn_positions
 from diffps.probe.config import POSITIONS, ProbeRules
 from diffps.probe.part import Part
 from diffps.probe.proposals import candidates, count_found
-from diffps.probe.ranking import average_precisions, chance_precision
+from diffps.probe.ranking import average_precisions, chance_precision, chance_variance
 from diffps.probe.ridge import ridge
 
 PERSON, SHUFFLED, OFFSETS = 0, 1, slice(2, 6)  # columns of what is regressed
@@ -81,6 +81,7 @@ class Collector:
         if self._readouts is not None:
             for (height, width), view in views.items():
                 self._row(f"{height}x{width}/chance", view.chance)
+                self._row(f"{height}x{width}/variance", view.variance)
             self._row("truths", np.array([len(each.boxes) for each in people]))
 
     def take(self) -> Part:
@@ -194,7 +195,8 @@ class _View:
         chosen = np.stack([chosen for chosen, _ in draws])
         self.drawn = torch.from_numpy((chosen + positions * np.arange(len(people))[:, None]).ravel()).to(device)
         self._dealt = np.stack([target[:, 1 + SHUFFLED] > 0 for target in targets])
-        self.chance = chance_precision(self._dealt.sum(1), np.full(len(people), self._dealt.shape[1]))
+        counts = self._dealt.sum(1), np.full(len(people), self._dealt.shape[1])
+        self.chance, self.variance = chance_precision(*counts), chance_variance(*counts)
 
     def dealt_precisions(self, scores: Tensor) -> NDArray[np.float64]:
         """Average precisions (..., B) of ``scores`` (..., B, N) for the dealt labels, over the positions drawn."""

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import norm
 from scipy.stats import t as student
 
 LEVEL = 0.95
@@ -88,6 +89,16 @@ def family_interval(excess: Sums, tests: int) -> tuple[NDArray[np.float64], NDAr
     error = np.maximum(error, np.median(error))
     bound = student.ppf(1 - (1 - LEVEL) / (2 * tests), groups - 1) * error
     return -bound, bound
+
+
+def known_bounds(variances: NDArray[np.float64], tests: int) -> NDArray[np.float64]:
+    """(...,) how far from 0 a mean over groups may lie, as in :func:`family_interval`, where the ``variances`` (..., G)
+    under chance are known: few groups then raise no alarm by an error that is small by chance."""
+    groups = variances.shape[-1]
+    if not groups:
+        return np.full(variances.shape[:-1], np.inf)
+    bound: NDArray[np.float64] = norm.ppf(1 - (1 - LEVEL) / (2 * tests)) * np.sqrt(variances.sum(-1)) / groups
+    return bound
 
 
 def _divide(above: NDArray[np.float64], below: NDArray[np.float64] | np.float64) -> NDArray[np.float64]:

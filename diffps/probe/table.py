@@ -9,9 +9,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffps.probe.config import ProbeRules
-from diffps.probe.intervals import NOTHING, Estimate, Sums, by_group, estimate, family_interval, near_best, resample
+from diffps.probe.intervals import (
+    NOTHING,
+    Estimate,
+    Sums,
+    by_group,
+    estimate,
+    family_interval,
+    known_bounds,
+    near_best,
+    resample,
+)
 from diffps.probe.reid import Retrieved, Task, by_cosine, by_map, in_strips, make_task
 from diffps.probe.sample import Persons, ProbeSample
+
+FAMILIES = 2  # re-ID and detection: chance is asked of both together
 
 Rows = Mapping[str, NDArray[Any]]
 Vectors = NDArray[np.floating]
@@ -23,8 +35,8 @@ class ReID:
 
     ``map`` and ``top1`` are the headline: strips side by side, after the linear map. ``whole``: the whole box after the
     linear map; ``cosine`` and ``strips_cosine`` without a map. ``dealt``: what the headline's mean average precision is
-    above chance when names are dealt anew, and the ``bound`` within which all taps' stay together with 95 %.
-    ``near_best``: not to be told from the best tap.
+    above chance when names are dealt anew, and the ``bound`` within which all taps' stay together with 95 %, those of
+    detection included. ``near_best``: not to be told from the best tap.
     """
 
     map: Estimate = NOTHING
@@ -86,7 +98,7 @@ def measure_reid(task: Task, vectors: Mapping[str, Vectors], names: Sequence[str
         precisions.append(found[0])
         dealt.append(by_map(dealt_task, strips).precision - dealt_task.chance)
     excess = by_group(np.stack(dealt), dealt_task.identities)
-    _, bounds = family_interval(excess, len(names))
+    _, bounds = family_interval(excess, FAMILIES * len(names))
     best = near_best(np.array([score.map.value for score in scores]), np.stack(precisions))
     controls = zip(scores, excess.ratio.tolist(), bounds.tolist(), best.tolist(), strict=True)
     return [replace(score, dealt=above, bound=bound, near_best=near) for score, above, bound, near in controls]
@@ -107,13 +119,13 @@ def measure_detection(rows: Rows, grids: Mapping[str, tuple[int, int]], rules: P
     best = near_best(precisions.ratio, draws[0])
     # A scene whose positions drawn hold nobody tells nothing of chance.
     dealt = np.nan_to_num([rows[f"{name}/shuffled"] - rows[f"{h}x{w}/chance"] for name, (h, w) in grids.items()])
-    excess = Sums(dealt, np.ones(dealt.shape[1]))
-    _, bounds = family_interval(excess, len(grids))
+    variances = np.nan_to_num([rows[f"{h}x{w}/variance"] for h, w in grids.values()])
+    excess, bounds = dealt.mean(1), known_bounds(variances, FAMILIES * len(grids))
     return [
         Detection(
             precision=estimate(precisions.ratio[row], draws[0][row]),
             recall=estimate(recalls.ratio[row], draws[1][row]),
-            dealt=float(excess.ratio[row]),
+            dealt=float(excess[row]),
             bound=float(bounds[row]),
             near_best=bool(best[row]),
         )

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from diffps.probe.intervals import Sums, by_group, estimate, family_interval, near_best, resample
+from diffps.probe.intervals import Sums, by_group, estimate, family_interval, known_bounds, near_best, resample
+from diffps.probe.ranking import chance_precision, chance_variance
 
 
 def test_sums_by_group() -> None:
@@ -55,6 +56,18 @@ def test_a_family_of_tests_raises_few_alarms_and_sees_what_is_there() -> None:
     assert alarms <= 12
     leak = Sums(rng.normal(0.1, 0.1, (20, 30)), np.ones(30))
     assert (leak.ratio > family_interval(leak, 20)[1]).mean() > 0.8
+
+
+def test_known_variances_raise_few_alarms_with_few_groups() -> None:
+    """Random orders of 16 positions in thirty scenes: skewed, and an estimated error is often too small."""
+    rng = np.random.default_rng(3)
+    right, total = rng.integers(2, 8, 30), np.full(30, 16)
+    orders = np.argsort(rng.random((200, 20, 30, 16)), -1) < right[:, None]
+    precision = (np.cumsum(orders, -1) / np.arange(1, 17) * orders).sum(-1) / right
+    excess = (precision - chance_precision(right, total)).mean(-1)
+    bounds = known_bounds(np.tile(chance_variance(right, total), (20, 1)), 20)
+    assert 0 < (abs(excess) > bounds).any(-1).mean() <= 0.1
+    assert np.isinf(known_bounds(np.zeros((2, 0)), 2)).all()
 
 
 @pytest.mark.parametrize("groups", [0, 1])

@@ -17,6 +17,7 @@ from ruamel.yaml import YAML
 from diffps.datasets.tables import read_annotations, read_scenes
 from diffps.errors import ConfigError, DatasetError, DiffPSError, ImageError
 from diffps.probe.part import Part
+from diffps.probe.table import Detection, ReID
 from diffps.records import Annotations
 from diffps.taps import standard_taps
 from pipeline.config import load_params
@@ -28,6 +29,7 @@ from stages.images import ImageFolder
 from stages.job import QuietJob, StoppedError, Tracker
 from stages.params import Params, override
 from stages.places import INDEX, PROBE
+from stages.probing.conclusions import dealt_sentence
 from stages.probing.export import place_of
 from stages.probing.finish import write_results
 from stages.probing.gather import check_memory, gather
@@ -333,6 +335,14 @@ def test_workers_give_the_same_table(project: ProbeProject) -> None:
                 assert other[key] == pytest.approx(value, abs=1e-6, nan_ok=True), (one["name"], key)
             else:
                 assert other[key] == value
+
+
+def test_a_score_outside_of_chance_is_named() -> None:
+    within, outside = Detection(dealt=-0.01, bound=0.02), ReID(dealt=-0.03, bound=0.02)
+    said = dealt_sentence({"a": outside, "b": ReID()}, {"a": within, "b": within})
+    assert said.startswith("CHECK: with labels dealt anew 1 of 3 scores lie outside")
+    assert "furthest re-ID from a, below" in said
+    assert dealt_sentence({}, {"a": within}) == "With labels dealt anew all 1 scores lie within chance, as they must."
 
 
 @pytest.mark.parametrize(
