@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -25,7 +26,7 @@ from stages.features.opening import open_store
 from stages.features.shards import Computed, Place
 from stages.places import INDEX
 from tests.stages.computers import Changed, extract_by
-from tests.world import FLOAT16, STORE, Listener, Project, files_below
+from tests.world import FLOAT16, KEPT, STORE, Listener, Project, files_below
 
 
 def index_of(scenes: Iterable[Scene], was: dict[str, str] | None = None) -> None:
@@ -143,7 +144,7 @@ def test_features_of_changed_images_are_refused_until_they_are_extracted(small: 
     Image.new("RGB", (scenes[0].width, scenes[0].height), "teal").save(photograph)
     scenes[0] = replace(scenes[0], digest=hashlib.sha256(photograph.read_bytes()).hexdigest())
     index_of(scenes)
-    with pytest.raises(NotCachedError, match=f"{scenes[0].scene_id}.*changed since it was extracted"):
+    with pytest.raises(NotCachedError, match=f"{scenes[0].scene_id}.*added or changed since"):
         opened(small)
     small.run(encode)
     small.run(extract, extract=FLOAT16)
