@@ -74,26 +74,25 @@ def near_best(values: NDArray[np.float64], draws: NDArray[np.float64]) -> NDArra
     return near
 
 
-def family_interval(excess: Sums, tests: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Bounds (...,) that hold a ratio whose true value is 0: with 95 %, all of ``tests`` of them at once (Bonferroni).
+def family_bounds(excess: Sums, tests: int) -> NDArray[np.float64]:
+    """(...,) how far from 0 a ratio may lie whose true value is 0: with 95 %, all of ``tests`` at once (Bonferroni).
 
     ``excess`` sums what lies above the expectation, by group. Student's t over groups, as a ratio of sums; no error is
     taken to be below the median of all, as one that is small by chance would raise an alarm.
     """
     groups = len(excess.below)
     if groups < 2:
-        nothing = np.full(excess.above.shape[:-1], np.inf)
-        return -nothing, nothing
+        return np.full(excess.above.shape[:-1], np.inf)
     residual = excess.above - excess.ratio[..., None] * excess.below
     error = np.sqrt((residual**2).sum(-1) * groups / (groups - 1)) / excess.below.sum()
     error = np.maximum(error, np.median(error))
-    bound = student.ppf(1 - (1 - LEVEL) / (2 * tests), groups - 1) * error
-    return -bound, bound
+    bound: NDArray[np.float64] = student.ppf(1 - (1 - LEVEL) / (2 * tests), groups - 1) * error
+    return bound
 
 
 def known_bounds(variances: NDArray[np.float64], tests: int) -> NDArray[np.float64]:
-    """(...,) how far from 0 a mean over groups may lie, as in :func:`family_interval`, where the ``variances`` (..., G)
-    under chance are known: few groups then raise no alarm by an error that is small by chance."""
+    """(...,) the same of a mean over groups whose ``variances`` (..., G) under chance are known: few groups then raise
+    no alarm by an error that is small by chance."""
     groups = variances.shape[-1]
     if not groups:
         return np.full(variances.shape[:-1], np.inf)

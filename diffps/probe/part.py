@@ -20,20 +20,6 @@ class Part:
     sums: Arrays = field(default_factory=dict)
     rows: Arrays = field(default_factory=dict)
 
-    def flat(self) -> Arrays:
-        """One mapping, for a file."""
-        named = (("sums", self.sums), ("rows", self.rows))
-        return {f"{kind}/{name}": array for kind, arrays in named for name, array in arrays.items()}
-
-    @classmethod
-    def of(cls, arrays: Arrays) -> "Part":
-        """The part that :meth:`flat` gave."""
-        found = cls()
-        for key, array in arrays.items():
-            kind, _, name = key.partition("/")
-            (found.sums if kind == "sums" else found.rows)[name] = array
-        return found
-
 
 def together(parts: Sequence[Part]) -> Part:
     """All of ``parts``, in their order."""

@@ -15,7 +15,7 @@ from diffps.probe.intervals import (
     Sums,
     by_group,
     estimate,
-    family_interval,
+    family_bounds,
     known_bounds,
     near_best,
     resample,
@@ -98,7 +98,7 @@ def measure_reid(task: Task, vectors: Mapping[str, Vectors], names: Sequence[str
         precisions.append(found[0])
         dealt.append(by_map(dealt_task, strips).precision - dealt_task.chance)
     excess = by_group(np.stack(dealt), dealt_task.identities)
-    _, bounds = family_interval(excess, FAMILIES * len(names))
+    bounds = family_bounds(excess, FAMILIES * len(names))
     best = near_best(np.array([score.map.value for score in scores]), np.stack(precisions))
     controls = zip(scores, excess.ratio.tolist(), bounds.tolist(), best.tolist(), strict=True)
     return [replace(score, dealt=above, bound=bound, near_best=near) for score, above, bound, near in controls]

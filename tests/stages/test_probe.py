@@ -172,7 +172,7 @@ def test_equal_to_tap_by_tap_from_the_features_that_would_be_stored(project: Pro
     rows = state_at(plan, 100).rows()
     for tap, expected in plain_probe(features, list(plan.reads.taps), sample, plan.frame, plan.rules).items():
         for kind, values in expected.items():
-            np.testing.assert_allclose(rows[f"{tap}/{kind}"], values, rtol=1e-5, atol=1e-6, err_msg=f"{tap} {kind}")
+            np.testing.assert_allclose(rows[f"{tap}/{kind}"], values, rtol=1e-6, atol=1e-6, err_msg=f"{tap} {kind}")
 
 
 @pytest.mark.parametrize("dies", [True, False])
