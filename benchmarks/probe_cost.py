@@ -160,6 +160,7 @@ def main() -> None:
     text = int(demo.unet_config["cross_attention_dim"])
     passes = [measure_pass(streets, "builtin:streets", 256, 4, text, ProbeRules(boxes=10), 15)]
     passes.append(measure_pass(make_unet(narrow), narrow.name, 512, 1, narrow.text, ProbeRules(), 5))
+    write("probe_cost", {"passes": passes}, quick=False)
     write("probe_cost", {"passes": passes, "commands": measure_command([75, 300])}, quick=False)
 
 
