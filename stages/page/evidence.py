@@ -25,7 +25,7 @@ from stages.head.saved import training_of
 from stages.images import ImageFolder
 from stages.job import Job
 from stages.params import Params
-from stages.places import EVALUATE, INDEX, SWEEP
+from stages.places import EVALUATE, INDEX, PROBE, SWEEP
 from stages.search.tables import read_detections
 
 Json = dict[str, Any]  # an object of a JSON file, or a row of a table
@@ -133,6 +133,27 @@ class Evidence:
         """results/sweep/effects.json, or nothing."""
         path = SWEEP / "effects.json"
         return _json(path, "sweep") if path.exists() else {}
+
+    @cached_property
+    def probe(self) -> list[Json]:
+        """Rows of results/probe/table.parquet. Raises NotThereError."""
+        return _table(PROBE / "table.parquet", "probe")
+
+    @cached_property
+    def probe_maps(self) -> list[Json]:
+        """Rows of its words.parquet, or none."""
+        path = PROBE / "words.parquet"
+        return _table(path, "probe") if path.exists() else []
+
+    @cached_property
+    def redundancy(self) -> list[Json]:
+        """Rows of its redundancy.parquet. Raises NotThereError."""
+        return _table(PROBE / "redundancy.parquet", "probe")
+
+    @cached_property
+    def probe_sentences(self) -> list[str]:
+        """What a probe allows to conclude. Raises NotThereError."""
+        return _there(PROBE / "summary.txt", "probe").read_text(encoding="utf-8").splitlines()
 
     def _open_stored(self, reading: Reading) -> CachedSource:
         tests = [scene for scene in self.scenes.values() if scene.split == "test"]
