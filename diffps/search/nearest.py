@@ -64,9 +64,12 @@ def nearest(
             raise DatasetError(f"gallery: row {first + bad} is not a finite embedding of unit length")
         return Nearest(np.where(rows < 0, -1, rows + first), similarity)
 
-    # Threads of our own: Numba's wait for each other after every block, and may not be started from two threads.
-    with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
-        ranked = list(pool.map(rank, blocks))
+    if len(blocks) < 2:
+        ranked = [rank(block) for block in blocks]
+    else:
+        # Threads of our own: Numba's wait for each other after every block, and may not be started from two threads.
+        with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
+            ranked = list(pool.map(rank, blocks))
     rows = np.concatenate([np.full((len(asked), k), -1), *(part.rows for part in ranked)], axis=1)
     similarity = np.concatenate([np.full((len(asked), k), -np.inf), *(part.similarity for part in ranked)], axis=1)
     # Blocks come in order of rows, and a stable sort keeps that among equals.
