@@ -130,7 +130,7 @@ class Calibration:
         if not boxes >= 1:
             raise CalibrationError(f"boxes {boxes}: there is nothing to search")
         at = np.log([row.boxes for row in self.sizes])
-        position = float(np.interp(math.log(boxes), at, np.arange(len(at))))
+        position = float(np.interp(np.log(boxes), at, np.arange(len(at))))
         low, high = math.floor(position), math.ceil(position)
         return self.sizes[low], self.sizes[high], position - low
 
@@ -150,8 +150,10 @@ def reduced(fpir: ArrayLike) -> NDArray[np.float64]:
 
 
 def odds(share: float) -> str:
-    """A share in words: 0.01 is "one in 100"; above a half, percent."""
-    return f"{share:.0%}" if share > 0.5 else f"one in {round(1 / share):,}"
+    """A share in words: 0.01 is "one in 100"; above a half in percent, and below what is measured only that it is."""
+    if share > 0.5:
+        return f"{share:.0%} of"
+    return f"one in {round(1 / share):,}" if share >= LEVELS[-1] else f"fewer than one in {round(1 / LEVELS[-1]):,}"
 
 
 _LEVEL_G = reduced(LEVELS)

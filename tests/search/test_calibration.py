@@ -159,6 +159,7 @@ def test_an_empty_gallery_has_no_threshold() -> None:
 
 def test_shares_in_words() -> None:
     assert odds(0.01) == "one in 100"
-    assert odds(0.0001234) == "one in 8,104"
+    assert odds(0.0012345) == "one in 810"
     assert odds(0.4) == "one in 2"
-    assert odds(0.83) == "83%"
+    assert odds(0.83) == "83% of"
+    assert odds(1e-9) == "fewer than one in 1,000"
