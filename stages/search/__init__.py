@@ -1,0 +1,1 @@
+"""Searching people in pictures: the gallery on disk, and the page."""
