@@ -11,7 +11,7 @@ linear in g and in log n. Measured thresholds are joined by straight lines in th
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -106,6 +106,20 @@ class Calibration:
         values = np.asarray(threshold, np.float64)
         result: NDArray[np.float64] = np.searchsorted(self.mates, values, side="left") / len(self.mates)
         return result
+
+    def table(
+        self, sizes: Sequence[int] = (100, 1000, 10_000, 100_000), levels: Sequence[float] = (0.01, 0.1)
+    ) -> list[dict[str, float | bool]]:
+        """For people: a row for each size and level with ``boxes``, ``fpir``, ``threshold``, the ``fnir`` that it costs,
+        and whether that was ``measured``."""
+        rows: list[dict[str, float | bool]] = []
+        for boxes in sizes:
+            for level in levels:
+                threshold = self.threshold(boxes, level)
+                fnir = float(self.fnir(threshold))
+                measured = level >= self.least(boxes)
+                rows.append({"boxes": boxes, "fpir": level, "threshold": threshold, "fnir": fnir, "measured": measured})
+        return rows
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""

@@ -97,6 +97,14 @@ def test_pictures_below_a_threshold_are_counted_from_the_quantiles() -> None:
     assert record.fnir(record.mates[50]) == pytest.approx(0.5, abs=0.01)
 
 
+def test_the_table_for_people() -> None:
+    record = calibration()
+    rows = record.table(sizes=(20, 5000), levels=(0.1,))
+    assert [row["measured"] for row in rows] == [True, False]
+    assert rows[0]["threshold"] == record.threshold(20, 0.1)
+    assert rows[0]["fnir"] == record.fnir(record.threshold(20, 0.1))
+
+
 def test_a_record_survives_json() -> None:
     record = calibration()
     assert Calibration.from_json(json.loads(json.dumps(record.to_json()))) == record

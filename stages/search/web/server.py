@@ -117,7 +117,8 @@ class _Handler(BaseHTTPRequestHandler):
             for name, value in (HEADERS | own | {"Content-Security-Policy": reply.policy}).items():
                 self.send_header(name, value)
             self.end_headers()
-            self.wfile.write(reply.body)
+            if self.command != "HEAD":
+                self.wfile.write(reply.body)
 
     def _place(self) -> tuple[str, str]:
         """What is asked for below the token, and the rest of its path. Raises RefusedError for strangers."""
