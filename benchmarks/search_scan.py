@@ -6,8 +6,8 @@
 The gallery is a mixture of people: ``--people`` directions, each seen again with noise. Ways take turns, in an order
 drawn anew each round, with equal threads; each answers the same queries. ``recall`` is the share of the float64 scan's
 top 20 that a way finds, ``same`` the share of queries whose top 20 it gives in that very order. The plain product ends
-with its similarities: nothing is ranked. A gallery mapped from files is searched in a process of its own. Passive waiting
-keeps one library's idle threads from taking the processors from the next.
+with its similarities: nothing is ranked. A gallery mapped from files is searched in a process of its own. Passive
+waiting keeps one library's idle threads from taking the processors from the next.
 """
 
 import argparse

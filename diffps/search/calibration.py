@@ -110,8 +110,8 @@ class Calibration:
     def table(
         self, sizes: Sequence[int] = (100, 1000, 10_000, 100_000), levels: Sequence[float] = (0.01, 0.1)
     ) -> list[dict[str, float | bool]]:
-        """For people: a row for each size and level with ``boxes``, ``fpir``, ``threshold``, the ``fnir`` that it costs,
-        and whether that was ``measured``."""
+        """For people: a row for each size and level with ``boxes``, ``fpir``, ``threshold``, the ``fnir`` that it
+        costs, and whether that was ``measured``."""
         rows: list[dict[str, float | bool]] = []
         for boxes in sizes:
             for level in levels:
