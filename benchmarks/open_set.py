@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from scipy.stats import binom
 
-from diffps.datasets.tables import box_array, read_annotations, read_queries, read_scenes
+from diffps.datasets.tables import box_array, read_annotations, read_scenes
 from diffps.search.calibration import Calibration
 from diffps.search.heldout import held_out_searches
 from diffps.search.openset import HeldOut, calibrate
@@ -42,7 +42,7 @@ def compute(folder: Path, params: Path, head: Path, world: dict[str, int]) -> No
     """Draw a world below ``folder`` and find its people with the head, unless that was done."""
     folder.mkdir(parents=True, exist_ok=True)
     changes = {f"index.streets.{name}": value for name, value in world.items()}
-    changes |= {"index.streets.train_scenes": 1, "index.streets.queries_per_identity": 6, "evaluate.head": str(head)}
+    changes |= {"index.streets.train_scenes": 1, "evaluate.head": str(head)}
     options = [option for name, value in changes.items() for option in ("--set", f"{name}={value}")]
     if (folder / "results/evaluate/metrics.json").exists():
         return
@@ -53,24 +53,17 @@ def compute(folder: Path, params: Path, head: Path, world: dict[str, int]) -> No
 def read(folder: Path) -> HeldOut:
     """The test split of what ``diffps evaluate`` left in ``folder``."""
     index = folder / "data/index"
-    scenes, queries = read_scenes(index, "test"), read_queries(index)
+    scenes = read_scenes(index, "test")
     table = pq.read_table(folder / "results/evaluate/detections.parquet")
-    asked = pq.read_table(folder / "results/evaluate/queries.parquet")
     numbers = {scene.scene_id: number for number, scene in enumerate(scenes)}
+    column = table["embedding"].combine_chunks()
     return held_out_searches(
         scenes,
         read_annotations(index),
         box_array(table),
-        embeddings(table),
+        column.flatten().to_numpy().reshape(len(table), column.type.list_size),
         np.array([numbers[name] for name in table["scene_id"].to_pylist()]),
-        queries,
-        embeddings(asked),
     )
-
-
-def embeddings(table: Any) -> NDArray[np.float32]:
-    column = table["embedding"].combine_chunks()
-    return column.flatten().to_numpy().reshape(len(table), column.type.list_size)
 
 
 def made_up(seed: int, people: int = 1000, scenes: int = 700) -> HeldOut:

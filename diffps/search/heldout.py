@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffps.metrics.matching import IOU_THRESHOLD, mutual_matches
-from diffps.records import UNLABELLED, Annotations, Query, Scene
+from diffps.records import UNLABELLED, Annotations, Scene
 from diffps.search.openset import HeldOut
 
 
@@ -16,14 +16,12 @@ def held_out_searches(
     boxes: NDArray[np.float32],
     embeddings: NDArray[np.floating],
     box_scenes: NDArray[np.integer],
-    queries: Sequence[Query],
-    query_embeddings: NDArray[np.floating],
 ) -> HeldOut:
-    """Detections ``boxes`` (N, 4) with ``embeddings`` (N, D) in ``box_scenes`` (N,), numbers of ``scenes``, and
-    ``queries`` with their embeddings (Q, D).
+    """Detections ``boxes`` (N, 4) with ``embeddings`` (N, D) in ``box_scenes`` (N,), which are numbers of ``scenes``.
+    Every detected person who has a name is a query.
 
     A detection is the person whose annotated box it overlaps best, if each is the other's best and the overlap is at
-    least 0.5; else it is nobody known. Queries without a name are left out.
+    least 0.5; else it is nobody known.
     """
     identities = np.full(len(boxes), UNLABELLED, np.int64)
     seen_identities, seen_scenes = [], []
@@ -36,16 +34,15 @@ def held_out_searches(
         named = truth.identities[truth.identities != UNLABELLED]
         seen_identities.append(named)
         seen_scenes.append(np.full(len(named), number))
-    numbers = {scene.scene_id: number for number, scene in enumerate(scenes)}
-    asked = [row for row, query in enumerate(queries) if query.identity != UNLABELLED]
+    asked = identities != UNLABELLED
     return HeldOut(
         embeddings=embeddings,
         scenes=box_scenes,
         identities=identities,
         seen_identities=np.concatenate([np.empty(0, np.int64), *seen_identities]),
         seen_scenes=np.concatenate([np.empty(0, np.int64), *seen_scenes]),
-        queries=query_embeddings[asked],
-        query_identities=np.array([queries[row].identity for row in asked], np.int64),
-        query_scenes=np.array([numbers[queries[row].scene_id] for row in asked], np.int64).reshape(-1, 1),
+        queries=embeddings[asked],
+        query_identities=identities[asked],
+        query_scenes=box_scenes[asked].reshape(-1, 1),
         scene_count=len(scenes),
     )

@@ -21,6 +21,7 @@ MEASURED = 0.5  # share of the held-out boxes that a measured gallery has at mos
 TAIL = 0.1  # share of searches whose largest similarities the scale of the tail is taken from
 SUPPORT = 1 / 3  # a level counts as measured where its standard error over identities is at most this share of it
 FEWEST = 20  # identities; with fewer nothing can be said
+MOST_QUERIES = 4000  # more say little that is new and cost memory
 _BLOCK = 256  # queries multiplied at a time
 
 
@@ -80,6 +81,7 @@ def calibrate(held_out: HeldOut) -> Calibration:
     """
     if not len(held_out.embeddings):
         raise CalibrationError("calibration: no box was detected in the held-out scenes")
+    held_out = _thinned(held_out)
     searches = _search(held_out)
     people, of_search = np.unique(held_out.query_identities, return_inverse=True)
     mated_people = np.unique(held_out.query_identities[searches.mated_queries])
@@ -129,6 +131,21 @@ def several_pictures(held_out: HeldOut, pictures: int, rng: np.random.Generator)
         query_identities=held_out.query_identities[chosen[:, 0]],
         query_scenes=held_out.query_scenes[chosen, 0],
         scene_count=held_out.scene_count,
+    )
+
+
+def _thinned(held_out: HeldOut) -> HeldOut:
+    """With MOST_QUERIES queries at most, taken in turns from the identities, of each in a random order."""
+    shuffled = np.random.default_rng(0).permutation(len(held_out.queries))
+    by_person = shuffled[np.argsort(held_out.query_identities[shuffled], kind="stable")]
+    _, first = np.unique(held_out.query_identities[by_person], return_inverse=True)
+    turn = np.arange(len(by_person)) - np.searchsorted(first, first)
+    kept = np.sort(by_person[np.argsort(turn, kind="stable")[:MOST_QUERIES]])
+    return replace(
+        held_out,
+        queries=held_out.queries[kept],
+        query_identities=held_out.query_identities[kept],
+        query_scenes=held_out.query_scenes[kept],
     )
 
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from diffps.records import UNLABELLED, Annotations, Query, Scene
+from diffps.records import UNLABELLED, Annotations, Scene
 from diffps.search.heldout import held_out_searches
 
 BOX = np.array([10, 10, 40, 90], np.float32)
@@ -27,18 +27,13 @@ def test_detections_are_named_by_the_annotation_they_overlap() -> None:
         boxes,
         np.eye(6, dtype=np.float32),
         np.array([0, 0, 0, 1, 1, 2]),
-        [
-            Query(query_id="q0", scene_id="a", box=BOX, identity=7),
-            Query(query_id="q1", scene_id="b", box=BOX, identity=8),
-            Query(query_id="q2", scene_id="b", box=BOX, identity=UNLABELLED),
-        ],
-        np.eye(3, 6, dtype=np.float32),
     )
     nobody = UNLABELLED
     # Of two on one person the better one; one aside, one in a scene without people and one nobody named are nobody.
     assert held_out.identities.tolist() == [7, nobody, nobody, 8, nobody, nobody]
     assert held_out.seen_identities.tolist() == [7, 8, 7]  # the second time in a box that was missed
     assert held_out.seen_scenes.tolist() == [0, 1, 1]
+    np.testing.assert_array_equal(held_out.queries, np.eye(6)[[0, 3]])
     assert held_out.query_identities.tolist() == [7, 8]
     assert held_out.query_scenes.tolist() == [[0], [1]]
     assert held_out.scene_count == 3

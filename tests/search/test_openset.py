@@ -10,7 +10,7 @@ from scipy.stats import binom
 from diffps.errors import CalibrationError
 from diffps.records import UNLABELLED
 from diffps.search.calibration import Calibration
-from diffps.search.openset import HeldOut, calibrate, several_pictures
+from diffps.search.openset import MOST_QUERIES, HeldOut, calibrate, several_pictures
 from tests.search.identities import largest_similarity, made_up
 
 CALIBRATED = made_up(1, people=800, scenes=800)
@@ -90,6 +90,20 @@ def test_an_identity_weighs_the_same_however_often_it_asks() -> None:
     for row, same in zip(plain.sizes, other.sizes, strict=True):
         np.testing.assert_allclose(row.thresholds[:6], same.thresholds[:6], atol=0.01)
     assert other.unmated == plain.unmated + 500
+
+
+def test_many_queries_are_thinned_person_by_person() -> None:
+    """One asks 6,000 times more: everybody else is still heard."""
+    repeated = np.concatenate([np.zeros(6000, int), np.arange(len(CALIBRATED.queries))])
+    crowded = replace(
+        CALIBRATED,
+        queries=CALIBRATED.queries[repeated],
+        query_identities=CALIBRATED.query_identities[repeated],
+        query_scenes=CALIBRATED.query_scenes[repeated],
+    )
+    found = calibrate(crowded)
+    assert (found.unmated, found.identities) == (MOST_QUERIES, calibration().identities)
+    assert found.threshold(500, 0.1) == pytest.approx(calibration().threshold(500, 0.1), abs=0.01)
 
 
 def test_two_pictures_of_a_person_find_more_of_them() -> None:
