@@ -73,7 +73,7 @@ class Answer:
     """``hits`` by falling similarity, among ``boxes`` boxes in ``images`` images, of the person that ``pictures``
     pictures show. ``threshold``: the similarity from which a hit counts as the same person, which the share ``promise``
     of strangers reaches somewhere; None without a calibration. ``own``: rows that are the query itself, left out.
-    ``notes``: what is to be said of all this, a sentence each.
+    ``verdict``: the answer in a sentence or two; ``notes``: what it rests on.
     """
 
     hits: tuple[Hit, ...]
@@ -83,6 +83,7 @@ class Answer:
     promise: float
     threshold: float | None
     own: tuple[int, ...]
+    verdict: str
     notes: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
@@ -130,9 +131,11 @@ def find(
     hits = tuple(hit(int(row), float(value)) for row, value in zip(rows[kept][:top], similarity[kept], strict=False))
     notes = [_what_was_searched(searched, len(gallery.names), [gallery.names[at] for at in gallery.images[left_out]])]
     if calibration is None or threshold is None:
-        notes.append(_why_no_threshold(calibrations, len(queries), searched))
+        verdict = _why_no_threshold(calibrations, len(queries), searched)
     else:
-        notes += _what_was_found(sum(hit.similarity >= threshold for hit in hits), calibration, threshold, promise)
+        missed = float(calibration.fnir(threshold))
+        verdict = _what_was_found(sum(hit.similarity >= threshold for hit in hits), threshold, missed)
+        notes += _what_threshold_means(threshold, promise, missed)
         notes += _how_well_known(calibration, searched, promise)
     return Answer(
         hits=hits,
@@ -142,6 +145,7 @@ def find(
         promise=promise,
         threshold=threshold,
         own=tuple(left_out.tolist()),
+        verdict=verdict,
         notes=tuple(notes),
     )
 
@@ -154,20 +158,30 @@ def _what_was_searched(boxes: int, images: int, own: Sequence[str]) -> str:
 def _why_no_threshold(calibrations: Sequence[Calibration], pictures: int, boxes: int) -> str:
     if not boxes:
         return "There is nobody to compare with."
-    cannot = "so this is a ranking, which cannot tell whether the person is there at all"
+    ranking = "This is a ranking, which cannot tell whether the person is there at all"
     if not calibrations:
-        return f"This head was not calibrated, {cannot}."
+        return f"{ranking}: the head was not calibrated."
     known = ", ".join(str(record.pictures) for record in calibrations)
-    return f"This head was calibrated for queries of {known} pictures and not of {pictures}, {cannot}."
+    return f"{ranking}: the head was calibrated for queries of {known} pictures and not of {pictures}."
 
 
-def _what_was_found(alike: int, calibration: Calibration, threshold: float, promise: float) -> list[str]:
-    missed = f"{float(calibration.fnir(threshold)):.0%} of the pictures of a person who is there lie below it"
-    limit = f"The threshold is a similarity of {threshold:.3f}"
+def _what_was_found(alike: int, threshold: float, missed: float) -> str:
     if threshold >= 1:
-        return [f"{limit}: among so many boxes no likeness is enough to tell a person from {odds(promise)} strangers."]
-    found = f"{alike} of the hits shown {'reaches' if alike == 1 else 'reach'} it" if alike else "Nobody reaches it"
-    return [f"{limit}: {odds(promise)} strangers reaches it somewhere in this gallery, and {missed}. {found}."]
+        return "Among so many boxes no likeness is enough to tell a person from a stranger: this is a ranking."
+    if alike:
+        who = "1 of the hits shown is" if alike == 1 else f"{alike} of the hits shown are"
+        return f"{who} taken for the person."
+    doubt = "That says little, since" if missed > 0.5 else "The person may be there all the same:"
+    return f"Nobody is taken for the person. {doubt} {missed:.0%} of the pictures of a person who is there are missed."
+
+
+def _what_threshold_means(threshold: float, promise: float, missed: float) -> list[str]:
+    if threshold >= 1:
+        return []
+    return [
+        f"Taken for the person is who has a similarity of {threshold:.3f} or more: {odds(promise)} strangers finds "
+        f"somebody so alike in this gallery, and {missed:.0%} of the pictures of a person who is there are missed."
+    ]
 
 
 def _how_well_known(calibration: Calibration, boxes: int, promise: float) -> list[str]:

@@ -24,13 +24,15 @@ def gallery(images: int = 5, per_image: int = 4, seed: int = 0) -> SearchedGalle
     )
 
 
-def calibration(pictures: int = 1, *, start: float = 0.3, measured: int = 1000, least: float = 0.001) -> Calibration:
-    """Thresholds in even steps: one in 100 is the eighth."""
+def calibration(
+    pictures: int = 1, *, start: float = 0.3, measured: int = 1000, least: float = 0.001, mates: float = 0.0
+) -> Calibration:
+    """Thresholds in even steps: one in 100 is the eighth. Similarities of mates spread evenly by 1 around ``mates``."""
     thresholds = tuple(start + 0.05 * step for step in range(len(LEVELS)))
     row = SizeThresholds(boxes=measured, thresholds=thresholds, scale=0.05, least=least)
-    mates = tuple(np.linspace(-1, 1, 101).tolist())
+    spread = tuple(np.linspace(mates - 1, mates + 1, 101).clip(-1, 1).tolist())
     counts = {"identities": 40, "unmated": 80, "mated": 90, "scenes": 50, "pool": 2 * measured}
-    return Calibration(sizes=(row,), mates=mates, pictures=pictures, **counts)
+    return Calibration(sizes=(row,), mates=spread, pictures=pictures, **counts)
 
 
 GALLERY = gallery()
@@ -53,9 +55,9 @@ def test_without_a_calibration_it_is_a_ranking_and_says_so() -> None:
     assert len(answer.hits) == 20
     assert answer.threshold is None
     assert {hit.same_person for hit in answer.hits} == {hit.fpir for hit in answer.hits} == {None}
-    assert answer.notes == (
-        "20 boxes in 5 images were searched.",
-        "This head was not calibrated, so this is a ranking, which cannot tell whether the person is there at all.",
+    assert answer.notes == ("20 boxes in 5 images were searched.",)
+    assert answer.verdict == (
+        "This is a ranking, which cannot tell whether the person is there at all: the head was not calibrated."
     )
 
 
@@ -65,9 +67,10 @@ def test_with_a_calibration_hits_are_the_person_or_not() -> None:
     assert [hit.same_person for hit in answer.hits] == [True] + [False] * 19
     shares = [hit.fpir for hit in answer.hits]
     assert shares == sorted(shares)  # type: ignore[type-var]
+    assert answer.verdict == "1 of the hits shown is taken for the person."
     assert answer.notes[1] == (
-        f"The threshold is a similarity of {ONE_IN_100:.3f}: one in 100 strangers reaches it somewhere in this "
-        "gallery, and 82% of the pictures of a person who is there lie below it. 1 of the hits shown reaches it."
+        f"Taken for the person is who has a similarity of {ONE_IN_100:.3f} or more: one in 100 strangers finds "
+        "somebody so alike in this gallery, and 82% of the pictures of a person who is there are missed."
     )
     assert len(answer.notes) == 2
 
@@ -84,7 +87,12 @@ def test_nobody_is_an_answer() -> None:
     query = np.random.default_rng(5).standard_normal((1, 16))
     answer = find(query, GALLERY, calibrations=[calibration(start=0.6)])
     assert not any(hit.same_person for hit in answer.hits)
-    assert answer.notes[1].endswith("Nobody reaches it.")
+    assert answer.verdict == (
+        "Nobody is taken for the person. That says little, since 97% of the pictures of a person who is there are "
+        "missed."
+    )
+    loose = find(query, GALLERY, calibrations=[calibration(start=0.6, mates=0.97)])
+    assert loose.verdict.startswith("Nobody is taken for the person. The person may be there all the same: 49% of")
 
 
 def test_what_was_not_measured_is_said() -> None:
@@ -93,7 +101,8 @@ def test_what_was_not_measured_is_said() -> None:
     rare = find(EMBEDDINGS[:1], GALLERY, calibrations=[calibration(least=0.05)])
     assert rare.notes[-1].startswith("That was measured down to one in 20 strangers, on 40 people")
     hopeless = find(EMBEDDINGS[:1], GALLERY, calibrations=[calibration(start=0.9)])
-    assert "no likeness is enough" in hopeless.notes[1]
+    assert "no likeness is enough" in hopeless.verdict
+    assert len(hopeless.notes) == 1
 
 
 def test_the_query_itself_is_left_out_and_said() -> None:
@@ -120,7 +129,7 @@ def test_several_pictures_are_searched_as_their_mean_by_their_own_calibration() 
     assert answer.hits[0].similarity == pytest.approx(float((EMBEDDINGS @ mean).max()), abs=1e-3)
     unknown = find(EMBEDDINGS[:3], GALLERY, calibrations=[calibration(1), calibration(2)])
     assert unknown.threshold is None
-    assert "calibrated for queries of 1, 2 pictures and not of 3" in unknown.notes[1]
+    assert "calibrated for queries of 1, 2 pictures and not of 3" in unknown.verdict
 
 
 def test_an_empty_gallery_and_one_that_is_all_query() -> None:
@@ -133,7 +142,8 @@ def test_an_empty_gallery_and_one_that_is_all_query() -> None:
     )
     answer = find(EMBEDDINGS[:1], empty, calibrations=[calibration()])
     assert answer.hits == ()
-    assert answer.notes == ("0 boxes in 1 images were searched.", "There is nobody to compare with.")
+    assert answer.notes == ("0 boxes in 1 images were searched.",)
+    assert answer.verdict == "There is nobody to compare with."
     alone = find(EMBEDDINGS[:1], GALLERY, own=np.arange(20), calibrations=[calibration()])
     assert (alone.hits, alone.boxes, alone.threshold) == ((), 0, None)
 

@@ -177,7 +177,8 @@ def test_the_threshold_is_a_line_between_hits_and_every_hit_says_on_which_side_i
     assert verdicts == ["same person"] * line + ["below the threshold"] * (20 - line)
     assert "Threshold 0.950" in visitor.texts("#hits .threshold")[0]
     assert visitor.evaluate("getComputedStyle(document.querySelector('.same .verdict'), '::before').content") == '"✓ "'
-    assert f"20 hits, {line} reach the threshold" in visitor.texts("#announcement")
+    assert visitor.texts("#announcement") == [f"20 hits. {line} of the hits shown are taken for the person."]
+    assert visitor.texts("#verdict") == [f"{line} of the hits shown are taken for the person."]
 
 
 def test_the_whole_search_without_a_mouse(visitor: Visitor) -> None:
@@ -374,7 +375,7 @@ def test_without_a_calibration_there_is_no_line_but_a_warning(browser: Browser) 
         visitor = Visitor(browser, service, address)
         visitor.open()
         visitor.searched(lambda: visitor.click("#pictures .card:nth-child(3) button.box"))
-        assert visitor.texts("#notes .warning")[0].startswith("This head was not calibrated, so this is a ranking")
+        assert visitor.texts("#verdict.warning")[0].startswith("This is a ranking, which cannot tell whether")
         assert visitor.texts("#hits .threshold, #hits .verdict") == []
 
 

@@ -125,8 +125,9 @@ function show(found) {
   ticked.clear();
   learn(found.images);
   showPerson();
-  at("notes").replaceChildren(...found.notes.map((note, number) =>
-    make("li", { className: number && found.threshold === null ? "warning" : "" }, note)));
+  at("verdict").textContent = found.verdict;
+  at("verdict").className = found.threshold === null ? "warning" : "";
+  at("notes").replaceChildren(...found.notes.map((note) => make("li", {}, note)));
   const hits = found.hits.map(hitCard);
   if (found.threshold !== null && hits.length) {
     const above = found.hits.filter((hit) => hit.same).length;
@@ -134,13 +135,12 @@ function show(found) {
   }
   at("hits").replaceChildren(...hits);
   showTicked();
-  const reach = found.threshold === null ? "" : `, ${plural(found.hits.filter((hit) => hit.same).length, "reaches", "reach")} the threshold`;
-  at("announcement").textContent = `${plural(found.hits.length, "hit", "hits")}${reach}`;
+  at("announcement").textContent = `${plural(found.hits.length, "hit", "hits")}. ${found.verdict}`;
   document.body.classList.add("answered");
 }
 
 function thresholdLine(found) {
-  const text = `Threshold ${found.threshold.toFixed(3)}: above it taken for the same person, below it not told from a stranger`;
+  const text = `Threshold ${found.threshold.toFixed(3)}: above it taken for the person, below it not told from a stranger`;
   return make("li", { className: "threshold" }, make("span", {}, text));
 }
 

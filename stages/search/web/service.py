@@ -66,10 +66,11 @@ def shown_image(service: SearchService, number: int) -> dict[str, Any]:
 
 
 def shown_answer(service: SearchService, answer: Answer) -> dict[str, Any]:
-    """An answer as JSON values: its notes, its hits in order, and the images that they lie in."""
+    """An answer as JSON values: its words, its hits in order, and the images that they lie in."""
     images = service.gallery.images
     numbers = {int(images[hit.row]) for hit in answer.hits}
     return {
+        "verdict": answer.verdict,
         "notes": list(answer.notes),
         "threshold": answer.threshold,
         "promise": odds(answer.promise),
