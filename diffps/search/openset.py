@@ -164,9 +164,9 @@ class _Searches:
 
 
 def _search(held_out: HeldOut) -> _Searches:
-    order = np.argsort(held_out.scenes, kind="stable")
-    rows = exact_unit_rows(held_out.embeddings, "held-out embeddings", order)
-    scenes, identities = held_out.scenes[order], held_out.identities[order]
+    by_scene = np.argsort(held_out.scenes, kind="stable")
+    rows = exact_unit_rows(held_out.embeddings, "held-out embeddings", by_scene)
+    scenes, identities = held_out.scenes[by_scene], held_out.identities[by_scene]
     queries = exact_unit_rows(held_out.queries, "queries")
     with_boxes, starts = np.unique(scenes, return_index=True)
     strangers = np.full((len(queries), held_out.scene_count), -1, np.float32)

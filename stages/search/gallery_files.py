@@ -10,6 +10,7 @@ one deleted. So nothing of a removed image stays. Small segments are joined as t
 
 import fcntl
 import json
+import re
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ from diffps.search.answer import SearchedGallery
 from stages.search.segments import ImageEntry, NamedFile, Segment, joined, open_segment, packed
 
 MANIFEST, LOCK = "gallery.json", ".lock"
+_SEGMENT = re.compile(r"\.?segment-(\d{6,})\.safetensors(?:\.tmp)?")
 FORMAT = 1
 LARGE = 1 << 16  # boxes from which a segment is left alone
 MOST_SMALL = 32  # smaller segments at a time
@@ -111,6 +113,7 @@ class GalleryWriter:
     ) -> None:
         self._folder, self._head, self._size, self._write = folder, head, size, write
         self._known: list[_Known] = []
+        self._here: set[str] = set()  # contents
         self._lock: TextIO | None = None
 
     def __enter__(self) -> "GalleryWriter":
@@ -124,9 +127,10 @@ class GalleryWriter:
             if (self._folder / MANIFEST).exists():
                 manifest, self._known = _read(self._folder, self._head)
                 self._head, self._size = manifest["head"], manifest["size"]
+                self._here = {file.digest for file in self.files()}
+                self._sweep()
             else:
                 self._commit([])
-            self._sweep()
         except BaseException as error:
             self._lock.close()
             if isinstance(error, BlockingIOError):
@@ -146,8 +150,7 @@ class GalleryWriter:
 
     def lacking(self, files: Sequence[NamedFile]) -> list[NamedFile]:
         """Those whose content is not here yet, one for each content."""
-        here = {image.digest for known in self._known for image in known.segment.images}
-        return list({file.digest: file for file in reversed(files) if file.digest not in here}.values())[::-1]
+        return list({file.digest: file for file in reversed(files) if file.digest not in self._here}.values())[::-1]
 
     def append(self, found: Sequence[tuple[NamedFile, tuple[int, int], Detections]]) -> None:
         """Add images of the size (height, width) with what was found in them, durably and all at once; content that is
@@ -155,8 +158,7 @@ class GalleryWriter:
 
         Raises DatasetError for an embedding that is not finite.
         """
-        fresh = self.lacking([file for file, _, _ in found])
-        found = [entry for entry in found if entry[0] in fresh]
+        found = list({entry[0].digest: entry for entry in found if entry[0].digest not in self._here}.values())
         if not found:
             return
         embeddings = np.concatenate([part.embeddings.reshape(-1, self._size or 0) for _, _, part in found])
@@ -167,6 +169,7 @@ class GalleryWriter:
             exact_unit_rows(embeddings, f"{found[0][0].name} and what follows: embeddings").astype(np.float16),
         )
         self._commit(self._compacted([*self._known, self._store(segment)]))
+        self._here |= {file.digest for file, _, _ in found}
 
     def keep(self, files: Sequence[NamedFile]) -> None:
         """From now on these files are all there is: what is not among them is deleted, other names are taken over."""
@@ -186,10 +189,11 @@ class GalleryWriter:
             elif wanted:
                 kept.append(self._store(known.segment.only(wanted)))
         self._commit(self._compacted(kept))
+        self._here = {file.digest for file in self.files()}
 
     def _store(self, segment: Segment) -> _Known:
         """A segment as a file, which does not count yet."""
-        taken = [int(path.stem.partition("-")[2]) for path in self._folder.glob("segment-*.safetensors")]
+        taken = [int(match[1]) for _, match in self._segment_files()]
         path = self._folder / f"segment-{max(taken, default=0) + 1:06}.safetensors"
         content = packed(segment)
         self._write(path, content)
@@ -227,10 +231,15 @@ class GalleryWriter:
         self._known = known
         self._sweep()
 
+    def _segment_files(self) -> list[tuple[Path, re.Match[str]]]:
+        """Those that are there, half written ones too."""
+        found = [(path, _SEGMENT.fullmatch(path.name)) for path in self._folder.iterdir()]
+        return [(path, match) for path, match in found if match]
+
     def _sweep(self) -> None:
         """Delete every segment that does not count, whole or not."""
         names = {part.file for part in self._known}
-        left = [path for path in self._folder.glob("*segment-*") if path.name not in names]
+        left = [path for path, _ in self._segment_files() if path.name not in names]
         for path in left:
             path.unlink()
         if left:

@@ -162,6 +162,15 @@ def test_many_small_batches_are_joined(tmp_path: Path) -> None:
     assert len(loaded.searched.embeddings) <= MOST_SMALL + 1
 
 
+def test_files_of_others_are_left_alone(tmp_path: Path) -> None:
+    names = ["segment-mine.safetensors", "my segment-000001.safetensors", "notes.txt"]
+    for name in names:
+        (tmp_path / name).touch()
+    search(tmp_path, {"a": 4})
+    search(tmp_path, {"b": 9})
+    assert all((tmp_path / name).exists() for name in names)
+
+
 def test_large_segments_are_left_alone(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     n = LARGE

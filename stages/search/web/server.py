@@ -5,12 +5,11 @@ own name lead here), or from another page, is told nothing. Pictures of the gall
 """
 
 import contextlib
-import hmac
 import json
 import logging
 import secrets
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -18,9 +17,11 @@ from typing import Any, NamedTuple
 from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cache.errors import CacheError
 from diffps.errors import DiffPSError
+from stages.search.web.guard import place_asked
 from stages.search.web.page import render_page
 from stages.search.web.pictures import SentPictures, drawn_box
 from stages.search.web.service import Asked, SearchService, jpeg, shown_answer, shown_image
@@ -94,8 +95,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self, routes: dict[str, Callable[[str], Reply]]) -> None:
         try:
-            place, rest = self._place()
-            if place not in routes:
+            asked = place_asked(self.command, self.path, self.headers, self.server.names, self.server.token)
+            place, _, rest = (asked or "").partition("/")
+            if asked is None or place not in routes:
                 raise RefusedError(HTTPStatus.NOT_FOUND)
             reply = routes[place](rest)
         except RefusedError as error:
@@ -119,24 +121,6 @@ class _Handler(BaseHTTPRequestHandler):
             self.end_headers()
             if self.command != "HEAD":
                 self.wfile.write(reply.body)
-
-    def _place(self) -> tuple[str, str]:
-        """What is asked for below the token, and the rest of its path. Raises RefusedError for strangers."""
-        hosts, origin = self.headers.get_all("Host", []), self.headers.get("Origin")
-        parts = urlsplit(self.path).path.split("/")
-        known = len(parts) > 2 and hmac.compare_digest(parts[1].encode(), self.server.token.encode())
-        at_home = len(hosts) == 1 and hosts[0] in self.server.names
-        if not (known and at_home):
-            raise RefusedError(HTTPStatus.NOT_FOUND)
-        if origin is None:
-            # A link elsewhere may lead to the page; nothing else is anybody else's to ask for.
-            site = self.headers.get("Sec-Fetch-Site", "none")
-            from_here = self.command == "GET" and (site in ("none", "same-origin") or not parts[2])
-        else:
-            from_here = origin in {f"http://{name}" for name in self.server.names}
-        if not from_here:
-            raise RefusedError(HTTPStatus.NOT_FOUND)
-        return parts[2], "/".join(parts[3:])
 
     def _page(self, rest: str) -> Reply:
         page = render_page(None)
@@ -174,7 +158,8 @@ class _Handler(BaseHTTPRequestHandler):
             top = _whole(str(wanted.get("top", 20)), TOP + 1)
             if not isinstance(parts, list) or not 0 < len(parts) <= PARTS:
                 raise RefusedError(HTTPStatus.BAD_REQUEST, f"Between 1 and {PARTS} pictures of the person are taken.")
-            asked = [self._asked(part) for part in parts]
+            sent = {part["picture"]: self.server.pictures.get(part["picture"]) for part in parts if "row" not in part}
+            asked = [self._asked(part, sent) for part in parts]
         except DiffPSError:
             raise
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -183,11 +168,11 @@ class _Handler(BaseHTTPRequestHandler):
             answer = self.server.service.search(asked, top)
         return _json(shown_answer(self.server.service, answer))
 
-    def _asked(self, part: dict[str, Any]) -> Asked:
+    def _asked(self, part: dict[str, Any], sent: Mapping[str, NDArray[np.uint8]]) -> Asked:
         """A row of the gallery, or a box in a picture that was sent: x, y, width, height, cut at its edges."""
         if "row" in part:
             return _whole(str(part["row"]), len(self.server.service.gallery))
-        return drawn_box(self.server.pictures.get(part["picture"]), [float(value) for value in part["box"]])
+        return drawn_box(sent[part["picture"]], [float(value) for value in part["box"]])
 
     def _body(self, most: int) -> bytes:
         length = self.headers.get("Content-Length", "")
