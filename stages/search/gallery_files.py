@@ -48,6 +48,12 @@ class LoadedGallery:
     sizes: NDArray[np.int32]
     digests: NDArray[np.uint8]
 
+    def named(self, digest: str) -> str | None:
+        """The name of the image with this content (SHA-256 in hex), if it is here."""
+        wanted = np.frombuffer(bytes.fromhex(digest), np.uint8)
+        found = np.flatnonzero((self.digests == wanted).all(1))
+        return self.searched.names[found[0]] if len(found) else None
+
 
 @dataclass(frozen=True, slots=True)
 class _Known:
