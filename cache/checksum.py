@@ -12,6 +12,8 @@ import google_crc32c
 import numpy as np
 from numpy.typing import NDArray
 
+CHECKSUM_BYTES = 4
+
 
 def _bind() -> Callable[[int, int, int], int]:
     try:
@@ -30,6 +32,7 @@ def _extend_slowly(checksum: int, address: int, nbytes: int) -> int:
     return int(google_crc32c.extend(checksum, ctypes.string_at(address, nbytes)))
 
 
+CHECKSUM_BYTES = 4
 extend = _bind()  # (checksum so far, address, bytes) -> checksum
 
 

@@ -8,27 +8,34 @@ zarr-python.
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.checksum import extend
+from cache.checksum import CHECKSUM_BYTES, extend
 from cache.encodings import BLOCK, Encoded, Project
 from cache.errors import CacheError, DamagedError, NotCachedError, RecipeError, SkippedImage
 from cache.files import read_json
 from cache.fingerprint import explain_difference
-from cache.foreign import ForeignArray, why_foreign
+from cache.foreign import METADATA, ForeignArray, why_foreign
 from cache.layout import ATTRIBUTE, SCALES, ZARR, ArraySpec, GroupKey, read_basis, shard_file, shard_size
 from cache.receipts import Receipt, ReceiptBook
 from cache.rows import RowTable
-from cache.shards import ABSENT, CHECKSUM_BYTES, REPAIR, decompress, prefetch, read_cached, read_fully, read_index
-
-if TYPE_CHECKING:
-    from cache.ring import Slot
+from cache.shards import (
+    ABSENT,
+    REPAIR,
+    decompress,
+    open_shard,
+    prefetch,
+    read_cached,
+    read_fully,
+    read_index,
+)
+from cache.system import refusal
 
 log = logging.getLogger(__name__)
 
@@ -69,10 +76,7 @@ class _Part:
     def open(self, shard: int, slot: int) -> tuple[int, int, int]:
         """(descriptor to close, offset, size) of one chunk. Raises DamagedError."""
         path = self.file(shard)
-        try:
-            descriptor = os.open(path, os.O_RDONLY)
-        except FileNotFoundError:
-            raise DamagedError(f"{path}: the shard is missing; {REPAIR}") from None
+        descriptor = open_shard(path)
         try:
             status = os.fstat(descriptor)
             identity = (status.st_ino, status.st_size, status.st_mtime_ns)
@@ -99,9 +103,12 @@ class _Array:
             metadata = read_json(folder / "zarr.json")
         except FileNotFoundError:
             raise NotCachedError(f"{folder}: no such array; run {spec.group.command}") from None
-        entry = metadata["attributes"].get(ATTRIBUTE, {})
-        if entry.get("id") != spec.id:
-            fields = "; ".join(explain_difference(spec.full_recipe, entry.get("full_recipe", {})))
+        try:
+            found, recipe = metadata["attributes"][ATTRIBUTE]["id"], metadata["attributes"][ATTRIBUTE]["full_recipe"]
+        except (KeyError, TypeError) as error:
+            raise DamagedError(f"{folder}/zarr.json: is no array's metadata ({error!r}); {METADATA}") from error
+        if found != spec.id:
+            fields = "; ".join(explain_difference(spec.full_recipe, recipe)) or "its metadata contradicts itself"
             raise RecipeError(f"{folder}: holds another recipe ({fields}); run {spec.group.command} for this one")
         if isinstance(spec.encoding, Project) and spec.encoding.basis is None:
             self.spec = replace(spec, encoding=Project(spec.encoding.k, read_basis(folder, spec)))
@@ -115,7 +122,7 @@ class _Array:
         if receipt is None or row not in receipt.rows or receipt.arrays[self.spec.name][0] != self._id:
             raise NotCachedError(f"{self.spec.path}: no receipt for scene {scene_id!r}; run {command}")
         position = receipt.rows.index(row)
-        if receipt.digests[position] != self._rows.digests[row]:
+        if receipt.digests[position] != self._rows.digest(row):
             raise NotCachedError(f"{self.spec.path}: scene {scene_id!r} was edited since; run {command}")
         if row in receipt.skipped:
             raise SkippedImage(f"scene {scene_id!r}: was skipped when extracted: {receipt.skipped[row]}")
@@ -125,8 +132,15 @@ class _Array:
 class FeatureReader:
     """Random access to images of some arrays. Threads may share it; open it anew after the store has changed."""
 
-    def __init__(self, root: Path, views: Mapping[str, Sequence[ArraySpec]], verify: bool) -> None:
-        self._root, self._views, self._verify = root, views, verify
+    def __init__(
+        self,
+        root: Path,
+        views: Mapping[str, Sequence[ArraySpec]],
+        verify: bool,
+        dataset: str = "",
+        images: Sequence[tuple[str, str]] | None = None,
+    ) -> None:
+        self._root, self._views, self._verify, self._dataset, self._images = root, views, verify, dataset, images
         self._local = threading.local()
         books: dict[GroupKey, ReceiptBook] = {}
         tables: dict[str, RowTable] = {}
@@ -137,14 +151,17 @@ class FeatureReader:
                 if group not in books:
                     books[group] = ReceiptBook.of(root, group)
                 if group.split not in tables:
-                    tables[group.split] = RowTable.of(root, group.split)
+                    tables[group.split] = RowTable.of(root, group.split, dataset)
+                    if images is not None:
+                        tables[group.split].see(images)
                 if (view, spec.name) in self._arrays:
                     raise CacheError(f"reader: two arrays are called {spec.name!r} in view {view!r}")
                 self._arrays[view, spec.name] = _Array(root, spec, books[group], tables[group.split])
         self._default = next(iter(views), "")
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return FeatureReader, (self._root, self._views, self._verify)  # opened anew where it arrives
+        # Opened anew where it arrives.
+        return FeatureReader, (self._root, self._views, self._verify, self._dataset, self._images)
 
     def spec(self, name: str, view: str | None = None) -> ArraySpec:
         """Spec of one of this reader's arrays. Raises NotCachedError naming those there are."""
@@ -176,21 +193,6 @@ class FeatureReader:
         """The feature itself, (H, W, C) float32."""
         feature: NDArray[np.float32] = self.spec(name, self._split(image)[1]).encoding.decode(self.read(image, name))[0]
         return feature
-
-    def ring(
-        self,
-        batches: Iterable[Sequence[Image]],
-        names: Sequence[str],
-        *,
-        threads: int = 2,
-        depth: int = 3,
-        output: Output = "float32",
-        pin: bool = False,
-    ) -> Iterator["Slot"]:
-        """Batches in order, read ahead by threads into ``depth`` reused buffers; see :class:`cache.ring.Ring`."""
-        from cache.ring import Ring
-
-        return iter(Ring(self, batches, names, threads=threads, depth=depth, output=output, pin=pin))
 
     def read_stored(
         self, image: Image, name: str, values: NDArray[Any], scales: NDArray[np.float16] | None = None
@@ -345,7 +347,11 @@ class FeatureReader:
         """Check a chunk against its receipt and, where the file has one, the checksum behind it."""
         part = array.parts[suffix]
         expected = place.receipt.arrays[array.spec.name][1][suffix].crc32c[place.position]
-        stored = int.from_bytes(os.pread(descriptor, CHECKSUM_BYTES, offset), "little") if part.checked else expected
+        try:
+            behind = os.pread(descriptor, CHECKSUM_BYTES, offset) if part.checked else b""
+        except OSError as error:
+            raise refusal(error, part.file(place.shard), "read") from error
+        stored = int.from_bytes(behind, "little") if part.checked else expected
         if not found == expected == stored:
             raise self._damaged(
                 part, scene, place, f"checksum {found:08x}, file says {stored:08x}, receipt {expected:08x}"
@@ -361,10 +367,14 @@ def _parse(folder: Path) -> _Part:
         metadata = read_json(folder / "zarr.json")
     except FileNotFoundError:
         raise DamagedError(f"{folder}: is missing; delete the array it belongs to and run `diffps extract`") from None
-    shape = tuple(metadata["shape"][1:])
-    dtype = np.dtype(metadata["data_type"]).newbyteorder("<")
-    shard_size = metadata["chunk_grid"]["configuration"]["chunk_shape"][0]
-    if reason := why_foreign(metadata):
+    reason = why_foreign(metadata, folder)
+    try:
+        shape = tuple(map(int, metadata["shape"][1:]))
+        dtype = np.dtype(metadata["data_type"]).newbyteorder("<")
+        shard_size = int(metadata["chunk_grid"]["configuration"]["chunk_shape"][0])
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        raise DamagedError(f"{folder}/zarr.json: is no array's metadata ({error!r}); {METADATA}") from error
+    if reason:
         log.warning("%s: read through zarr-python, which is slower: %s", folder, reason)
         return _Part(folder, shape, dtype, shard_size, None, False, True, ForeignArray(folder, dtype))
     inner = metadata["codecs"][0]["configuration"]

@@ -16,13 +16,12 @@ from torch import Tensor, nn
 
 from diffps.backbone.checkpoint import DiffusersModel
 from diffps.errors import CheckpointError
-from diffps.taps import TapSpec, check_taps, map_name
+from diffps.taps import FeatureName, TapSpec, check_taps
 
 HeadRule = Literal["mean", "all"] | int
 Span = tuple[int, int]
 
-# Of one softmax's logits in float32; positions are taken in blocks of this many bytes.
-_MAP_BLOCK_BYTES = 256 << 20
+MAP_BLOCK_BYTES = 256 << 20
 _PLAIN_PROCESSORS = ("AttnProcessor", "AttnProcessor2_0")
 
 
@@ -31,7 +30,7 @@ class Request:
     """What to read in one forward.
 
     ``taps`` are ids of the UNet's table. Cross-attention maps are read for the token ``spans`` (word -> first, last + 1
-    of the prompt's tokens) and come out under :func:`~diffps.taps.map_name`; without spans the whole map under
+    of the prompt's tokens) and come out under :class:`~diffps.taps.FeatureName`; without spans the whole map under
     the tap's id. ``head`` is an attention head, their mean, or all of them.
     """
 
@@ -138,7 +137,7 @@ class TapReader:
                 maps = maps.mean(2, keepdim=True)
             maps = maps.reshape(len(maps), *self._grids[parent], *maps.shape[2:])
             for column, word in enumerate(spans):
-                self._taken[map_name(spec.id, word)] = maps[..., column]
+                self._taken[str(FeatureName(spec.id, word))] = maps[..., column]
             self._keep(spec, None if spans else maps)
 
         self._handles.append(attention.to_q.register_forward_hook(keep_query))
@@ -153,12 +152,17 @@ class TapReader:
 
 
 def attention_map(
-    attention: DiffusersModel, query: Tensor, key: Tensor, heads: slice, spans: Sequence[Span] = ()
+    attention: DiffusersModel,
+    query: Tensor,
+    key: Tensor,
+    heads: slice,
+    spans: Sequence[Span] = (),
+    block_bytes: int = MAP_BLOCK_BYTES,
 ) -> Tensor:
     """Softmax over all keys, in float32: query (B, N, C), key (B, T, C) -> (B, N, heads, columns) float32.
 
-    Columns are the T keys, or one per span: the mean of its keys' probabilities. Positions are taken in blocks, so
-    memory stays bounded whatever the grid.
+    Columns are the T keys, or one per span: the mean of its keys' probabilities. Positions are taken in blocks of
+    ``block_bytes`` of logits, so memory stays bounded whatever the grid.
     """
     q = query.reshape(*query.shape[:2], attention.heads, -1).transpose(1, 2)
     k = key.reshape(*key.shape[:2], attention.heads, -1).transpose(1, 2)
@@ -167,7 +171,7 @@ def attention_map(
     if attention.norm_k is not None:
         k = attention.norm_k(k)
     q, k = q[:, heads].float(), k[:, heads].float().transpose(2, 3)
-    rows = max(1, _MAP_BLOCK_BYTES // (4 * q.shape[0] * q.shape[1] * k.shape[3]))
+    rows = max(1, block_bytes // (4 * q.shape[0] * q.shape[1] * k.shape[3]))
     blocks = []
     for first in range(0, q.shape[2], rows):
         probabilities = (q[:, :, first : first + rows] @ k * attention.scale).softmax(-1)

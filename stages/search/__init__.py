@@ -1,1 +1,1 @@
-"""Searching people in pictures: the gallery on disk, and the page."""
+"""The search: who is looked for and where, what a head finds, and how good that is."""

@@ -38,13 +38,16 @@ def test_the_arguments_of_every_command_are_understood(command: str, tmp_path: P
     from pipeline.cli import app
     from pipeline.config import load_params
 
-    name, *arguments = shlex.split(command)[1:]
+    typed, _, into = command.partition(" > ")
+    assert not into or (ROOT / into.strip()).is_file()
+    name, *arguments = shlex.split(typed)[1:]
     found = get_command(app).commands[name]  # type: ignore[attr-defined]
     if name == "cache":
         name, *arguments = arguments
         found = found.commands[name]
     context = found.make_context(name, arguments)
-    load_params(ROOT / context.params["params"], context.params["overrides"] or [])
+    if "params" in context.params:
+        load_params(ROOT / context.params["params"], context.params["overrides"] or [])
 
 
 @pytest.mark.parametrize("command", [line for line in commands() if not line.startswith("diffps ")])
@@ -66,6 +69,15 @@ def test_python_in_the_documents_runs(code: str, tmp_path: Path, monkeypatch: py
     pixels = np.random.default_rng(0).integers(0, 256, (120, 160, 3), np.uint8)
     Image.fromarray(pixels).save("street.jpg")
     exec(compile(code, "README.md", "exec"), {})
+
+
+def test_tests_that_documents_name_exist() -> None:
+    """A table of what is accepted, repaired and refused names the test of each row, below the file of the tests."""
+    for document in DOCUMENTS:
+        tests = ""
+        for path, name in re.findall(r"`(?:(tests/[\w/]+\.py)|(test_\w+))`", (ROOT / document).read_text()):
+            tests = (ROOT / path).read_text() if path else tests
+            assert path or f"def {name}(" in tests, f"{document} names {name}"
 
 
 def test_the_make_targets_install_once(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from cache import CacheError, FeatureStore, parse_encoding
-from cache.budget import Budget, PlannedArray, break_even, image_bytes, require_space
+from cache.budget import Budget, PlannedArray, break_even, require_space
 from cache.encodings import Project, fit_basis
 from cache.errors import EncodingError, LockedError, NotCachedError, StoreFullError
 from cache.garbage import find_garbage, remove
@@ -82,7 +82,7 @@ def test_a_thousand_images_and_nine_arrays_are_not_many_files() -> None:
 
 def test_sizes_of_encodings() -> None:
     shape = (160, 160, 320)
-    sizes = {name: image_bytes(spec(name, shape=shape)) for name in ("float16", "int8", "project:64")}
+    sizes = {name: spec(name, shape=shape).image_bytes for name in ("float16", "int8", "project:64")}
     assert sizes["float16"] == 160 * 160 * 320 * 2 + 4
     assert sizes["int8"] <= 0.515 * sizes["float16"]
     assert sizes["project:64"] <= 0.101 * sizes["float16"]
@@ -125,6 +125,17 @@ def test_garbage_is_what_nobody_wants(store: FeatureStore) -> None:
 def test_an_array_of_another_recipe_at_a_wanted_place_is_garbage(store: FeatureStore) -> None:
     write(store, [spec()], ROWS)
     assert [item.path for item in find_garbage(store.root, {(spec().path, "another id")})] == [spec().path]
+
+
+def test_what_a_killed_removal_left_is_garbage(store: FeatureStore) -> None:
+    write(store, [spec(), spec(tap="other")], ROWS)
+    (store.root / "features.zarr" / spec(tap="other").path / "zarr.json").unlink()
+    kept = {(spec().path, spec().id)}
+    assert [item.path for item in find_garbage(store.root, kept)] == [spec(tap="other").path]
+    assert find_garbage(store.root, kept | {(spec(tap="other").path, "no matter")}) == []
+    remove(store.root, find_garbage(store.root, kept))
+    assert not list((store.root / "features.zarr").rglob("other*"))
+    check(store, [spec()], ROWS)
 
 
 def test_what_is_being_written_is_not_removed(store: FeatureStore) -> None:

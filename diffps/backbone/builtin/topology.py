@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from diffps.errors import ConfigError
+
 SCHEDULE = {
     "beta_start": 0.00085,
     "beta_end": 0.012,
@@ -23,9 +25,16 @@ class Widths:
     """Channels per level, outermost first (level 3 of the up path is the outermost), and of the text embedding."""
 
     unet: tuple[int, int, int, int] = (32, 64, 96, 96)
+    """Channels of the UNet per level, outermost first."""
+
     heads: tuple[int, int, int, int] = (1, 2, 3, 3)
+    """Attention heads per level."""
+
     text: int = 64
+    """Width of the text embedding."""
+
     vae: tuple[int, int, int, int] = (16, 16, 32, 32)
+    """Channels of the VAE per level."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +142,17 @@ def read_recipe(folder: Path) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return recipe
+
+
+def check_unseen(folder: Path, seed: int) -> None:
+    """Raises ConfigError where scenes drawn from ``seed`` show the persons and cameras that the checkpoint in
+    ``folder``, one of ours trained on drawn scenes, learned from or was measured on."""
+    trained = (read_recipe(folder) or {}).get("pretrain", {}).get("seed")
+    if trained is not None and seed in (trained, trained + 1):
+        raise ConfigError(
+            f"index.streets.seed {seed}: draws the persons and cameras that the checkpoint {folder.name} learned from "
+            f"or was measured on (seeds {trained}, {trained + 1}); choose another"
+        )
 
 
 def _replace(temporary: Path, folder: Path) -> None:
