@@ -33,8 +33,8 @@ from numpy.typing import NDArray
 
 from diffps.records import Detections
 from diffps.search.nearest import nearest
-from stages.search.gallery_files import GalleryWriter, load_gallery
-from stages.search.segments import NamedFile
+from stages.finding.gallery_files import GalleryWriter, load_gallery
+from stages.finding.segments import NamedFile
 
 RESULTS = Path(__file__).parent / "results" / "search_scan.json"
 TOP = 20

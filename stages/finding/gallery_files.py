@@ -24,15 +24,16 @@ from numpy.typing import NDArray
 
 from cache.checksum import crc32c
 from cache.errors import DamagedError, LockedError
-from cache.files import sync_folder, write_atomic
+from cache.files import sync, write_atomic
 from diffps.errors import ConfigError
 from diffps.metrics.similarity import exact_unit_rows
 from diffps.records import Detections
 from diffps.search.answer import SearchedGallery
-from stages.search.segments import ImageEntry, NamedFile, Segment, joined, open_segment, packed
+from stages.finding.segments import ImageEntry, NamedFile, Segment, joined, open_segment, packed
 
 MANIFEST, LOCK = "gallery.json", ".lock"
-_SEGMENT = re.compile(r"\.?segment-(\d{6,})\.safetensors(?:\.tmp)?")
+_SEGMENT = re.compile(r"segment-(\d{6,})\.safetensors")
+_HALF_WRITTEN = ".diffps-*.tmp"  # what cache.files calls what it writes; under the lock nobody else's is alive
 FORMAT = 1
 LARGE = 1 << 16  # boxes from which a segment is left alone
 MOST_SMALL = 32  # smaller segments at a time
@@ -238,7 +239,7 @@ class GalleryWriter:
         self._sweep()
 
     def _segment_files(self) -> list[tuple[Path, re.Match[str]]]:
-        """Those that are there, half written ones too."""
+        """Those that are there."""
         found = [(path, _SEGMENT.fullmatch(path.name)) for path in self._folder.iterdir()]
         return [(path, match) for path, match in found if match]
 
@@ -246,10 +247,11 @@ class GalleryWriter:
         """Delete every segment that does not count, whole or not."""
         names = {part.file for part in self._known}
         left = [path for path, _ in self._segment_files() if path.name not in names]
+        left += self._folder.glob(_HALF_WRITTEN)
         for path in left:
             path.unlink()
         if left:
-            sync_folder(self._folder)
+            sync(self._folder)
 
 
 def _read(folder: Path, head: str | None) -> tuple[dict[str, Any], list[_Known]]:

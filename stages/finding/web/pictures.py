@@ -1,6 +1,5 @@
 """Pictures that the page was sent: kept in memory, as they came, the last few of them."""
 
-import io
 import secrets
 import threading
 from collections import OrderedDict
@@ -8,13 +7,11 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from diffps.errors import ImageError
-from diffps.images import UNREADABLE, decode_image
-from stages.search.web.service import DrawnBox
+from diffps.errors import ImageError, PixelLimitError
+from diffps.images import load_bytes
+from stages.finding.web.service import DrawnBox
 
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")  # none that has another program read the file
 MOST_PIXELS = 64_000_000
 KEPT = 8
 SMALLEST = 4  # pixels a box has on a side, at least
@@ -31,15 +28,9 @@ class SentPictures:
         """Keep a file; its name here and its pixels as displayed. Raises ImageError for what is no picture, and for one
         that is too large, before its pixels are decoded."""
         try:
-            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-                width, height = image.size
-        except Image.DecompressionBombError as error:
+            picture = load_bytes(data, "The picture", max_pixels=MOST_PIXELS)
+        except PixelLimitError as error:
             raise ImageError(f"Too many pixels; at most {MOST_PIXELS / 1e6:.0f} million are taken.") from error
-        except UNREADABLE as error:
-            raise ImageError(f"This is no picture of a kind that is taken ({', '.join(FORMATS)}).") from error
-        if width * height > MOST_PIXELS:
-            raise ImageError(f"Too many pixels; at most {MOST_PIXELS / 1e6:.0f} million are taken.")
-        picture = decode_image(data, "the picture")
         name = secrets.token_hex(8)
         with self._lock:
             self._files[name] = data
@@ -52,7 +43,7 @@ class SentPictures:
         data = self._files.get(name) if isinstance(name, str) else None
         if data is None:
             raise ImageError("That picture is no longer here; choose it again.")
-        return decode_image(data, "the picture")
+        return load_bytes(data, "The picture")
 
 
 def drawn_box(picture: NDArray[np.uint8], box: Sequence[float]) -> DrawnBox:

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stages.search.web.page import finished_search
-from stages.search.web.server import SearchServer
-from stages.search.web.service import DrawnBox
+from stages.finding.web.page import finished_search
+from stages.finding.web.server import SearchServer
+from stages.finding.web.service import DrawnBox
+from tests.finding.fake import FakeService, draw
 from tests.page.browser import EXECUTABLE, Browser
 from tests.page.test_browser import CONTRAST, WIDER
-from tests.search.fake import FakeService, draw
 
 pytestmark = pytest.mark.skipif(EXECUTABLE is None, reason="chromium is not installed (apt-get install chromium)")
 
@@ -297,7 +297,7 @@ def test_what_is_no_picture_is_said(visitor: Visitor, tmp_path: Path) -> None:
     node = visitor.browser.call("DOM.querySelector", nodeId=root, selector="#file")["nodeId"]
     visitor.browser.call("DOM.setFileInputFiles", files=[str(tmp_path / "notes.txt")], nodeId=node)
     visitor.wait("!document.getElementById('error').hidden")
-    assert visitor.texts("#error")[0].startswith("This is no picture of a kind that is taken")
+    assert "not a readable image" in visitor.texts("#error")[0]
     visitor.browser.errors.clear()
 
 

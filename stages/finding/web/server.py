@@ -21,10 +21,10 @@ from numpy.typing import NDArray
 
 from cache.errors import CacheError
 from diffps.errors import DiffPSError
-from stages.search.web.guard import place_asked
-from stages.search.web.page import render_page
-from stages.search.web.pictures import SentPictures, drawn_box
-from stages.search.web.service import Asked, SearchService, jpeg, shown_answer, shown_image
+from stages.finding.web.guard import place_asked
+from stages.finding.web.page import render_page
+from stages.finding.web.pictures import SentPictures, drawn_box
+from stages.finding.web.service import Asked, SearchService, jpeg, shown_answer, shown_image
 
 log = logging.getLogger("diffps")
 

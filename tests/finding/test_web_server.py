@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stages.search.web.pictures import KEPT
-from stages.search.web.server import PICTURE_BYTES, REQUEST_BYTES, SearchServer
-from stages.search.web.service import DrawnBox
-from tests.search.fake import FakeService
+from stages.finding.web.pictures import KEPT
+from stages.finding.web.server import PICTURE_BYTES, REQUEST_BYTES, SearchServer
+from stages.finding.web.service import DrawnBox
+from tests.finding.fake import FakeService
 
 
 @pytest.fixture(scope="module")
@@ -260,10 +260,10 @@ def test_a_box_that_is_none(server: SearchServer, box: str) -> None:
         (bomb(8500, 8500), b"at most 64 million are taken"),
         (bomb(60000, 60000), b"at most 64 million are taken"),
         (bomb(500, 500), b"not a readable image"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n(/etc/passwd) run", b"no picture of a kind that is taken"),
-        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", b"no picture of a kind that is taken"),
-        (b"%PDF-1.4", b"no picture of a kind that is taken"),
-        (b"", b"no picture of a kind that is taken"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n(/etc/passwd) run", b"not a readable image"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", b"not a readable image"),
+        (b"%PDF-1.4", b"not a readable image"),
+        (b"", b"not a readable image"),
         (png()[:500], b"not a readable image"),
     ],
 )

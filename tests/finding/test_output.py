@@ -10,8 +10,8 @@ import pytest
 
 from diffps.errors import ConfigError
 from diffps.search.answer import Answer
-from stages.search.output import COLUMNS, write_answer
-from tests.search.fake import FakeService
+from stages.finding.output import COLUMNS, write_answer
+from tests.finding.fake import FakeService
 
 ODD = 'a,"b"\nc.jpg'
 

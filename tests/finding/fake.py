@@ -9,7 +9,7 @@ from diffps.errors import ImageError
 from diffps.records import Detections
 from diffps.search.answer import PROMISE, Answer, SearchedGallery, find
 from diffps.search.calibration import LEVELS, Calibration, SizeThresholds
-from stages.search.web.service import Asked, DrawnBox
+from stages.finding.web.service import Asked, DrawnBox
 
 COLOURS = np.random.default_rng(1).integers(40, 250, (40, 2, 3))  # of the shirt and the trousers of each person
 

@@ -8,7 +8,7 @@ from importlib.resources import files
 from typing import Any, NamedTuple
 
 from diffps.search.answer import Answer
-from stages.search.web.service import Asked, SearchService, jpeg, shown_answer, shown_image
+from stages.finding.web.service import Asked, SearchService, jpeg, shown_answer, shown_image
 
 SAVED_SIDE = 900  # of a picture in a finished search
 
@@ -22,7 +22,7 @@ class RenderedPage(NamedTuple):
 
 def render_page(saved: Mapping[str, Any] | None) -> RenderedPage:
     """The page; ``saved`` is a finished search, None that of a server to ask."""
-    folder = files("stages.search.web")
+    folder = files("stages.finding.web")
     template, style, script, live = (
         (folder / f"search.{name}").read_text("utf-8") for name in ("html", "css", "js", "live.js")
     )

@@ -18,12 +18,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cache.errors import CacheError, DamagedError, LockedError, StoreFullError
-from cache.files import write_atomic
+from cache.files import temporary_name, write_atomic
 from diffps.errors import ConfigError, DatasetError, DiffPSError
 from diffps.records import Detections
 from diffps.search.answer import find
-from stages.search.gallery_files import LARGE, MOST_SMALL, GalleryWriter, LoadedGallery, forget_images, load_gallery
-from stages.search.segments import NamedFile
+from stages.finding.gallery_files import LARGE, MOST_SMALL, GalleryWriter, LoadedGallery, forget_images, load_gallery
+from stages.finding.segments import NamedFile
 
 HEAD, SIZE = "ab" * 32, 8
 ROOT = Path(__file__).resolve().parents[2]
@@ -213,7 +213,7 @@ def test_a_process_that_dies_at_any_write_loses_at_most_that_write(tmp_path: Pat
         def write(path: Path, content: bytes) -> None:
             if left[0] == 0:
                 if torn:
-                    path.with_name(f".{path.name}.tmp").write_bytes(content[: len(content) // 2])
+                    path.with_name(temporary_name()).write_bytes(content[: len(content) // 2])
                 raise Died
             left[0] -= 1
             write_atomic(path, content)
@@ -237,7 +237,7 @@ def test_a_process_that_dies_at_any_write_loses_at_most_that_write(tmp_path: Pat
 KILLED = """
 import sys
 from pathlib import Path
-from tests.search.test_gallery_files import search
+from tests.finding.test_gallery_files import search
 print("started", flush=True)
 for turn in range(1000):
     search(Path(sys.argv[1]), {str(n): n for n in range(turn % 7, 60 + turn % 5)}, batch=4)
