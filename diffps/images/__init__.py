@@ -2,13 +2,12 @@
 
 from diffps.images.canvas import RESIZE_RULE, canvas_tensor, to_canvas_tensor
 from diffps.images.display import Display, inspect
-from diffps.images.opening import FORMATS, MAX_PIXELS, image_file, open_image, sha256_of
+from diffps.images.opening import FORMATS, MAX_PIXELS, image_bytes, image_file, open_image, sha256_of
 from diffps.images.picture import (
     Picture,
     check_scene,
     decode,
     decoder,
-    load_bytes,
     load_image,
     load_scene,
     measured_by,
@@ -25,9 +24,9 @@ __all__ = [
     "check_scene",
     "decode",
     "decoder",
+    "image_bytes",
     "image_file",
     "inspect",
-    "load_bytes",
     "load_image",
     "load_scene",
     "measured_by",

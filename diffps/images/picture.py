@@ -12,7 +12,7 @@ from PIL import Image
 from diffps.errors import ImageError
 from diffps.images.colour import to_rgb, white_of
 from diffps.images.display import VERSION, Display, inspect
-from diffps.images.opening import MAX_PIXELS, heic_plugin, image_bytes, image_file, sha256_of
+from diffps.images.opening import MAX_PIXELS, heic_plugin, image_file, sha256_of
 
 T = TypeVar("T")
 _BAND = 1 << 20  # pixels that are converted together
@@ -117,12 +117,6 @@ def load_image(path: Path | str, *, max_pixels: int = MAX_PIXELS) -> NDArray[np.
     :mod:`diffps.images.colour`. Raises ImageError for what cannot be decoded whole or has more than ``max_pixels``.
     """
     return read_picture(path, Picture.pixels, max_pixels=max_pixels)
-
-
-def load_bytes(data: bytes, name: str, *, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
-    """As :func:`load_image`, of a file's content; ``name`` is what errors call it."""
-    with image_bytes(data, name) as file:
-        return decode(*inspect(file, max_pixels)).pixels()
 
 
 def load_scene(path: Path | str, digest: str, *, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:

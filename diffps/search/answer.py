@@ -1,6 +1,6 @@
 """One person searched in a gallery: hits in order, and what they are worth."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -37,6 +37,15 @@ class SearchedGallery:
 
     def __len__(self) -> int:
         return len(self.boxes)
+
+    def embedding(self, row: int) -> NDArray[np.float16]:
+        """The embedding (D,) of a box."""
+        for part in self.embeddings:
+            if row < len(part):
+                found: NDArray[np.float16] = part[row]
+                return found
+            row -= len(part)
+        raise IndexError(f"row {row} beyond the gallery's end")
 
     def rows_of(self, name: str) -> NDArray[np.int64]:
         """The boxes of an image, in order; none for one that is not here or in which nobody was found."""
@@ -85,6 +94,9 @@ class Answer:
     own: tuple[int, ...]
     verdict: str
     notes: tuple[str, ...]
+
+    def __iter__(self) -> Iterator[Hit]:
+        return iter(self.hits)
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""

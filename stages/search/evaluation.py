@@ -13,6 +13,7 @@ from diffps.metrics.baselines import chance_level
 from diffps.metrics.galleries import SearchTask
 from diffps.model import PersonSearcher
 from stages.config_heads import EvaluateConfig
+from stages.head.saved import head_digest
 from stages.images import ImageFolder
 from stages.job import Job
 from stages.search.gallery import SearchSet, open_task, read_search_set
@@ -37,6 +38,7 @@ def evaluate_heads(
     folders: Mapping[str, Path],
     device: torch.device,
     job: Job,
+    made_by: str = "",
 ) -> dict[str, Evaluation]:
     """Score every head; each batch of the gallery is read and expanded once.
 
@@ -46,7 +48,7 @@ def evaluate_heads(
     """
     results = {}
     for name, detected in search_gallery(config, searchers, source, test, device, job).items():
-        metrics = score_head(config, task, test, detected, folders[name])
+        metrics = score_head(config, task, test, detected, folders[name], made_by)
         write_json(folders[name] / "metrics.json", metrics)
         results[name] = Evaluation(detected, metrics)
     return results
@@ -70,7 +72,10 @@ def evaluate_head(
     test = read_search_set(index)
     tasks = {str(name): open_task(name, config.convention, test, index) for name in (config.gallery, *config.also)}
     task = tasks[str(config.gallery)]
-    detected, metrics = evaluate_heads(config, {"": searcher}, source, test, task, {"": folder}, device, job)[""]
+    # True boxes are nobody's detections: a search is not shown them.
+    made_by = "" if config.gt_boxes else head_digest(Path(config.head))
+    found = evaluate_heads(config, {"": searcher}, source, test, task, {"": folder}, device, job, made_by)
+    detected, metrics = found[""]
     metrics["also"] = {
         str(name): search_metrics(config, tasks[str(name)], rank(config, tasks[str(name)], test, detected))
         for name in config.also

@@ -24,11 +24,11 @@ SAME_PERSON_IOU = 0.4  # above it a detection is the query itself, not its conte
 
 
 def score_head(
-    config: EvaluateConfig, task: SearchTask, test: SearchSet, found: Detected, folder: Path
+    config: EvaluateConfig, task: SearchTask, test: SearchSet, found: Detected, folder: Path, made_by: str = ""
 ) -> dict[str, Any]:
-    """Score, write the tables into ``folder``, and give the numbers."""
+    """Score, write the tables into ``folder``, and give the numbers. ``made_by``: see :meth:`Detected.write`."""
     scores = rank(config, task, test, found)
-    found.write(folder, test)
+    found.write(folder, test, made_by)
     write_ranking(task, scores, found, folder)
     write_per_query(task, scores, folder)
     return {

@@ -9,6 +9,7 @@ from diffps.errors import ImageError
 from diffps.records import Detections
 from diffps.search.answer import PROMISE, Answer, SearchedGallery, find
 from diffps.search.calibration import LEVELS, Calibration, SizeThresholds
+from stages.finding.photos import Photo
 from stages.finding.web.service import Asked, DrawnBox
 
 COLOURS = np.random.default_rng(1).integers(40, 250, (40, 2, 3))  # of the shirt and the trousers of each person
@@ -80,19 +81,19 @@ class FakeService:
             raise ImageError(f"{self.names[image]}: no readable file")
         return self.pictures[image]
 
-    def detect(self, picture: NDArray[np.uint8]) -> Detections:
+    def detect(self, photo: Photo) -> Detections:
         """Two people side by side where the picture is wide, nobody elsewhere."""
-        height, width = picture.shape[:2]
+        picture, (height, width) = photo.pixels, photo.size
         if width < height:
             return Detections(np.empty((0, 4), np.float32), np.empty(0, np.float32), np.empty((0, 24), np.float32))
         boxes = np.array([[0.1, 0.1, 0.4, 0.9], [0.6, 0.1, 0.9, 0.9]], np.float32) * [width, height, width, height]
         embeddings = np.array([embed(picture, box) for box in boxes])
         return Detections(boxes.astype(np.float32), np.array([0.9, 0.8], np.float32), embeddings)
 
-    def search(self, asked: Sequence[Asked], top: int) -> Answer:
+    def find(self, asked: Sequence[Asked], top: int) -> Answer:
         self.asked.append(asked)
         rows = np.concatenate([np.asarray(part) for part in self.gallery.embeddings]).astype(np.float32)
-        queries = [embed(a.picture, a.box) if isinstance(a, DrawnBox) else rows[a] for a in asked]
+        queries = [embed(a.photo.pixels, a.box) if isinstance(a, DrawnBox) else rows[a] for a in asked]
         own = np.array([part for part in asked if isinstance(part, int)], np.int64)
         return find(np.array(queries), self.gallery, top=top, own=own, calibrations=self.calibrations, promise=PROMISE)
 

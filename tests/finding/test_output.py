@@ -21,7 +21,7 @@ def answer(calibrated: bool = True) -> tuple[Answer, dict[str, tuple[int, int]]]
     sizes = {
         name: (int(height), int(width)) for name, (height, width) in zip(service.names, service.sizes, strict=True)
     }
-    return service.search([4], 30), sizes
+    return service.find([4], 30), sizes
 
 
 def test_csv(tmp_path: Path) -> None:
@@ -68,7 +68,7 @@ def test_coco(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["csv", "parquet", "json", "coco.json"])
 def test_no_hits_are_a_file_too(tmp_path: Path, kind: str) -> None:
-    found, sizes = FakeService(images=1).search([0], 0), {}
+    found, sizes = FakeService(images=1).find([0], 0), {}
     write_answer(tmp_path / f"hits.{kind}", found, sizes)
     assert (tmp_path / f"hits.{kind}").stat().st_size > 0
 

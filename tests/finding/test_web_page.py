@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from stages.finding.photos import Photo
 from stages.finding.web.page import finished_search
 from stages.finding.web.server import SearchServer
 from stages.finding.web.service import DrawnBox
@@ -218,7 +219,7 @@ def test_hits_open_large_one_after_the_other_and_people_in_them_are_next(visitor
 def test_ticked_hits_are_searched_along(visitor: Visitor) -> None:
     visitor.open()
     first = visitor.searched(lambda: visitor.click("#pictures .card:nth-child(3) button.box"))
-    hit = visitor.service.search(first, 20).hits[0].row
+    hit = visitor.service.find(first, 20).hits[0].row
     visitor.click("#hits .card:first-child input")
     assert visitor.searched(lambda: visitor.click("#again button")) == [*first, hit]
     assert visitor.evaluate("document.querySelectorAll('#person .crop').length") == 2
@@ -232,7 +233,7 @@ def test_a_picture_of_ones_own_is_chosen_and_somebody_in_it(visitor: Visitor, wi
     (asked,) = visitor.searched(lambda: visitor.click("#large-picture button.box"))
     assert isinstance(asked, DrawnBox)
     np.testing.assert_allclose(asked.box, [45, 30, 180, 270], atol=0.1)
-    assert asked.picture.shape == (300, 450, 3)
+    assert asked.photo.pixels.shape == (300, 450, 3)
     assert visitor.texts("#person > .hint") == ["a picture of your own"]
     assert visitor.texts("#notes li")[0].endswith("images were searched.")
 
@@ -392,9 +393,10 @@ def test_a_picture_that_is_gone_says_so(browser: Browser) -> None:
 @pytest.mark.parametrize("dark", [False, True])
 def test_a_finished_search_is_one_file_that_asks_for_nothing(browser: Browser, tmp_path: Path, dark: bool) -> None:
     service = FakeService(images=20, odd_name=MARKUP)
-    asked = [0, DrawnBox(draw([(3, 60, 60, 150)], (400, 200), 9), np.array([60, 60, 110, 210], np.float32))]
+    people = draw([(3, 60, 60, 150)], (400, 200), 9)
+    asked = [0, DrawnBox(Photo("query", people, ""), np.array([60, 60, 110, 210], np.float32))]
     page = tmp_path / "search.html"
-    page.write_text(finished_search(service, asked, service.search(asked, 20)), encoding="utf-8")
+    page.write_text(finished_search(service, asked, service.find(asked, 20)), encoding="utf-8")
     browser.errors.clear()
     browser.requests.clear()
     browser.show(page, width=390, dark=dark)

@@ -138,7 +138,7 @@ def test_a_picture_that_is_sent_is_searched_and_never_written(server: SearchServ
     asked = server.service.asked[-1][0]  # type: ignore[attr-defined]
     assert isinstance(asked, DrawnBox)
     assert asked.box.tolist() == [0, 10, 35, 60]
-    assert asked.picture.shape == (60, 90, 3)
+    assert asked.photo.pixels.shape == (60, 90, 3)
     shown = ask(server, "GET", f"picture/{taken['picture']}")
     assert Image.open(io.BytesIO(shown.body)).size == (90, 60)
 

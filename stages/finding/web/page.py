@@ -52,10 +52,10 @@ def finished_search(service: SearchService, asked: Sequence[Asked], answer: Answ
             shown["images"].setdefault(image, shown_image(service, image))
             query.append({"row": part, "image": image})
         else:
-            height, width = part.picture.shape[:2]
+            height, width = part.photo.size
             x1, y1, x2, y2 = part.box.astype(float).round(1).tolist()
             box = [x1, y1, x2 - x1, y2 - y1]
-            source = _data_uri(jpeg(part.picture, SAVED_SIDE))
+            source = _data_uri(jpeg(part.photo.pixels, SAVED_SIDE))
             query.append({"picture": f"query-{number}", "width": width, "height": height, "box": box, "source": source})
     for number, image in shown["images"].items():
         image["source"] = _data_uri(jpeg(service.picture(number), SAVED_SIDE))

@@ -17,10 +17,10 @@ from typing import Any, NamedTuple
 from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cache.errors import CacheError
 from diffps.errors import DiffPSError
+from stages.finding.photos import Photo
 from stages.finding.web.guard import place_asked
 from stages.finding.web.page import render_page
 from stages.finding.web.pictures import SentPictures, drawn_box
@@ -141,14 +141,14 @@ class _Handler(BaseHTTPRequestHandler):
         return Reply("image/jpeg", self.server.thumbnail(number, min(s for s in SIDES if s >= side)))
 
     def _picture(self, rest: str) -> Reply:
-        return Reply("image/jpeg", jpeg(self.server.pictures.get(rest), SIDES[-1]))
+        return Reply("image/jpeg", jpeg(self.server.pictures.get(rest).pixels, SIDES[-1]))
 
     def _take_picture(self, rest: str) -> Reply:
-        name, picture = self.server.pictures.take(self._body(PICTURE_BYTES))
+        name, photo = self.server.pictures.take(self._body(PICTURE_BYTES))
         with self.server.busy:
-            found = self.server.service.detect(picture)
+            found = self.server.service.detect(photo)
         boxes = np.concatenate([found.boxes[:, :2], found.boxes[:, 2:] - found.boxes[:, :2]], axis=1)
-        size = {"width": picture.shape[1], "height": picture.shape[0]}
+        size = {"width": photo.size[1], "height": photo.size[0]}
         return _json({"picture": name, **size, "boxes": boxes.astype(float).round(1).tolist()})
 
     def _search(self, rest: str) -> Reply:
@@ -165,10 +165,10 @@ class _Handler(BaseHTTPRequestHandler):
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise RefusedError(HTTPStatus.BAD_REQUEST) from error
         with self.server.busy:
-            answer = self.server.service.search(asked, top)
+            answer = self.server.service.find(asked, top)
         return _json(shown_answer(self.server.service, answer))
 
-    def _asked(self, part: dict[str, Any], sent: Mapping[str, NDArray[np.uint8]]) -> Asked:
+    def _asked(self, part: dict[str, Any], sent: Mapping[str, Photo]) -> Asked:
         """A row of the gallery, or a box in a picture that was sent: x, y, width, height, cut at its edges."""
         if "row" in part:
             return _whole(str(part["row"]), len(self.server.service.gallery))

@@ -12,16 +12,16 @@ from PIL import Image
 from diffps.records import Detections
 from diffps.search.answer import Answer, SearchedGallery
 from diffps.search.calibration import odds
+from stages.finding.photos import Photo
 
 JPEG_QUALITY = 85
 
 
 @dataclass(frozen=True, slots=True)
 class DrawnBox:
-    """A person in a picture that is not of the gallery: ``picture`` (height, width, 3) uint8 as displayed, ``box`` (4,)
-    x1, y1, x2, y2 in its pixels."""
+    """A person in a picture that somebody brought: ``box`` (4,) x1, y1, x2, y2 in its pixels as displayed."""
 
-    picture: NDArray[np.uint8]
+    photo: Photo
     box: NDArray[np.float32]
 
 
@@ -42,10 +42,10 @@ class SearchService(Protocol):
     def picture(self, image: int) -> NDArray[np.uint8]:
         """The pixels of an image of the gallery, as displayed. Raises ImageError where they are no longer there."""
 
-    def detect(self, picture: NDArray[np.uint8]) -> Detections:
+    def detect(self, photo: Photo) -> Detections:
         """The people in a picture, boxes in its pixels."""
 
-    def search(self, asked: Sequence[Asked], top: int) -> Answer:
+    def find(self, asked: Sequence[Asked], top: int) -> Answer:
         """Search the person that these boxes show."""
 
 
