@@ -54,14 +54,19 @@ def run(request: SearchRequest, runtime: Runtime, job: Job) -> None:
     if request.query is None:
         raise ConfigError("search: name the picture that shows the person, or --serve a page")
     searcher = _searcher(request, runtime, job)
+    if request.folder is None:
+        _add(searcher, request)
+    else:
+        searcher.check(request.folder)
     try:
-        # First, since a picture that is none is known in a second, and a folder may take hours.
+        # A query that is none is known at once, and a folder may take hours.
         asked = [searcher.ask(request.query, box=request.box, person=request.person)]
         asked += [searcher.ask(each) for each in request.also]
     except SeveralPeopleError as error:
         write_atomic(SEARCH / "people.jpg", numbered(error.photo.pixels, error.people.boxes))
         raise ConfigError(f"{error} ({SEARCH / 'people.jpg'} has their numbers)") from error
-    _add(searcher, request)
+    if request.folder is not None:
+        _add(searcher, request)
     answer = searcher.find(asked, request.top, request.promise)
     for line in answer_lines(answer):
         job.say(line)

@@ -105,10 +105,7 @@ class Searcher:
 
         Raises DatasetError for a folder without pictures, ImageError for photographs that the head is not for.
         """
-        root = Path(folder).expanduser()
-        if not root.is_dir():
-            raise DatasetError(f"{root}: no such folder of pictures")
-        self._require_fitting(root)
+        root = self.check(folder)
         place = gallery_place(self._galleries, root, self._digest)
         size, canvas = self._head.searcher.config.embedding.size, self._head.searcher.canvas
         self._keep(
@@ -117,6 +114,14 @@ class Searcher:
                 root, place, self._digest, size, canvas, lambda: self._embedder, self._job, self._max_pixels
             ),
         )
+
+    def check(self, folder: str | Path) -> Path:
+        """What :meth:`add` raises at once, before anything is loaded."""
+        root = Path(folder).expanduser()
+        if not root.is_dir():
+            raise DatasetError(f"{root}: no such folder of pictures")
+        self._require_fitting(root)
+        return root
 
     def add_evaluated(self, index: Path, evaluated: Path, root: Path) -> None:
         """Search the test split of ``index`` too, whose files lie below ``root``, as `diffps evaluate` left it.

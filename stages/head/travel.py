@@ -5,6 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub import HfApi, errors, snapshot_download
+
 from cache.files import write_folder
 from diffps.errors import CheckpointError
 from diffps.model import CONFIG_FILE, WEIGHTS_FILE
@@ -83,8 +85,6 @@ def _copy(head: Path, into: Path) -> Path:
 
 
 def _fetch(repo: str, revision: str | None) -> Path:
-    from huggingface_hub import snapshot_download
-
     try:
         return Path(snapshot_download(repo, revision=revision, allow_patterns=list(FILES)))
     except Exception as error:
@@ -92,8 +92,6 @@ def _fetch(repo: str, revision: str | None) -> Path:
 
 
 def _upload(folder: Path, repo: str) -> str:
-    from huggingface_hub import HfApi
-
     api = HfApi()
     try:
         api.create_repo(repo, private=True, exist_ok=True)
@@ -103,8 +101,6 @@ def _upload(folder: Path, repo: str) -> str:
 
 
 def _why(error: Any) -> str:
-    from huggingface_hub import errors
-
     match error:
         case errors.RevisionNotFoundError():
             return "the repository has no such revision (404)"
