@@ -238,7 +238,7 @@ def search(
     ] = None,
     overrides: SetOption = None,
 ) -> None:
-    from pipeline.search_words import EXPLAINED, box_of, params_file
+    from pipeline.search_words import EXPLAINED, box_of
 
     if query is None and folder is None and not page:
         typer.echo(EXPLAINED)
@@ -249,8 +249,9 @@ def search(
 
     if kind is not None and kind not in ("csv", "json", "parquet", "coco"):
         raise typer.BadParameter(f"{kind}: expected csv, json, parquet or coco", param_hint="--format")
-    file = params_file(params, PARAMS)
-    loaded, runtime = load_params(file, overrides or []) if file is not None else (None, Runtime())
+    # A head knows what it needs: outside of a project there is no params.yaml, and none is missed.
+    needless = params == PARAMS and not params.is_file() and not overrides
+    loaded, runtime = (None, Runtime()) if needless else load_params(params, overrides or [])
     chosen = {} if loaded is None else {"index": loaded.index, "head": loaded.evaluate.head}
     request = find.SearchRequest(
         query=query,

@@ -1,7 +1,5 @@
 """What `diffps search` says to whoever asks nothing of it, and how it reads a box."""
 
-from pathlib import Path
-
 from diffps.errors import ConfigError
 
 EXPLAINED = """Find one person: name a picture that shows the person, and a folder of pictures to search.
@@ -27,8 +25,3 @@ def box_of(text: str) -> tuple[float, ...]:
     except ValueError:
         pass
     raise ConfigError(f"--box {text}: expected x,y,width,height in pixels, such as 120,80,60,190")
-
-
-def params_file(given: Path | None, default: Path) -> Path | None:
-    """The params file to read: the one given, the one that is there, or none: a head knows what it needs."""
-    return given or (default if default.is_file() else None)
