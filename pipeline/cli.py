@@ -232,10 +232,7 @@ def search(
     anyway: Annotated[
         bool, typer.Option("--anyway", help="Show photographs to a head of drawn scenes, where answers mean nothing.")
     ] = False,
-    params: Annotated[
-        Path | None,
-        typer.Option("--params", metavar="FILE", help="Its sections index, evaluate and runtime."),
-    ] = None,
+    params: ParamsOption = PARAMS,
     overrides: SetOption = None,
 ) -> None:
     from pipeline.search_words import EXPLAINED, box_of

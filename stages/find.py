@@ -68,8 +68,8 @@ def run(request: SearchRequest, runtime: Runtime, job: Job) -> None:
     if request.folder is not None:
         _add(searcher, request)
     answer = searcher.find(asked, request.top, request.promise)
-    for line in answer_lines(answer):
-        job.say(line)
+    for line in answer_lines(answer):  # not by the job, which keeps a log: whom somebody looks for is nobody's business
+        print(line)
     page = SEARCH / "index.html"
     write_text(page, finished_search(searcher, asked, answer))
     job.say(f"{page}: the same with pictures")
