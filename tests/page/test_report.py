@@ -206,7 +206,7 @@ def test_both_views_count_into_the_break_even(run: Run) -> None:
         folder = run.folder / "data/features/receipts/train"
         (folder / "hflip" / kind).mkdir(parents=True)
         shutil.copy(folder / "identity" / kind / "0.0.json", folder / "hflip" / kind)
-        for path in (run.folder / "data/features/manifests" / name).rglob("*.json"):
+        for path in (run.folder / "data/manifests" / name).rglob("*.json"):
             other = (
                 path.with_name("hflip.json")
                 if path.name == "identity.json"
@@ -221,7 +221,8 @@ def test_both_views_count_into_the_break_even(run: Run) -> None:
 
 
 def test_a_run_without_a_store_says_so(run: Run) -> None:
-    shutil.rmtree(run.folder / "data/features")
+    for name in ("features", "manifests", "inputs"):
+        shutil.rmtree(run.folder / "data" / name, ignore_errors=True)
     run.report()
     assert "read its features live" in (run.folder / PAGE).read_text()
 
