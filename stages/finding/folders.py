@@ -1,7 +1,7 @@
 """A folder of photographs as a gallery: what is new in it is computed once, what left it is forgotten."""
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 from cache.files import make_folder
@@ -12,7 +12,7 @@ from diffps.images import MAX_PIXELS, canvas_tensor
 from diffps.names import from_text
 from stages.features.batches import ahead, chunks
 from stages.finding.embedder import BATCH, Embedder, OnCanvas
-from stages.finding.gallery_files import GalleryWriter, LoadedGallery, load_gallery
+from stages.finding.gallery_files import MANIFEST, GalleryWriter, LoadedGallery, load_gallery
 from stages.finding.photos import content_of
 from stages.finding.segments import NamedFile
 from stages.job import Job, StoppedError
@@ -53,6 +53,23 @@ def update_gallery(
             _compute(folder, lacking, writer, canvas, embedder, job, max_pixels)
         writer.keep(files)
     return load_gallery(place, head)
+
+
+def forget_content(galleries: Path, digests: Collection[str]) -> dict[Path, list[str]]:
+    """Delete the images with these contents from every gallery below ``galleries``, and all that was found in them;
+    gives the names that each gallery knew them by.
+
+    A picture that stays in its folder is taken up again when the folder is searched. Raises LockedError.
+    """
+    gone: dict[Path, list[str]] = {}
+    for manifest in sorted(galleries.glob(f"*/{MANIFEST}")):
+        with GalleryWriter(manifest.parent, None) as writer:
+            files = writer.files()
+            kept = [file for file in files if file.digest not in digests]
+            if len(kept) < len(files):
+                writer.keep(kept)
+                gone[manifest.parent] = sorted(file.name for file in files if file.digest in digests)
+    return gone
 
 
 def _named(

@@ -52,12 +52,13 @@ class Photo:
             given = ",".join(f"{value:g}" for value in wanted)
             raise ConfigError(f"box {given}: expected x,y,width,height in pixels, such as 120,80,60,190")
         x, y, w, h = map(float, wanted)
-        if x < 0 or y < 0 or x + w > width or y + h > height:
+        # A pixel beyond the edge is how a rounded box ends.
+        if x < -1 or y < -1 or x + w > width + 1 or y + h > height + 1:
             raise ConfigError(
                 f"box {x:g},{y:g},{w:g},{h:g}: lies outside {self.name}, which is {width} x {height} pixels as "
                 "displayed"
             )
-        return np.array([x, y, x + w, y + h], np.float32)
+        return np.array([max(x, 0), max(y, 0), min(x + w, width), min(y + h, height)], np.float32)
 
 
 def content_of(path: Path, max_pixels: int = MAX_PIXELS) -> tuple[str, tuple[int, int]]:

@@ -22,6 +22,7 @@ from cache.files import temporary_name, write_atomic
 from diffps.errors import ConfigError, DatasetError, DiffPSError
 from diffps.records import Detections
 from diffps.search.answer import find
+from stages.finding.folders import forget_content
 from stages.finding.gallery_files import LARGE, MOST_SMALL, GalleryWriter, LoadedGallery, forget_images, load_gallery
 from stages.finding.segments import NamedFile
 
@@ -340,3 +341,14 @@ def test_a_copied_gallery_is_the_gallery(tmp_path: Path) -> None:
     search(tmp_path / "here", {"a": 4, "b": 9})
     shutil.copytree(tmp_path / "here", tmp_path / "there")
     check(tmp_path / "there", {"a": 4, "b": 9})
+
+
+def test_content_is_forgotten_in_every_gallery(tmp_path: Path) -> None:
+    search(tmp_path / "one", {"a": 3, "copy": 3, "b": 4})
+    search(tmp_path / "other", {"c": 3})
+    search(tmp_path / "third", {"d": 5})
+    gone = forget_content(tmp_path, {digest(3)})
+    assert gone == {tmp_path / "one": ["a", "copy"], tmp_path / "other": ["c"]}
+    check(tmp_path / "one", {"b": 4})
+    check(tmp_path / "other", {})
+    check(tmp_path / "third", {"d": 5})
