@@ -14,8 +14,10 @@ from safetensors.torch import load_file, save_file
 
 import diffps
 from diffps.errors import CheckpointError, ConfigError, DatasetError, ImageError
+from diffps.images import load_image
 from stages import find
 from stages.config_data import IndexConfig
+from stages.finding.photos import Photo
 from stages.finding.searcher import Searcher, SeveralPeopleError
 from stages.job import Runtime, StoppedError, Tracker
 from stages.places import EVALUATE, INDEX
@@ -161,8 +163,6 @@ def test_a_head_of_drawings_is_not_shown_photographs_unless_told_twice(
     for shown in (lambda: loaded.add(tmp_path), lambda: loaded.search(photo)):
         with pytest.raises(ImageError, match="trained on drawn scenes.*--anyway"):
             shown()
-    from stages.finding.photos import Photo
-
     with pytest.raises(ImageError, match="trained on drawn scenes"):
         loaded.detect(Photo.open(photo))
     assert loaded.detect(Photo.open(project / QUERY))
@@ -186,7 +186,7 @@ def test_the_door_answers_in_words_as_a_page_and_as_files(
     assert {row["image"] for row in rows} <= test_frames
     with pytest.raises(ConfigError, match="people.jpg has their numbers"):
         find.run(find.SearchRequest(query=QUERY, folder=None, index=index), RUNTIME, job)
-    assert Image.open("results/search/people.jpg").size == (128, 128)
+    assert load_image("results/search/people.jpg").shape == (128, 128, 3)
 
 
 def test_what_is_missing_is_said_before_anything_is_loaded(project: Path, loaded: Searcher, tmp_path: Path) -> None:
