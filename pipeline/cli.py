@@ -25,7 +25,7 @@ app = typer.Typer(
 app.add_typer(cache_app, name="cache")
 app.add_typer(head_app, name="head")
 
-# In the order in which `dvc repro` runs them; `pretrain` stands outside.
+# In the order in which `dvc repro` runs them; `probe` and `pretrain` stand outside.
 STAGES = {
     "index": "Read a dataset's annotations into Parquet.",
     "encode": "Images to VAE latents, words to text embeddings.",
@@ -34,6 +34,7 @@ STAGES = {
     "evaluate": "Find persons in the gallery, rank them for each query, score both.",
     "sweep": "Train and evaluate many variants of the head from one reading of the store.",
     "report": "Write the page: scores, rankings, pictures, costs.",
+    "probe": "Rank every tap of the backbone from one pass, before anything is stored.",
     "pretrain": "Make the demo's backbone from drawn scenes.",
 }
 
@@ -308,17 +309,21 @@ def doctor(params: ParamsOption = PARAMS, overrides: SetOption = None) -> None:
 def params(
     schema: Annotated[bool, typer.Option("--schema", help="JSON Schema of a params file.")] = False,
     sweep_schema: Annotated[bool, typer.Option("--sweep-schema", help="JSON Schema of a sweep file.")] = False,
+    probe_schema: Annotated[bool, typer.Option("--probe-schema", help="JSON Schema of a probe file.")] = False,
 ) -> None:
     import json
 
     from pipeline.config import ParamsFile
     from stages import reference
     from stages.config_heads import TrainConfig
+    from stages.config_probe import ProbeFile
 
     if schema:
         typer.echo(json.dumps(reference.schema(ParamsFile), indent=1))
     elif sweep_schema:
         typer.echo(json.dumps(reference.sweep_schema(TrainConfig), indent=1))
+    elif probe_schema:
+        typer.echo(json.dumps(reference.schema(ProbeFile), indent=1))
     else:
         typer.echo(reference.page(ParamsFile), nl=False)
 

@@ -17,6 +17,7 @@ TRAIN = Path("results/train")
 EVALUATE = Path("results/evaluate")
 SEARCH = Path("results/search")
 SWEEP = Path("results/sweep")
+PROBE = Path("results/probe")
 REPORT = Path("results/report")
 FIGURES = Path("results/figures")
 
