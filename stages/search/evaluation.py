@@ -16,6 +16,7 @@ from diffps.metrics.galleries import SearchTask
 from diffps.metrics.search import SearchScores
 from diffps.model import PersonSearcher
 from stages.config_heads import EvaluateConfig
+from stages.head.saved import head_digest
 from stages.images import ImageFolder
 from stages.job import Job
 from stages.search.gallery import SearchSet, open_task, read_search_set
@@ -80,7 +81,9 @@ def evaluate_head(
     searcher.to(device).eval()
     gates, out = Gates(searcher, test), knock_outs(searcher) if config.knock_outs else {}
     found = search_gallery(config, {"": searcher, **out}, source, test, device, job, gates.look)
-    detected, ranked, metrics = _score(config, task, test, found.pop(""), folder)
+    # True boxes are nobody's detections: a search is not shown them.
+    made_by = "" if config.gt_boxes else head_digest(Path(config.head))
+    detected, ranked, metrics = _score(config, task, test, found.pop(""), folder, made_by)
     metrics["learned"] = gates.learned(words)
     metrics["knock_outs"] = {
         name: knock_out_metrics(config, task, test, without, ranked) for name, without in found.items()
@@ -102,9 +105,11 @@ def evaluate_head(
         job.say(f"evaluate: {sentence}")
 
 
-def _score(config: EvaluateConfig, task: SearchTask, test: SearchSet, detected: Detected, folder: Path) -> Evaluation:
+def _score(
+    config: EvaluateConfig, task: SearchTask, test: SearchSet, detected: Detected, folder: Path, made_by: str = ""
+) -> Evaluation:
     ranked = rank(config, task, test, detected)
-    return Evaluation(detected, ranked, score_head(config, task, test, detected, ranked, folder))
+    return Evaluation(detected, ranked, score_head(config, task, test, detected, ranked, folder, made_by))
 
 
 def _write_card(head: Path, metrics: Mapping[str, Any], folder: Path) -> None:
