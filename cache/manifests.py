@@ -90,7 +90,9 @@ def read_entries(path: Path) -> list[dict[str, Any]]:
     try:
         content = read_json(path)
     except FileNotFoundError:
-        raise NotCachedError(f"{path}: no such manifest; run `diffps extract` first") from None
+        raise NotCachedError(
+            f"{path}: no such manifest; run `diffps extract` first (what that costs: `diffps cache plan`)"
+        ) from None
     try:
         entries: list[dict[str, Any]] = content["arrays"]
         for entry in entries:
