@@ -46,7 +46,7 @@ def plan(
 ) -> None:
     """Bytes, files and hours before the first byte; free space; after how many epochs caching pays."""
     from cache.budget import measure_disk
-    from cache.files import free_bytes
+    from cache.system import free_bytes
     from stages.features.plan import PassPlan
     from stages.forecasts.speed import Speed, measure_speed, recorded_speed
     from stages.forecasts.store import plan_store, what_fits
@@ -302,8 +302,9 @@ def _indexed() -> "list[Scene]":
     """The scenes of the index; none where there is no index."""
     from diffps.datasets.tables import read_scenes
     from stages.places import INDEX
+    from stages.together import index_folder
 
-    return list(read_scenes(INDEX)) if INDEX.is_dir() else []
+    return list(read_scenes(index_folder())) if INDEX.is_dir() else []
 
 
 def _bytes(text: str) -> int:

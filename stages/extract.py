@@ -21,9 +21,9 @@ def run(params: Params, runtime: Runtime, job: Job) -> None:
     from stages.features.opening import open_store
     from stages.features.plan import PassPlan
     from stages.features.reading import Reading
-    from stages.places import INDEX
+    from stages.together import index_folder
 
-    encode, extract, scenes = params.encode, params.extract, read_scenes(INDEX)
+    encode, extract, scenes = params.encode, params.extract, read_scenes(index_folder())
     store = open_store(runtime.store)
     plan = PassPlan(encode, extract, store)
     make_computer = partial(pass_computer, encode, extract)

@@ -12,7 +12,7 @@ def run(params: Params, runtime: Runtime, job: Job, name: str) -> None:
     """
     from pathlib import Path
 
-    from cache.files import write_json
+    from cache.sealed import write_json
     from diffps.figures.render import save
     from stages.features.opening import open_store
     from stages.page.evidence import Evidence

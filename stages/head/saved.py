@@ -1,6 +1,5 @@
 """What a finished head says of itself, and what it may be shown."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,14 +10,22 @@ from diffps.features import FeatureSource
 from diffps.model import CONFIG_FILE, PersonSearcher
 from stages.config_data import ExtractConfig
 from stages.features.reading import Reading
+from stages.together import head_digest, json_content
 
 
 def training_of(folder: Path) -> dict[str, Any]:
     """What a head's config.json says of its training: ``training`` (section train), ``reading``, ``recipe`` of its
     features, ``scenes``. Empty where there is no head, or one that was not trained by this program's stages."""
     path = folder / CONFIG_FILE
-    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")).get("training", {}) if path.exists() else {}
-    return found
+    found: Any = json_content(path, "train").get("training", {}) if path.exists() else {}
+    return found if isinstance(found, dict) else {}
+
+
+def load_head(folder: Path) -> PersonSearcher:
+    """The head in ``folder``. Raises CheckpointError for anything else, DamagedError where a file of it is not the one
+    that was saved."""
+    head_digest(folder)
+    return PersonSearcher.from_pretrained(folder)
 
 
 def reading_of(folder: Path, searcher: PersonSearcher, extract: ExtractConfig) -> Reading:

@@ -18,6 +18,7 @@ from diffps.heads.sfan import SFAN
 from diffps.model import PersonSearcher
 from diffps.taps import FeatureName
 from stages.features.reading import Reading
+from stages.head.saved import load_head
 from stages.page.evidence import Evidence, NotThereError
 
 Grid = NDArray[np.float32]
@@ -110,7 +111,7 @@ def shown_scenes(evidence: Evidence) -> list[Shown]:
 def _head(evidence: Evidence) -> PersonSearcher:
     if not evidence.head.exists():
         raise NotThereError(f"{evidence.head} is missing; run: diffps train")
-    return PersonSearcher.from_pretrained(evidence.head)
+    return load_head(evidence.head)
 
 
 @lru_cache(maxsize=1)

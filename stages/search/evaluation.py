@@ -1,6 +1,6 @@
 """Heads scored over one reading of the gallery: several side by side, or one with all that is told of it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,12 +13,16 @@ from diffps.metrics.baselines import chance_level
 from diffps.metrics.galleries import SearchTask
 from diffps.model import PersonSearcher
 from stages.config_heads import EvaluateConfig
+from stages.head.identity import index_digest
 from stages.images import ImageFolder
 from stages.job import Job
 from stages.search.gallery import SearchSet, open_task, read_search_set
 from stages.search.inference import search_gallery
 from stages.search.scoring import defined, rank, score_colours, score_head, search_metrics
 from stages.search.tables import Detected
+from stages.together import begin, content, finish, head_digest
+
+WRITTEN = ("detections.parquet", "metrics.json", "per_query.parquet", "queries.parquet", "ranking.parquet")
 
 
 class Evaluation(NamedTuple):
@@ -45,11 +49,18 @@ def evaluate_heads(
     top5, top10, recall, queries, queries_without_positives, gallery, ...).
     """
     results = {}
+    for folder in folders.values():
+        begin(folder)
     for name, detected in search_gallery(config, searchers, source, test, device, job).items():
         metrics = score_head(config, task, test, detected, folders[name])
         write_json(folders[name] / "metrics.json", metrics)
         results[name] = Evaluation(detected, metrics)
     return results
+
+
+def finish_evaluation(folder: Path, head: Path, more: Sequence[str] = ()) -> None:
+    """Say that what lies in ``folder`` are the scores of ``head`` on this index: until then nothing of it is read."""
+    finish(folder, (*WRITTEN, *more), {"head": head_digest(head), "index": index_digest()})
 
 
 def evaluate_head(
@@ -81,13 +92,14 @@ def evaluate_head(
     detected.write_exchange(folder, test)
     write_json(folder / "metrics.json", metrics)
     _write_card(Path(config.head), metrics, folder)
+    finish_evaluation(folder, Path(config.head), ("card.md", "coco.json", "embeddings.npy"))
     job.say(_line(metrics), **metrics)
 
 
 def _write_card(head: Path, metrics: Mapping[str, Any], folder: Path) -> None:
     """The head's card with these scores, for whoever hands it on: its folder is what train wrote and stays that."""
     card = head / "README.md"
-    text = card.read_text(encoding="utf-8") if card.is_file() else NO_CARD
+    text = content(card, "train").getvalue().decode() if card.is_file() else NO_CARD
     write_text(folder / "card.md", with_scores(text, metrics))
 
 
