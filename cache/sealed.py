@@ -144,10 +144,16 @@ def write_tensors(path: Path, data: bytes) -> None:
     write_bytes(path, tensors_bytes(data))
 
 
-def seal_folder(folder: Path, names: Sequence[str] | None = None, made_from: Mapping[str, str] | None = None) -> None:
+def seal_folder(
+    folder: Path,
+    names: Sequence[str] | None = None,
+    made_from: Mapping[str, str] | None = None,
+    before: Mapping[str, str] | None = None,
+) -> None:
     """List the digests of ``names`` in ``folder`` in its ``digests.json``, else of all files below it: they are one
-    result from now on, and ``made_from`` (name -> digest) says of what."""
-    write_json(folder / LIST, {"files": _digests(folder, names), "from": dict(made_from or {})})
+    result from now on, and ``made_from`` (name -> digest) says of what. ``before``: digests that other
+    files were listed with."""
+    write_json(folder / LIST, {"files": {**(before or {}), **_digests(folder, names)}, "from": dict(made_from or {})})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -198,6 +198,38 @@ def figure(
     run_command("figure", {"params": str(params)}, lambda job: stage.run(loaded, runtime, job, name))
 
 
+@app.command(help="Read every digest and checksum of results and store, and name what is not what was written.")
+def verify(params: ParamsOption = PARAMS, overrides: SetOption = None) -> None:
+    run_stage("verify", params, overrides or [], dry_run=False)
+
+
+@app.command(help="Take images out of the whole project: store, results and index; the files themselves stay.")
+def forget(
+    images: Annotated[
+        list[str] | None, typer.Argument(metavar="[IMAGE]...", help="Names in the index, or paths of the files.")
+    ] = None,
+    person: Annotated[
+        str, typer.Option("--person", metavar="NAME", help="All images of somebody: a name, or test:NUMBER.")
+    ] = "",
+    folder: Annotated[str, typer.Option("--folder", metavar="FOLDER", help="All images below a folder.")] = "",
+    heads: Annotated[
+        bool, typer.Option("--heads", help="Delete heads and bases that learned from them, instead of listing them.")
+    ] = False,
+    params: ParamsOption = PARAMS,
+    overrides: SetOption = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would go, and stop.")] = False,
+) -> None:
+    from pipeline.config import load_params
+    from stages import forget as stage
+
+    loaded, runtime = load_params(params, overrides or [])
+    whom = {"person": person, "folder": folder, "heads": heads, "dry": dry_run}
+    # What is to be forgotten is not written into a log.
+    run_command(
+        "forget", {"params": str(params)}, lambda job: stage.run(loaded, runtime, job, tuple(images or ()), **whom)
+    )
+
+
 @app.command(help="Look at this machine and the checkpoint: what is there, what does not go together.")
 def doctor(params: ParamsOption = PARAMS, overrides: SetOption = None) -> None:
     run_stage("doctor", params, overrides or [], dry_run=False)

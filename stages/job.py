@@ -43,6 +43,9 @@ class Runtime:
     takeover: bool = False
     """Go past the lock of another machine that has fallen silent."""
 
+    keep_removed: bool = False
+    """`diffps cache gc` keeps images that the index has no longer; else it forgets them."""
+
     compile: bool = False
     """The UNet by torch.compile."""
 

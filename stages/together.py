@@ -35,6 +35,13 @@ def finish(folder: Path, names: Sequence[str], made_from: Mapping[str, str]) -> 
     seal_folder(folder, sorted(names), made_from)
 
 
+def add(folder: Path, names: Sequence[str], stage: str) -> None:
+    """Say that files of ``folder`` are whole, beside those that were before; what is gone is not listed."""
+    found = together(folder, stage)
+    before = {} if found is None else {name: digest for name, digest in found.files.items() if (folder / name).exists()}
+    seal_folder(folder, sorted(names), {}, before)
+
+
 def together(folder: Path, stage: str) -> Together | None:
     """What ``folder`` says of its files; None where it says nothing. Raises DamagedError."""
     return Together.of(folder, remake(stage)) if (folder / LIST).exists() else None

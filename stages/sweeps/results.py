@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import logging
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -12,6 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from cache.errors import DamagedError
 from cache.files import write_file, write_json, write_text
 from cache.sealed import read_json
 from cache.sealed import write_json as write_sealed
@@ -20,6 +22,8 @@ from stages.head.identity import code_digest, index_digest, scoring_digest
 from stages.places import SWEEP
 from stages.sweeps.variants import Variant, describe_changes
 from stages.together import begin, finish, head_digest, require_same, table_content, together
+
+log = logging.getLogger(__name__)
 
 COLUMNS = {
     "variant": str,
@@ -56,11 +60,15 @@ def write_result(variant: Variant, result: Mapping[str, Any]) -> None:
 
 
 def result_of(variant: Variant) -> dict[str, Any] | None:
-    """The variant's result, None where it is missing or of other settings, code or features. Raises DamagedError."""
+    """The variant's result, None where it is missing, damaged, or of other settings, code or features."""
     path = variant.folder / "result.json"
     if not path.is_file():
         return None
-    result = read_json(path, f"deleting {variant.folder} and `diffps sweep`")
+    try:
+        result = read_json(path, "`diffps sweep`")
+    except DamagedError as error:
+        log.warning("%s", error)
+        return None
     return result if result.pop("of", None) == _made_under(variant) else None
 
 
