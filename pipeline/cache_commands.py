@@ -213,7 +213,7 @@ def gc(
     for item in garbage:
         typer.echo(f"{size(item.nbytes):>10}  {item.path}")
     settings, runtime, _ = opened[0]
-    removed = removed_images(settings, runtime)
+    removed = removed_images(runtime)
     for traces in removed:
         typer.echo(f"{size(traces.nbytes):>10}  of {len(traces.rows)} {traces.split} images that were removed")
     if not garbage and not removed:
@@ -224,7 +224,7 @@ def gc(
         images = f", and all of {sum(len(traces.rows) for traces in removed)} images" if removed else ""
         typer.confirm(f"Delete these {len(garbage)} arrays{images}, {total}?", abort=True)
     remove(store.root, garbage)
-    forget_removed(settings, runtime, removed, _shell())
+    forget_removed(removed, Path(settings.evaluate.head), runtime, _shell())
     typer.echo(f"{total} freed")
 
 

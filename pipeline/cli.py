@@ -200,7 +200,12 @@ def figure(
 
 @app.command(help="Read every digest and checksum of results and store, and name what is not what was written.")
 def verify(params: ParamsOption = PARAMS, overrides: SetOption = None) -> None:
-    run_stage("verify", params, overrides or [], dry_run=False)
+    from pipeline.config import load_params
+    from stages import verify as stage
+
+    loaded, runtime = load_params(params, overrides or [])
+    head = Path(loaded.evaluate.head)
+    run_command("verify", {"params": str(params)}, lambda job: stage.run(head, runtime, job))
 
 
 @app.command(help="Take images out of the whole project: store, results and index; the files themselves stay.")
@@ -223,11 +228,12 @@ def forget(
     from stages import forget as stage
 
     loaded, runtime = load_params(params, overrides or [])
-    whom = {"person": person, "folder": folder, "heads": heads, "dry": dry_run}
-    # What is to be forgotten is not written into a log.
-    run_command(
-        "forget", {"params": str(params)}, lambda job: stage.run(loaded, runtime, job, tuple(images or ()), **whom)
-    )
+
+    def run(job: "Shell") -> None:
+        named, head = tuple(images or ()), Path(loaded.evaluate.head)
+        stage.run(loaded.index, head, runtime, job, named, person=person, folder=folder, heads=heads, dry=dry_run)
+
+    run_command("forget", {"params": str(params)}, run)  # whom is not told to a log
 
 
 @app.command(help="Look at this machine and the checkpoint: what is there, what does not go together.")

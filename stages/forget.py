@@ -1,11 +1,14 @@
 """Forget images: nothing of them, and of who is on them, stays in the project."""
 
+from pathlib import Path
+
+from stages.config_data import IndexConfig
 from stages.job import Job, Runtime
-from stages.params import Params
 
 
 def run(
-    params: Params,
+    index: IndexConfig,
+    head: Path,
     runtime: Runtime,
     job: Job,
     images: tuple[str, ...] = (),
@@ -17,7 +20,7 @@ def run(
 ) -> None:
     """Take ``images``, all of ``person`` and all below ``folder`` out of results, store and index, in this order: run
     again after a kill, the same command finds the rest. With ``heads`` what learned from them goes too; else it is
-    named. ``dry``: only say what would go.
+    named. ``dry``: only say what would go. ``head``: the one that was scored.
 
     Raises ConfigError where nobody and nothing is meant; LockedError while a stage writes the store.
     """
@@ -28,20 +31,13 @@ def run(
     from stages.places import images_root
     from stages.together import index_folder
 
-    root, index = images_root(params.index.root), index_folder()
-    scenes = read_scenes(index)
+    root, tables = images_root(index.root), index_folder()
+    scenes = read_scenes(tables)
     parts = [by_name(images, scenes, root)] if images else []
     if folder:
         parts.append(by_folder(folder, scenes, root))
     if person:
-        parts.append(by_person(person, scenes, read_annotations(index), params.index, root))
+        parts.append(by_person(person, scenes, read_annotations(tables), index, root))
     if not parts:
         raise ConfigError("forget: whom? Name images, or give --person NAME or --folder FOLDER")
-    forget_everywhere(params, runtime, parts, job, heads=heads, dry=dry)
-
-
-def dry_run(params: Params, runtime: Runtime, job: Job) -> str:
-    """What the command reads."""
-    from stages.places import INDEX, store_root
-
-    return f"forget: looks through {INDEX}, {store_root(runtime.store)} and results"
+    forget_everywhere(parts, head, runtime, job, heads=heads, dry=dry)

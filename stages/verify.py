@@ -4,13 +4,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from stages.job import Job, Runtime
-from stages.params import Params
 
 Check = tuple[Path, Callable[[], object]]
 
 
-def run(params: Params, runtime: Runtime, job: Job) -> None:
-    """Name every file that is not what was written, and what makes it anew. Raises DamagedError where one is."""
+def run(head: Path, runtime: Runtime, job: Job) -> None:
+    """Name every file that is not what was written, and what makes it anew; ``head`` is the one that was scored.
+
+    Raises DamagedError where there is one.
+    """
     from cache.errors import CacheError, DamagedError
     from cache.repair import damaged_tables
     from cache.verify import verify
@@ -18,7 +20,7 @@ def run(params: Params, runtime: Runtime, job: Job) -> None:
     from stages.text import size
 
     store, problems, checked = open_store(runtime.store), 0, 0
-    for path, check in [*_results(Path(params.evaluate.head)), *_manifests(store.check)]:
+    for path, check in [*_results(head), *_manifests(store.check)]:
         checked += 1
         try:
             if check() is None:
@@ -38,13 +40,6 @@ def run(params: Params, runtime: Runtime, job: Job) -> None:
     if problems:
         raise DamagedError(f"verify: {problems} files are not what was written; the lines above name them")
     job.say(f"verify: {checked} results and {size(total)} of the store are what was written")
-
-
-def dry_run(params: Params, runtime: Runtime, job: Job) -> str:
-    """What would be read."""
-    from stages.places import store_root
-
-    return f"verify: reads data, results and {store_root(runtime.store)}; writes nothing"
 
 
 def _results(head: Path) -> Iterator[Check]:

@@ -17,7 +17,6 @@ from stages.forgetting.chosen import SPLITS, Chosen
 from stages.forgetting.reindex import without
 from stages.forgetting.remembered import Memory, fitted, memories
 from stages.job import Job, Runtime
-from stages.params import Params
 from stages.places import ENCODED, EXTRACTED, INDEX, INPUTS
 from stages.text import size
 from stages.together import json_content
@@ -29,19 +28,19 @@ KEPT = (
 
 
 def forget_everywhere(
-    params: Params, runtime: Runtime, parts: Sequence[Chosen], job: Job, *, heads: bool, dry: bool
+    parts: Sequence[Chosen], head: Path, runtime: Runtime, job: Job, *, heads: bool, dry: bool
 ) -> None:
-    """Take all images of ``parts`` out of everything, or with ``dry`` say what would be."""
+    """Take all images of ``parts`` out of everything, or with ``dry`` say what would be. ``head``: the one that was scored."""
     chosen = reduce(_joined, parts)
     store = open_store(runtime.store)
     found = [
         find_traces(store.root, split, scene_ids=chosen.names, digests=chosen.digests, dataset=store.dataset)
         for split in splits(store.root)
     ]
-    _forget(params, runtime, chosen, found, job, heads=heads, dry=dry)
+    _forget(chosen, found, head, runtime, job, heads=heads, dry=dry)
 
 
-def removed_images(params: Params, runtime: Runtime) -> list[Traces]:
+def removed_images(runtime: Runtime) -> list[Traces]:
     """What the store still holds of images that the index has no longer; nothing where there is no index, or
     ``runtime.keep_removed`` is set."""
     store = open_store(runtime.store)
@@ -59,26 +58,19 @@ def removed_images(params: Params, runtime: Runtime) -> list[Traces]:
     ]
 
 
-def forget_removed(params: Params, runtime: Runtime, found: Sequence[Traces], job: Job) -> None:
+def forget_removed(found: Sequence[Traces], head: Path, runtime: Runtime, job: Job) -> None:
     """Take what :func:`removed_images` found out of everything."""
     names = frozenset(name.scene_id for traces in found for name in traces.names)
     digests = frozenset(digest for traces in found for digest in traces.digests)
     gone: set[Split] = {split for split in SPLITS for traces in found if traces.split == split}
-    _forget(
-        params,
-        runtime,
-        Chosen(names=names, digests=digests, splits=frozenset(gone)),
-        found,
-        job,
-        heads=False,
-        dry=False,
-    )
+    chosen = Chosen(names=names, digests=digests, splits=frozenset(gone))
+    _forget(chosen, found, head, runtime, job, heads=False, dry=False)
 
 
 def _forget(
-    params: Params, runtime: Runtime, chosen: Chosen, found: Sequence[Traces], job: Job, *, heads: bool, dry: bool
+    chosen: Chosen, found: Sequence[Traces], head: Path, runtime: Runtime, job: Job, *, heads: bool, dry: bool
 ) -> None:
-    store, head = open_store(runtime.store), Path(params.evaluate.head)
+    store = open_store(runtime.store)
     remembered = list(memories(chosen, head, heads=heads))
     remembered += [memory for traces in found for memory in fitted(store.root, traces.fitted, heads=heads)]
     would = "would forget" if dry else "forgets"

@@ -143,8 +143,11 @@ class HeadRun:
         begin(self.folder)
         write_folder(self.folder / "head", write)
         write_file(self.folder / "losses.csv", lambda path: write_losses(self.trainer.history, path))
-        write_json(self.folder / "metrics.json", self.metrics())
-        finish(self.folder, ("losses.csv", "metrics.json"), {"head": head_digest(self.folder / "head")})
+        metrics = self.metrics()
+        write_json(self.folder / "metrics.json", metrics)
+        write_json(self.folder / "scores.json", {name: metrics[name] for name in ("loss", "seconds")})
+        written = ("losses.csv", "metrics.json", "scores.json")
+        finish(self.folder, written, {"head": head_digest(self.folder / "head")})
         return model
 
     def add_scores(self, metrics: Mapping[str, Mapping[str, Any]]) -> None:

@@ -18,6 +18,7 @@ from stages.images import ImageFolder
 from stages.job import Job
 from stages.search.gallery import SearchSet, open_task, read_search_set
 from stages.search.inference import search_gallery
+from stages.search.numbers import write_precision, write_scores
 from stages.search.scoring import defined, rank, score_colours, score_head, search_metrics
 from stages.search.tables import Detected
 from stages.together import begin, content, finish, head_digest
@@ -49,9 +50,9 @@ def evaluate_heads(
     top5, top10, recall, queries, queries_without_positives, gallery, ...).
     """
     results = {}
-    for folder in folders.values():
-        begin(folder)
-    for name, detected in search_gallery(config, searchers, source, test, device, job).items():
+    found = search_gallery(config, searchers, source, test, device, job)
+    for name, detected in found.items():
+        begin(folders[name])
         metrics = score_head(config, task, test, detected, folders[name])
         write_json(folders[name] / "metrics.json", metrics)
         results[name] = Evaluation(detected, metrics)
@@ -76,7 +77,7 @@ def evaluate_head(
     """Score the head of ``config.head`` on the test split of ``index`` into ``folder``.
 
     Beside what :func:`evaluate_heads` writes: the galleries of ``config.also``, chance, the colours of ``images``;
-    coco.json, embeddings.npy, and the head's card with its scores.
+    coco.json, embeddings.npy, scores.json, precision.csv, and the head's card with its scores.
     """
     test = read_search_set(index)
     tasks = {str(name): open_task(name, config.convention, test, index) for name in (config.gallery, *config.also)}
@@ -91,8 +92,11 @@ def evaluate_head(
         metrics["baseline"] = score_colours(task, test, images, job)
     detected.write_exchange(folder, test)
     write_json(folder / "metrics.json", metrics)
+    write_scores(metrics, folder)
+    write_precision(folder)
     _write_card(Path(config.head), metrics, folder)
-    finish_evaluation(folder, Path(config.head), ("card.md", "coco.json", "embeddings.npy"))
+    more = ("card.md", "coco.json", "embeddings.npy", "precision.csv", "scores.json")
+    finish_evaluation(folder, Path(config.head), more)
     job.say(_line(metrics), **metrics)
 
 

@@ -1,6 +1,8 @@
 """What is forgotten is in no file of the project any more."""
 
 import json
+import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,9 +21,13 @@ from stages import evaluate, extract, forget, report, sweep, train
 from stages import verify as verify_all
 from stages.features.opening import open_store
 from stages.forgetting.everywhere import forget_removed, removed_images
+from stages.forgetting.reindex import without
 from stages.job import QuietJob
 from stages.places import EVALUATE, INDEX, REPORT, TRAIN
-from tests.world import FLOAT16, ROOT, STORE, Listener, Project
+from stages.together import json_content
+from tests.world import FLOAT16, ROOT, STORE, Listener, Project, rewrite_index
+
+HEAD = TRAIN / "head"
 
 
 @pytest.fixture(scope="module")
@@ -84,10 +90,10 @@ def test_nothing_of_an_image_is_left(project: Project, split: str) -> None:
     assert {line.rpartition(": ")[2] for line in before} == traces.keys()
     heard = Listener()
     params = project.params()
-    forget.run(params, project.runtime, heard, (scene.scene_id,), dry=True)
+    forget.run(params.index, HEAD, project.runtime, heard, (scene.scene_id,), dry=True)
     assert remembering(traces) == before
     assert any("would forget 1 images of" in line for line in heard.lines)
-    forget.run(params, project.runtime, heard, (scene.scene_id,))
+    forget.run(params.index, HEAD, project.runtime, heard, (scene.scene_id,))
     assert remembering(traces) == []
     assert len(read_scenes(INDEX)) == 13
     assert (TRAIN / "head").is_dir()
@@ -95,47 +101,42 @@ def test_nothing_of_an_image_is_left(project: Project, split: str) -> None:
     assert not (REPORT / "index.html").exists()
     assert (EVALUATE / "detections.parquet").exists() == (split == "train")
     assert verify(STORE, open_store(str(STORE)).arrays()) == []
-    project.run(extract, train, evaluate, report, verify_all)
+    project.run(extract, train, evaluate, report)
+    verify_all.run(HEAD, project.runtime, QuietJob())
     assert remembering(traces) == []
 
 
 def test_a_person_and_a_folder_and_their_heads(project: Project) -> None:
     query = read_queries(INDEX)[0]
     params, heard = project.params(), Listener()
-    forget.run(params, project.runtime, heard, person=f"test:{query.identity}", heads=True)
+    forget.run(params.index, HEAD, project.runtime, heard, person=f"test:{query.identity}", heads=True)
     assert query.scene_id not in {scene.scene_id for scene in read_scenes(INDEX)}
     assert (TRAIN / "head").is_dir()  # nobody of the test split was learned from
     train_scene = next(scene for scene in read_scenes(INDEX) if scene.split == "train")
-    forget.run(params, project.runtime, heard, (train_scene.scene_id,), heads=True)
+    forget.run(params.index, HEAD, project.runtime, heard, (train_scene.scene_id,), heads=True)
     assert not (TRAIN / "head").exists()
     with pytest.raises(ConfigError, match="--folder nowhere: the index has no image below it"):
-        forget.run(params, project.runtime, heard, folder="nowhere")
-    forget.run(params, project.runtime, heard, folder="frames")
+        forget.run(params.index, HEAD, project.runtime, heard, folder="nowhere")
+    forget.run(params.index, HEAD, project.runtime, heard, folder="frames")
     assert read_scenes(INDEX) == []
     with pytest.raises(ConfigError, match="whom"):
-        forget.run(params, project.runtime, heard)
+        forget.run(params.index, HEAD, project.runtime, heard)
 
 
 def test_images_that_left_the_dataset_are_forgotten_by_gc(project: Project) -> None:
     gone = read_scenes(INDEX)[0]
     traces = traces_of(gone, open_store(str(STORE)))
     params = project.params()
-    assert removed_images(params, project.runtime) == []
-    from cache.sealed import seal_folder
-    from diffps.datasets.tables import write_index
-    from stages.forgetting.reindex import without
-    from stages.together import json_content
-
-    write_index(without(INDEX, json_content(INDEX / "report.json", "index"), {gone.scene_id}, ()), INDEX)
-    seal_folder(INDEX)
+    assert removed_images(project.runtime) == []
+    rewrite_index(without(INDEX, json_content(INDEX / "report.json", "index"), {gone.scene_id}, ()))
     project.change(runtime={"keep_removed": True})
-    assert removed_images(project.params(), project.runtime) == []
+    assert removed_images(project.runtime) == []
     project.change(runtime={"keep_removed": False})
-    found = removed_images(project.params(), project.runtime)
+    found = removed_images(project.runtime)
     assert [(traces.split, len(traces.rows)) for traces in found] == [(gone.split, 1)]
-    forget_removed(project.params(), project.runtime, found, QuietJob())
+    forget_removed(found, HEAD, project.runtime, QuietJob())
     assert remembering(traces) == []
-    assert removed_images(params, project.runtime) == []
+    assert removed_images(project.runtime) == []
 
 
 COMMAND = """
@@ -146,7 +147,7 @@ from stages import forget
 from stages.job import QuietJob
 params, runtime = load_params(Path("params.yaml"))
 print("started", flush=True)
-forget.run(params, runtime, QuietJob(), (sys.argv[1],))
+forget.run(params.index, Path("results/train/head"), runtime, QuietJob(), (sys.argv[1],))
 """
 
 
@@ -159,7 +160,7 @@ def test_killed_half_way_it_can_be_run_again(project: Project, whole: Path, tmp_
         process = subprocess.Popen(
             [sys.executable, "-c", COMMAND, scene.scene_id],
             stdout=subprocess.PIPE,
-            env={**__import__("os").environ, "PYTHONPATH": str(ROOT)},
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
         )
         assert process.stdout is not None
         process.stdout.readline()
@@ -167,11 +168,11 @@ def test_killed_half_way_it_can_be_run_again(project: Project, whole: Path, tmp_
         process.send_signal(signal.SIGKILL)
         process.wait()
         half += bool(remembering(traces))
-        forget.run(project.params(), project.runtime, QuietJob(), (scene.scene_id,))
+        forget.run(project.params().index, HEAD, project.runtime, QuietJob(), (scene.scene_id,))
         assert remembering(traces) == []
         assert scene.scene_id not in {each.scene_id for each in read_scenes(INDEX)}
         project.folder.rename(tmp_path / f"done{number}")
-        __import__("shutil").copytree(whole, project.folder)
-        __import__("os").chdir(project.folder)
+        shutil.copytree(whole, project.folder)
+        os.chdir(project.folder)
         project.params()
     assert half >= 2
