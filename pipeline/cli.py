@@ -70,9 +70,10 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception as error:
-        if not _is_users(error):
+        told = told_to_user(error)
+        if told is None:
             raise
-        print(f"diffps: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"diffps: {told}", file=sys.stderr)
         sys.exit(2)
 
 
@@ -116,12 +117,16 @@ def _shell(name: str) -> "Shell":
     return Shell(Path("results") / name / "log.jsonl")
 
 
-def _is_users(error: Exception) -> bool:
-    """True where the error's text is meant for people: then it stands alone, without a traceback."""
+def told_to_user(error: Exception) -> str | None:
+    """One line about what the user can mend: errors of this program, and whatever the system refused; None for a
+    mistake of ours, which shows its traceback."""
     from cache.errors import CacheError
+    from cache.system import refusal
     from diffps.errors import DiffPSError
 
-    return isinstance(error, DiffPSError | CacheError)
+    if isinstance(error, OSError) and error.errno is not None and not isinstance(error, DiffPSError | CacheError):
+        error = refusal(error, Path(str(error.filename or Path.cwd())), "used")
+    return " ".join(str(error).split()) if isinstance(error, DiffPSError | CacheError) else None
 
 
 def _command(name: str) -> Callable[..., None]:

@@ -30,7 +30,7 @@ KEPT = (
 def forget_everywhere(
     parts: Sequence[Chosen], head: Path, runtime: Runtime, job: Job, *, heads: bool, dry: bool
 ) -> None:
-    """Take all images of ``parts`` out of everything, or with ``dry`` say what would be. ``head``: the one that was scored."""
+    """Take all images of ``parts`` out of everything, or with ``dry`` say what would be; ``head`` is the one scored."""
     chosen = reduce(_joined, parts)
     store = open_store(runtime.store)
     found = [

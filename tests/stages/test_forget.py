@@ -126,7 +126,6 @@ def test_a_person_and_a_folder_and_their_heads(project: Project) -> None:
 def test_images_that_left_the_dataset_are_forgotten_by_gc(project: Project) -> None:
     gone = read_scenes(INDEX)[0]
     traces = traces_of(gone, open_store(str(STORE)))
-    params = project.params()
     assert removed_images(project.runtime) == []
     rewrite_index(without(INDEX, json_content(INDEX / "report.json", "index"), {gone.scene_id}, ()))
     project.change(runtime={"keep_removed": True})
