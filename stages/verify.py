@@ -20,7 +20,7 @@ def run(head: Path, runtime: Runtime, job: Job) -> None:
     from stages.text import size
 
     store, problems, checked = open_store(runtime.store), 0, 0
-    for path, check in [*_results(head), *_manifests(store.check)]:
+    for path, check in [*results(head), *manifests(store.check)]:
         checked += 1
         try:
             if check() is None:
@@ -42,7 +42,7 @@ def run(head: Path, runtime: Runtime, job: Job) -> None:
     job.say(f"verify: {checked} results and {size(total)} of the store are what was written")
 
 
-def _results(head: Path) -> Iterator[Check]:
+def results(head: Path) -> Iterator[Check]:
     """Folders of results that belong together, and files that carry their own digest."""
     from cache.sealed import read_sealed
     from stages.places import (
@@ -86,7 +86,7 @@ def _results(head: Path) -> Iterator[Check]:
             yield file, lambda file=file, stage=stage: read_sealed(file, remake(stage))  # type: ignore[misc]
 
 
-def _manifests(check: Callable[[Path, Path], object]) -> Iterator[Check]:
+def manifests(check: Callable[[Path, Path], object]) -> Iterator[Check]:
     """Manifests against the store."""
     from cache.identity import FILE
     from cache.system import files_below
