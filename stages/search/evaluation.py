@@ -18,7 +18,7 @@ from stages.images import ImageFolder
 from stages.job import Job
 from stages.search.gallery import SearchSet, open_task, read_search_set
 from stages.search.inference import search_gallery
-from stages.search.numbers import write_precision, write_scores
+from stages.search.main_scores import write_precision, write_scores
 from stages.search.scoring import defined, rank, score_colours, score_head, search_metrics
 from stages.search.tables import Detected
 from stages.together import begin, content, finish, head_digest
