@@ -42,7 +42,8 @@ def left_behind() -> list[Path]:
     """Files outside the store, the dataset and what is no result."""
     found = [path for top in ("data", "results") for path in Path(top).rglob("*") if path.is_file()]
     apart = (STORE, Path("data/streets"))
-    return sorted(path for path in found if path.name not in UNSEALED and not any(map(path.is_relative_to, apart)))
+    found = [path for path in found if path.name not in UNSEALED and path.stat().st_size]  # locks are empty
+    return sorted(path for path in found if not any(map(path.is_relative_to, apart)))
 
 
 def flip(path: Path, bits: random.Random) -> bytes:
