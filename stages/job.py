@@ -4,11 +4,13 @@ import logging
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 from diffps.errors import ConfigError
 
 log = logging.getLogger("diffps")
+
+TrackerName = Literal["", "tensorboard", "dvclive"]
 
 # Field, least, most: what machines have, with room above.
 _RANGES = (
@@ -45,6 +47,10 @@ class Runtime:
     store: str = "data/features"
     """The store's folder."""
 
+    tracker: TrackerName = ""
+    """Who is shown losses while heads are trained, beside losses.csv: tensorboard or dvclive, each through its own
+    library (`pip install 'diffps[trackers]'`), into a folder of that name beside the head."""
+
     shard: int = 16
     """Images a shard; a store keeps the number it was made with."""
 
@@ -72,8 +78,8 @@ class Runtime:
 class Tracker(Protocol):
     """Progress of one piece of long work."""
 
-    def advance(self, done: int = 1, nbytes: int = 0) -> None:
-        """``done`` more units are finished, and ``nbytes`` more bytes written or read."""
+    def advance(self, done: int = 1, nbytes: int = 0, note: str = "") -> None:
+        """``done`` more units are finished, and ``nbytes`` more bytes written or read; ``note`` is how it stands."""
 
 
 class Job(Protocol):
@@ -108,5 +114,5 @@ class QuietJob:
 
 
 class _NoTracker:
-    def advance(self, done: int = 1, nbytes: int = 0) -> None:
+    def advance(self, done: int = 1, nbytes: int = 0, note: str = "") -> None:
         pass

@@ -1,7 +1,7 @@
 """A head being trained into a folder: what ``train`` does with one and ``sweep`` with many.
 
-The folder holds ``checkpoint/`` (to go on from), and once the head is finished ``head/`` (to use), ``losses.csv`` and
-``metrics.json``.
+The folder holds ``checkpoint/`` (to go on from), and once the head is finished ``head/`` (to use), ``metrics.json`` and
+``scores.json``; ``losses.csv`` grows from the beginning.
 """
 
 import json
@@ -14,19 +14,20 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from cache.errors import CacheError
-from cache.files import read_bytes, remove, write_file, write_folder, write_json, write_text
+from cache.files import read_bytes, remove, write_folder, write_json, write_text
 from cache.sealed import read_sealed, seal_folder, tensors_metadata, write_tensors
 from diffps.cards import with_scores, write_card
 from diffps.errors import CheckpointError, DivergedError
 from diffps.features import FeatureSource
 from diffps.model import PersonSearcher
-from diffps.training import HeadState, HeadTrainer
+from diffps.training import HeadState, HeadTrainer, StepResult
 from stages.config_heads import TrainConfig
 from stages.head.data import TrainingSet, check_searchable
 from stages.head.identity import HeadIdentity, difference
 from stages.head.model import new_model
-from stages.head.results import Best, card_facts, training_metrics, write_losses
+from stages.head.results import Best, card_facts, training_metrics
 from stages.head.validation import held_out_map
+from stages.head.watching import LossFile
 from stages.together import begin, finish, head_digest
 
 Judge = Callable[[HeadTrainer, TrainingSet, FeatureSource], float]
@@ -59,6 +60,7 @@ class HeadRun:
             return new_model(train, data.canvas, shapes, words, data.identities)
 
         self.trainer = HeadTrainer(build, train.taps.names, train, data.order.batches_per_epoch, device)
+        self._losses = LossFile(folder / "losses.csv", self.trainer.total)
         self._settings = {**identity.settings, "data": data.digest()}
 
     @property
@@ -80,6 +82,12 @@ class HeadRun:
 
         Raises DamagedError, CheckpointError for a file that is no checkpoint.
         """
+        found = self._load()
+        begin(self.folder)  # losses.csv grows from now on beside what an earlier training left
+        self._losses.begin(self.trainer.history)
+        return found
+
+    def _load(self) -> str:
         path = self._state_file
         if not path.exists():
             return f"{self.folder}: training starts"
@@ -101,6 +109,10 @@ class HeadRun:
         self.best = None if best is None else (best[0], best[1])
         done = f"{self.trainer.position} of {self.trainer.total} batches"
         return f"{self.folder}: {'finished' if self.trainer.finished else 'goes on'} ({done} done)"
+
+    def record(self, result: StepResult) -> None:
+        """One more step, into losses.csv."""
+        self._losses.add(result)
 
     def save(self) -> None:
         """Write the checkpoint, whole or not at all."""
@@ -142,7 +154,7 @@ class HeadRun:
 
         begin(self.folder)
         write_folder(self.folder / "head", write)
-        write_file(self.folder / "losses.csv", lambda path: write_losses(self.trainer.history, path))
+        self._losses.end(self.trainer.history)
         metrics = self.metrics()
         write_json(self.folder / "metrics.json", metrics)
         write_json(self.folder / "scores.json", {name: metrics[name] for name in ("loss", "seconds")})

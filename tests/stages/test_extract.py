@@ -100,7 +100,7 @@ class Stopping(QuietJob):
         class Tracker:
             done = 0
 
-            def advance(self, done: int = 1, nbytes: int = 0) -> None:
+            def advance(self, done: int = 1, nbytes: int = 0, note: str = "") -> None:
                 self.done += done if nbytes else 0  # what an earlier run left done does not count
                 job.stopping = self.done >= job.after
 
