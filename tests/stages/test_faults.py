@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -118,3 +119,20 @@ def test_every_refusal_in_every_stage(whole: Path, tmp_path: Path, stage: str) -
     print(f"{stage}: {struck} of {len(found)} faults struck")
     assert struck >= len(found) // 4
     assert wrong(found) == []
+
+
+@pytest.mark.slow
+def test_sixty_four_open_files_are_enough_or_told(whole: Path, tmp_path: Path) -> None:
+    """`ulimit -n 64`, which is less than any system gives."""
+    shutil.copytree(whole, tmp_path / "project")
+    for stage in ("index", "encode", "extract", "train", "evaluate", "sweep", "report"):
+        done = subprocess.run(
+            ["bash", "-c", f"ulimit -n 64; exec {sys.executable} -m pipeline {stage}"],
+            cwd=tmp_path / "project",
+            env={**os.environ, "PYTHONPATH": str(shim.ROOT)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert "Traceback" not in done.stderr, f"{stage}: {done.stderr[-2000:]}"
+        assert done.returncode == 0 or "files open" in done.stderr, f"{stage}: {done.stderr[-500:]}"
