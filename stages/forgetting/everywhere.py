@@ -15,7 +15,7 @@ from diffps.records import Split
 from stages.features.opening import open_store
 from stages.forgetting.chosen import SPLITS, Chosen
 from stages.forgetting.reindex import without
-from stages.forgetting.remembered import Memory, fitted, memories
+from stages.forgetting.remembered import Memory, fitted, memories, others
 from stages.job import Job, Runtime
 from stages.places import ENCODED, EXTRACTED, INDEX, INPUTS
 from stages.text import size
@@ -28,16 +28,17 @@ KEPT = (
 
 
 def forget_everywhere(
-    parts: Sequence[Chosen], head: Path, runtime: Runtime, job: Job, *, heads: bool, dry: bool
+    parts: Sequence[Chosen], head: Path, data: Path, runtime: Runtime, job: Job, *, heads: bool, dry: bool
 ) -> None:
-    """Take all images of ``parts`` out of everything, or with ``dry`` say what would be; ``head`` is the one scored."""
+    """Take all images of ``parts`` out of everything, or with ``dry`` say what would be; ``head`` is the one scored,
+    ``data`` the dataset's folder, which is left alone."""
     chosen = reduce(_joined, parts)
     store = open_store(runtime.store)
     found = [
         find_traces(store.root, split, scene_ids=chosen.names, digests=chosen.digests, dataset=store.dataset)
         for split in splits(store.root)
     ]
-    _forget(chosen, found, head, runtime, job, heads=heads, dry=dry)
+    _forget(chosen, found, head, data, runtime, job, heads=heads, dry=dry)
 
 
 def removed_images(runtime: Runtime) -> list[Traces]:
@@ -58,21 +59,30 @@ def removed_images(runtime: Runtime) -> list[Traces]:
     ]
 
 
-def forget_removed(found: Sequence[Traces], head: Path, runtime: Runtime, job: Job) -> None:
+def forget_removed(found: Sequence[Traces], head: Path, data: Path, runtime: Runtime, job: Job) -> None:
     """Take what :func:`removed_images` found out of everything."""
     names = frozenset(name.scene_id for traces in found for name in traces.names)
     digests = frozenset(digest for traces in found for digest in traces.digests)
     gone: set[Split] = {split for split in SPLITS for traces in found if traces.split == split}
     chosen = Chosen(names=names, digests=digests, splits=frozenset(gone))
-    _forget(chosen, found, head, runtime, job, heads=False, dry=False)
+    _forget(chosen, found, head, data, runtime, job, heads=False, dry=False)
 
 
 def _forget(
-    chosen: Chosen, found: Sequence[Traces], head: Path, runtime: Runtime, job: Job, *, heads: bool, dry: bool
+    chosen: Chosen,
+    found: Sequence[Traces],
+    head: Path,
+    data: Path,
+    runtime: Runtime,
+    job: Job,
+    *,
+    heads: bool,
+    dry: bool,
 ) -> None:
     store = open_store(runtime.store)
     remembered = list(memories(chosen, head, heads=heads))
     remembered += [memory for traces in found for memory in fitted(store.root, traces.fitted, heads=heads)]
+    remembered += list(others(chosen, (store.root, INDEX, data), [memory.path for memory in remembered]))
     would = "would forget" if dry else "forgets"
     for traces in found:
         if not traces.nothing:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from cache.errors import DamagedError, NotCachedError
 from cache.files import read_bytes, remove, sync, write_bytes
@@ -59,6 +60,19 @@ def memories(chosen: Chosen, head: Path, *, heads: bool) -> Iterator[Memory]:
         yield Memory(KNOWN_FILES, "their size and digest", lambda: write_table(KNOWN_FILES, known))
 
 
+def others(chosen: Chosen, apart: Sequence[Path], known: Collection[Path]) -> Iterator[Memory]:
+    """Whatever else below data and results names the images: all of ``apart`` and of ``known`` is left out."""
+    words = {*chosen.names, *chosen.digests}
+    traces = [each.encode() for word in words if word for each in (word, json.dumps(word)[1:-1])]
+    seen = [path.resolve() for path in (*apart, *known, KNOWN_FILES)]
+    for top in (Path("data"), RESULTS):
+        for path in files_below(top):
+            if path.name == LOG or any(path.resolve().is_relative_to(each) for each in seen):
+                continue
+            if any(trace in _text(path) for trace in traces):
+                yield Memory(path, "it names them", lambda path=path: _delete(path))  # type: ignore[misc]
+
+
 def fitted(root: Path, arrays: Sequence[str], *, heads: bool) -> Iterator[Memory]:
     """Arrays of the store at ``root`` under bases that may have been fitted on the images, with those bases."""
     for path in arrays:
@@ -99,6 +113,19 @@ def _delete(path: Path) -> None:
                 path.rmdir()
         else:
             remove(path)
+
+
+def _text(path: Path) -> bytes:
+    """Content of a file, with the texts of a table, which compression hides."""
+    data = read_bytes(path)
+    if path.suffix == ".parquet":
+        try:
+            table = pq.read_table(pa.BufferReader(data))
+        except (pa.ArrowException, OSError):
+            return data
+        texts = [column for column in table.columns if pa.types.is_string(column.type)]
+        data += "\n".join(str(value) for column in texts for value in column.unique().to_pylist()).encode()
+    return data
 
 
 def _log_without(log: Path, words: Collection[str]) -> bytes | None:

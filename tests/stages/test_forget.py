@@ -39,7 +39,9 @@ def whole(extracted: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         project.change(extract=FLOAT16, sweep={"file": "one.yaml"})
         Path("one.yaml").write_text("variants: {one: {}}")
         project.run(train, evaluate, sweep, report)
+        Path("results/search").mkdir()
         for scene in read_scenes(INDEX):
+            Path(f"results/search/{scene.digest[:6]}.html").write_text(f"<p>{scene.scene_id}</p>")
             line = {"event": "message", "message": f"{scene.scene_id}: odd"}
             with Path("results/train/log.jsonl").open("a") as log:
                 log.write(json.dumps(line) + "\n")
@@ -133,7 +135,7 @@ def test_images_that_left_the_dataset_are_forgotten_by_gc(project: Project) -> N
     project.change(runtime={"keep_removed": False})
     found = removed_images(project.runtime)
     assert [(traces.split, len(traces.rows)) for traces in found] == [(gone.split, 1)]
-    forget_removed(found, HEAD, project.runtime, QuietJob())
+    forget_removed(found, HEAD, Path("data/streets"), project.runtime, QuietJob())
     assert remembering(traces) == []
     assert removed_images(project.runtime) == []
 
