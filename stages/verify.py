@@ -88,11 +88,13 @@ def results(head: Path) -> Iterator[Check]:
 
 def manifests(check: Callable[[Path, Path], object]) -> Iterator[Check]:
     """Manifests against the store."""
-    from cache.identity import FILE
+    from cache.identity import FILE, store_id
     from cache.system import files_below
     from stages.places import ENCODED, EXTRACTED, INPUTS
 
     for folder in (ENCODED, EXTRACTED, INPUTS):
         for path in files_below(folder):
-            if path.suffix == ".json" and path.name != FILE and path.parent.name != "checkpoints":
+            if path.name == FILE:
+                yield path, lambda folder=folder: store_id(folder)  # type: ignore[misc]
+            elif path.suffix == ".json" and path.parent.name != "checkpoints":
                 yield path, lambda path=path, folder=folder: check(path, folder)  # type: ignore[misc]

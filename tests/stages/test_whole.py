@@ -63,7 +63,9 @@ def flips(times: int) -> tuple[int, list[str]]:
         path = paths[number % len(paths)]
         before, told = flip(path, bits), list[str]()
         changed = path.read_bytes()
-        for _, check in checks:
+        for place, check in checks:
+            if not path.is_relative_to(place):  # only to save time
+                continue
             try:
                 check()
             except CacheError as error:
