@@ -134,7 +134,7 @@ def other_run(project: Project, tmp_path: Path) -> Path:
     """Results of the same project with another seed."""
     kept = tmp_path / "other"
     shutil.copytree("results", tmp_path / "mine")
-    project.run(train, evaluate, train={"seed": 7})
+    project.run(train, evaluate, train={"seed": 7}, evaluate={"gt_boxes": True})
     shutil.copytree("results", kept)
     shutil.rmtree("results")
     shutil.copytree(tmp_path / "mine", "results")
@@ -184,6 +184,7 @@ def test_an_evaluation_that_was_killed_half_way_is_not_read(project: Project, mo
 
 
 def test_a_sweep_refuses_scores_of_another_head(project: Project) -> None:
+    project.run(train, train={"seed": 7})
     (folder,) = SWEEP.glob("heads/*")
     shutil.rmtree(folder / "head")
     shutil.copytree(HEAD, folder / "head")
