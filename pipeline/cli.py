@@ -18,13 +18,12 @@ app = typer.Typer(
     name="diffps",
     help="Person search on diffusion features: run the backbone once, keep its features, train heads on them.",
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode=None,  # plain help: importing rich costs more than the rest of --help
     pretty_exceptions_enable=False,
 )
 app.add_typer(cache_app, name="cache")
 
-# In the order in which `dvc repro` runs them; `pretrain` stands outside.
+# In the order in which `dvc repro` runs them; `probe` and `pretrain` stand outside.
 STAGES = {
     "index": "Read a dataset's annotations into Parquet.",
     "encode": "Images to VAE latents, words to text embeddings.",
@@ -33,6 +32,7 @@ STAGES = {
     "evaluate": "Find persons in the gallery, rank them for each query, score both.",
     "sweep": "Train and evaluate many variants of the head from one reading of the store.",
     "report": "Write the page: scores, rankings, pictures, costs.",
+    "probe": "Rank every tap of the backbone from one pass, before anything is stored.",
     "pretrain": "Make the demo's backbone from drawn scenes.",
 }
 
@@ -241,6 +241,17 @@ def forget(
     run_command("forget", {"params": str(params)}, run)  # whom is not told to a log
 
 
+@app.command(help="Begin a project in this folder: params.yaml, dvc.yaml and what belongs to them.")
+def init(
+    preset: Annotated[str, typer.Argument(help="What to begin with; an unknown name lists them.")] = "demo",
+) -> None:
+    from pipeline.init import init_project
+
+    written = init_project(preset, Path())
+    typer.echo(f"wrote {', '.join(name for name in written if '/' not in name)} and {len(written)} files in all")
+    typer.echo("next: dvc repro (pip install 'diffps[dvc]'), or the commands one by one, from `diffps index` on")
+
+
 @app.command(help="Look at this machine and the checkpoint: what is there, what does not go together.")
 def doctor(params: ParamsOption = PARAMS, overrides: SetOption = None) -> None:
     run_stage("doctor", params, overrides or [], dry_run=False)
@@ -252,17 +263,21 @@ def doctor(params: ParamsOption = PARAMS, overrides: SetOption = None) -> None:
 def params(
     schema: Annotated[bool, typer.Option("--schema", help="JSON Schema of a params file.")] = False,
     sweep_schema: Annotated[bool, typer.Option("--sweep-schema", help="JSON Schema of a sweep file.")] = False,
+    probe_schema: Annotated[bool, typer.Option("--probe-schema", help="JSON Schema of a probe file.")] = False,
 ) -> None:
     import json
 
     from pipeline.config import ParamsFile
     from stages import reference
     from stages.config_heads import TrainConfig
+    from stages.config_probe import ProbeFile
 
     if schema:
         typer.echo(json.dumps(reference.schema(ParamsFile), indent=1))
     elif sweep_schema:
         typer.echo(json.dumps(reference.sweep_schema(TrainConfig), indent=1))
+    elif probe_schema:
+        typer.echo(json.dumps(reference.schema(ProbeFile), indent=1))
     else:
         typer.echo(reference.page(ParamsFile), nl=False)
 

@@ -15,6 +15,7 @@ WORDS = Path("data/encode/words.safetensors")
 TRAIN = Path("results/train")
 EVALUATE = Path("results/evaluate")
 SWEEP = Path("results/sweep")
+PROBE = Path("results/probe")
 REPORT = Path("results/report")
 FIGURES = Path("results/figures")
 

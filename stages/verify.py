@@ -51,6 +51,7 @@ def results(head: Path) -> Iterator[Check]:
         FIGURES,
         INDEX,
         KNOWN_FILES,
+        PROBE,
         REPORT,
         SWEEP,
         TRAIN,
@@ -66,7 +67,13 @@ def results(head: Path) -> Iterator[Check]:
 
         return path, check
 
-    for path, stage in ((INDEX, "index"), (TRAIN, "train"), (EVALUATE, "evaluate"), (REPORT, "report")):
+    for path, stage in (
+        (INDEX, "index"),
+        (TRAIN, "train"),
+        (EVALUATE, "evaluate"),
+        (PROBE, "probe"),
+        (REPORT, "report"),
+    ):
         if path.is_dir():
             yield folder(path, stage)
     for path in sorted({TRAIN / "head", head}):

@@ -1,13 +1,14 @@
 """From results to the page's content: what stands where, and in which words."""
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from diffps.backbone.builtin import MAPS_NOTE
 from diffps.figures.curves import loss_charts
 from diffps.figures.sheets import Chart, Sheet
 from stages.head.identity import difference
+from stages.page import probed
 from stages.page.content import Page, Section, Table
 from stages.page.cost import Cost, cost_chart, measure_cost, store_table
 from stages.page.evidence import Evidence, Json, NotThereError
@@ -115,6 +116,9 @@ def _sections(evidence: Evidence, cost: Cost) -> list[Section]:
             sheets=[picture for picture in pictures if isinstance(picture, Sheet)],
             charts=[picture for picture in pictures if isinstance(picture, Chart)],
         )
+    if "probe" in figures:
+        sentences, tables = probed.sentences(evidence), probed.tables(evidence)
+        figures["probe"] = replace(figures["probe"], sentences=sentences, tables=tables)
     first = [figures.pop("ranking")] if "ranking" in figures else []
     return [
         *first,

@@ -25,7 +25,7 @@ from stages.head.saved import training_of
 from stages.images import ImageFolder
 from stages.job import Job
 from stages.params import Params
-from stages.places import EVALUATE, SWEEP
+from stages.places import EVALUATE, PROBE, SWEEP
 from stages.search.tables import read_detections
 from stages.together import content, head_digest, index_folder, json_content, require_same, table_content, together
 
@@ -121,6 +121,27 @@ class Evidence:
         """Rows of results/sweep/table.parquet whose head is trained and scored, or none."""
         path = SWEEP / "table.parquet"
         return [row for row in _table(path, "sweep") if row["map"] is not None] if path.exists() else []
+
+    @cached_property
+    def probe(self) -> list[Json]:
+        """Rows of results/probe/table.parquet. Raises NotThereError."""
+        return _table(PROBE / "table.parquet", "probe")
+
+    @cached_property
+    def probe_maps(self) -> list[Json]:
+        """Rows of its words.parquet, or none."""
+        path = PROBE / "words.parquet"
+        return _table(path, "probe") if path.exists() else []
+
+    @cached_property
+    def redundancy(self) -> list[Json]:
+        """Rows of its redundancy.parquet. Raises NotThereError."""
+        return _table(PROBE / "redundancy.parquet", "probe")
+
+    @cached_property
+    def probe_sentences(self) -> list[str]:
+        """What a probe allows to conclude. Raises NotThereError."""
+        return content(_there(PROBE / "summary.txt", "probe"), "probe").getvalue().decode().splitlines()
 
     def _open_stored(self, reading: Reading) -> CachedSource:
         tests = [scene for scene in self.scenes.values() if scene.split == "test"]

@@ -9,7 +9,7 @@ from diffps.errors import ConfigError
 from diffps.figures.curves import bar_chart, score_chart
 from diffps.figures.sheets import Chart, Picture
 from diffps.figures.similarity import similarity_chart
-from stages.page import features, searches
+from stages.page import features, probed, searches
 from stages.page.evidence import Evidence, NotThereError
 
 TIMESTEP = re.compile(r"-?timestep=\d+")  # in the name of a sweep's variant
@@ -105,6 +105,11 @@ FIGURES = {
         "Semantic weighting",
         "Which parts of a person the four words bring forward.",
         lambda evidence: [features.semantics(evidence)],
+    ),
+    "probe": Figure(
+        "Probe",
+        "Every tap of the backbone, ranked from one pass by what linear maps read of it, before anything was stored.",
+        probed.charts,
     ),
     "timesteps": Figure(
         "Timesteps",

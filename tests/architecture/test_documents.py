@@ -16,7 +16,7 @@ from tests.architecture.repository import ROOT
 
 DOCUMENTS = ["README.md", "CONTRIBUTING.md", *(str(path.relative_to(ROOT)) for path in ROOT.glob("docs/*.md"))]
 # Commands of other programs, with what makes them true.
-OTHERS = {"make", "dvc", "cp", "python3", ".venv/bin/pip", ".venv/bin/pre-commit"}
+OTHERS = {"make", "dvc", "dask", "cp", "python3", ".venv/bin/pip", ".venv/bin/pre-commit"}
 
 
 def blocks(language: str) -> Iterator[tuple[str, str]]:
@@ -96,5 +96,5 @@ def test_the_make_targets_install_once(tmp_path: Path) -> None:
 
     assert "pip install" in plan()
     (tmp_path / ".venv").mkdir()
-    (tmp_path / ".venv" / "installed").touch()
+    (tmp_path / ".venv" / "installed-for-tests").touch()
     assert "pip install" not in plan()

@@ -19,6 +19,7 @@ from stages.page import features, searches
 from stages.page.evidence import NotThereError
 from stages.page.figures import FIGURES, make
 from tests.page.conftest import SHAPES, SMALL, Run, save_head
+from tests.page.made_probe import write_probe
 
 
 class Stored:
@@ -111,6 +112,7 @@ def test_an_empty_store_is_said(run: Run) -> None:
 
 
 def test_every_figure_is_drawn_and_unknown_names_list_them(filled: Run) -> None:
+    write_probe(filled)
     for name in FIGURES:
         assert make(name, filled.evidence)
     with pytest.raises(ConfigError, match="attention, pca"):
