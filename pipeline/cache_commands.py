@@ -112,8 +112,8 @@ def verify(
 
     settings, runtime, store = _open(params, overrides)
     tables = damaged_tables(store.root)
-    for split, damage in tables.items():
-        typer.echo(damage)
+    for split, what in tables.items():
+        typer.echo(what)
         if repair:
             images = [(scene.scene_id, scene.digest) for scene in _indexed() if scene.split == split]
             built = rebuild_rows(store.root, split, images, store.dataset)

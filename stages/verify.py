@@ -63,7 +63,9 @@ def results(head: Path) -> Iterator[Check]:
     def folder(path: Path, stage: str) -> Check:
         def check() -> object:
             found = together(path, stage)
-            return found and (found.check(), found)
+            if found is not None:
+                found.check()
+            return found
 
         return path, check
 
