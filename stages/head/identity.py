@@ -43,7 +43,7 @@ def head_settings(train: TrainConfig, encode: EncodeConfig, extract: ExtractConf
     own = asdict(train)
     del own["source"]  # live and cached features are the same
     features = asdict(extract)
-    for what_else_is_stored in ("name", "taps", "timesteps", "words"):
+    for what_else_is_stored in ("name", "taps", "timesteps", "transcode", "words"):
         del features[what_else_is_stored]
     found = {
         "train": own,

@@ -72,6 +72,13 @@ class Evidence:
         """results/evaluate/metrics.json. Raises NotThereError."""
         return _json(EVALUATE / "metrics.json", "evaluate")
 
+    @cached_property
+    def foreign(self) -> int:
+        """Test boxes of training identities, which count as unlabelled; 0 where the index does not say."""
+        path = INDEX / "report.json"
+        test = _json(path, "index").get("test") if path.exists() else None
+        return int(test.get("foreign", 0)) if isinstance(test, dict) else 0
+
     @property
     def head(self) -> Path:
         """The folder of the head that was scored."""
@@ -121,6 +128,12 @@ class Evidence:
         """Rows of results/sweep/table.parquet whose head is trained and scored, or none."""
         path = SWEEP / "table.parquet"
         return [row for row in _table(path, "sweep") if row["map"] is not None] if path.exists() else []
+
+    @cached_property
+    def effects(self) -> Json:
+        """results/sweep/effects.json, or nothing."""
+        path = SWEEP / "effects.json"
+        return _json(path, "sweep") if path.exists() else {}
 
     @cached_property
     def probe(self) -> list[Json]:

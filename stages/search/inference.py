@@ -1,6 +1,6 @@
 """Heads over the test scenes' features: what each detects there, and the embeddings of the queries."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -17,6 +17,9 @@ from stages.job import Job, StoppedError
 from stages.search.gallery import SearchSet
 from stages.search.tables import Detected
 
+# What else sees a batch: its scenes and their expanded features.
+Look = Callable[[Sequence[Scene], Mapping[str, Feature]], None]
+
 
 def search_gallery(
     config: EvaluateConfig,
@@ -25,8 +28,9 @@ def search_gallery(
     test: SearchSet,
     device: torch.device,
     job: Job,
+    look: Look | None = None,
 ) -> dict[str, Detected]:
-    """Run every head over every test scene; each batch is read and expanded once.
+    """Run every head over every test scene; each batch is read and expanded once. ``look`` sees every batch too.
 
     Scenes that extraction skipped have no detections. Raises DatasetError for a query in one of them, StoppedError.
     """
@@ -48,6 +52,8 @@ def search_gallery(
             expanded = {name: expand_once(features[name], None, device) for name in names}
             for head in heads.values():
                 head.add(batch, expanded, config)
+            if look is not None:
+                look(batch, expanded)
             tracker.advance(len(batch))
             if job.stopping:
                 raise StoppedError("evaluate: stopped; nothing was written, the same command starts over")
@@ -84,7 +90,7 @@ class _Collector:
             scenes = [batch[row] for row in asked]
             rows = [self._test.queries_in[scene.scene_id] for scene in scenes]
             boxes = [np.stack([self._test.queries[q].box for q in part]) for part in rows]
-            part_features = {name: _select(feature, asked) for name, feature in features.items()}
+            part_features = {name: select(feature, asked) for name, feature in features.items()}
             for numbers, embedded in zip(rows, self._embed(part_features, canvas, scenes, boxes), strict=True):
                 self._queries |= dict(zip(numbers, embedded, strict=True))
 
@@ -114,6 +120,6 @@ class _Collector:
         return [embeddings.float().cpu().numpy() for embeddings in self._searcher.embed(features, placed)]
 
 
-def _select(feature: Feature, rows: Sequence[int]) -> Feature:
+def select(feature: Feature, rows: Sequence[int]) -> Feature:
     """Some samples of an expanded batch."""
     return Feature(feature.values[list(rows)], basis=feature.basis)

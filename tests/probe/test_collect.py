@@ -1,5 +1,4 @@
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -68,15 +67,6 @@ def test_batches_and_parts_change_nothing_but_rounding(drawn: ProbeSample, whole
         np.testing.assert_allclose(other.sums[name], values, rtol=1e-12, atol=1e-9, err_msg=name)
     for name, values in whole.rows.items():
         np.testing.assert_allclose(other.rows[name], values, rtol=0, atol=1e-6, err_msg=name)
-
-
-def test_a_part_survives_a_file_bit_for_bit(whole: Part, tmp_path: Path) -> None:
-    np.savez(tmp_path / "part.npz", **whole.flat())
-    with np.load(tmp_path / "part.npz") as arrays:
-        read = Part.of(dict(arrays))
-    for before, after in ((whole.sums, read.sums), (whole.rows, read.rows)):
-        assert before.keys() == after.keys()
-        assert all(np.array_equal(before[name], after[name]) for name in before)
 
 
 def test_what_was_planted_is_found(drawn: ProbeSample, whole: Part) -> None:
