@@ -25,7 +25,7 @@ from stages.head.saved import training_of
 from stages.images import ImageFolder
 from stages.job import Job
 from stages.params import Params
-from stages.places import EVALUATE, PROBE, SWEEP
+from stages.places import EVALUATE, INDEX, PROBE, SWEEP
 from stages.search.tables import read_detections
 from stages.together import content, head_digest, index_folder, json_content, require_same, table_content, together
 
