@@ -38,7 +38,7 @@ def memories(chosen: Chosen, head: Path, *, heads: bool) -> Iterator[Memory]:
         scored = [EVALUATE, *sorted(SWEEP.glob("heads/*/evaluate"))]
         for folder in scored:
             yield from _whole(folder, "scores, boxes and embeddings of all test scenes")
-        tables = (SWEEP / name for name in ("table.csv", "table.parquet", LIST))
+        tables = (SWEEP / name for name in ("effects.json", "table.csv", "table.parquet", LIST))
         for path in (*sorted(SWEEP.glob("heads/*/result.json")), *tables):
             yield from _whole(path, "scores over all test scenes")
         yield from _whole(similarity_file(head), "drawn from the embeddings of all test scenes")

@@ -89,7 +89,8 @@ def write_table(variants: Sequence[Variant]) -> None:
     keys = ("detection_ap", "map", "top1", "map_mean", "map_std", "map_diff", "map_diff_se")
     found = {row["variant"]: {key: row[key] for key in keys if row[key] is not None} for row in rows}
     write_json(SWEEP / "metrics.json", {name: scores for name, scores in found.items() if scores})
-    finish(SWEEP, ("metrics.json", "table.csv", "table.parquet"), {"index": index_digest()})
+    written = ("effects.json", "metrics.json", "table.csv", "table.parquet")
+    finish(SWEEP, written, {"index": index_digest()})
 
 
 def table_rows(variants: Sequence[Variant]) -> list[dict[str, Any]]:
