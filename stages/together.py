@@ -84,7 +84,7 @@ def index_folder() -> Path:
     return INDEX
 
 
-def head_digest(folder: Path, stage: str = "train") -> str:
+def sealed_head(folder: Path, stage: str = "train") -> str:
     """Digest of what a head computes with; empty where its folder is not sealed. Raises DamagedError where a file of
     it is not what was saved."""
     found = together(folder, stage)

@@ -233,6 +233,26 @@ def load_checkpoint(name: str, revision: str | None = None, unet: str | None = N
     return Checkpoint(folder, name, None if unet is None else _find_unet(unet))
 
 
+def at_hand(name: str, revision: str | None = None) -> bool:
+    """True where nothing has to be fetched for :func:`load_checkpoint` or its UNet weights: a folder or file that is
+    there, a checkpoint of this project, or a hub id whose files lie in the hub's local cache."""
+    if name.startswith("builtin:") or Path(name).expanduser().exists():
+        return True
+    hub_file = _HUB_FILE.fullmatch(name)
+    if not hub_file and not _HUB_ID.fullmatch(name):
+        return False
+    from huggingface_hub import hf_hub_download, snapshot_download
+
+    try:
+        if hub_file:
+            hf_hub_download(*hub_file.groups(), local_files_only=True)
+        else:
+            snapshot_download(name, revision=revision, local_files_only=True)
+    except Exception:  # the hub's library has many ways to say that it has no copy
+        return False
+    return True
+
+
 def _find_unet(name: str) -> Path:
     path = Path(name).expanduser()
     if path.is_file():

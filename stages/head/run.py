@@ -28,7 +28,7 @@ from stages.head.model import new_model
 from stages.head.results import Best, card_facts, training_metrics
 from stages.head.validation import held_out_map
 from stages.head.watching import LossFile
-from stages.together import begin, finish, head_digest
+from stages.together import begin, finish, sealed_head
 
 Judge = Callable[[HeadTrainer, TrainingSet, FeatureSource], float]
 
@@ -146,6 +146,8 @@ class HeadRun:
                 "training": self._settings["train"],
                 "reading": self.identity.reading.to_json(),
                 "recipe": self._recipe,
+                "dataset": self.identity.dataset,
+                "backbone": self.identity.backbone,
                 "scenes": len(self.data.order.scene_ids),
             }
             model.save_pretrained(folder, facts)
@@ -159,7 +161,7 @@ class HeadRun:
         write_json(self.folder / "metrics.json", metrics)
         write_json(self.folder / "scores.json", {name: metrics[name] for name in ("loss", "seconds")})
         written = ("losses.csv", "metrics.json", "scores.json")
-        finish(self.folder, written, {"head": head_digest(self.folder / "head")})
+        finish(self.folder, written, {"head": sealed_head(self.folder / "head")})
         return model
 
     def add_scores(self, metrics: Mapping[str, Mapping[str, Any]]) -> None:

@@ -1,5 +1,6 @@
 """What a finished head says of itself, and what it may be shown."""
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -7,10 +8,10 @@ from typing import Any
 from cache import explain_difference
 from diffps.errors import CheckpointError, ConfigError
 from diffps.features import FeatureSource
-from diffps.model import CONFIG_FILE, PersonSearcher
+from diffps.model import CONFIG_FILE, WEIGHTS_FILE, PersonSearcher
 from stages.config_data import ExtractConfig
 from stages.features.reading import Reading
-from stages.together import head_digest, json_content
+from stages.together import json_content, sealed_head
 
 
 def training_of(folder: Path) -> dict[str, Any]:
@@ -24,8 +25,21 @@ def training_of(folder: Path) -> dict[str, Any]:
 def load_head(folder: Path) -> PersonSearcher:
     """The head in ``folder``. Raises CheckpointError for anything else, DamagedError where a file of it is not the one
     that was saved."""
-    head_digest(folder)
+    sealed_head(folder)
     return PersonSearcher.from_pretrained(folder)
+
+
+def head_digest(folder: Path) -> str:
+    """SHA-256 over a head's weights and config.json, in hex: what was found by it belongs to this digest. Empty where
+    there is no head."""
+    state = hashlib.sha256()
+    for name in (WEIGHTS_FILE, CONFIG_FILE):
+        path = folder / name
+        if not path.is_file():
+            return ""
+        with path.open("rb") as file:
+            state.update(hashlib.file_digest(file, "sha256").digest())
+    return state.hexdigest()
 
 
 def reading_of(folder: Path, searcher: PersonSearcher, extract: ExtractConfig) -> Reading:

@@ -27,7 +27,7 @@ from stages.job import Job
 from stages.params import Params
 from stages.places import EVALUATE, INDEX, PROBE, SWEEP
 from stages.search.tables import read_detections
-from stages.together import content, head_digest, index_folder, json_content, require_same, table_content, together
+from stages.together import content, index_folder, json_content, require_same, sealed_head, table_content, together
 
 Json = dict[str, Any]  # an object of a JSON file, or a row of a table
 
@@ -186,7 +186,7 @@ def _check_one_run(head: Path) -> None:
         require_same(scored, "index", index_digest(), index)
     for found in (scored, trained):
         if found is not None:
-            require_same(found, "head", head_digest(head), head)
+            require_same(found, "head", sealed_head(head), head)
 
 
 def _there(path: Path, stage: str) -> Path:

@@ -17,6 +17,7 @@ from diffps.metrics.search import SearchScores
 from diffps.model import PersonSearcher
 from stages.config_heads import EvaluateConfig
 from stages.head.identity import index_digest
+from stages.head.saved import head_digest
 from stages.images import ImageFolder
 from stages.job import Job
 from stages.search.gallery import SearchSet, open_task, read_search_set
@@ -25,7 +26,7 @@ from stages.search.insides import Gates, knock_out_metrics
 from stages.search.main_scores import write_precision, write_scores
 from stages.search.scoring import defined, rank, score_colours, score_head, search_metrics
 from stages.search.tables import Detected
-from stages.together import begin, content, finish, head_digest
+from stages.together import begin, content, finish, sealed_head
 
 WRITTEN = ("detections.parquet", "metrics.json", "per_query.parquet", "queries.parquet", "ranking.parquet")
 
@@ -63,7 +64,7 @@ def evaluate_heads(
 
 def finish_evaluation(folder: Path, head: Path, more: Sequence[str] = ()) -> None:
     """Say that what lies in ``folder`` are the scores of ``head`` on this index: until then nothing of it is read."""
-    finish(folder, (*WRITTEN, *more), {"head": head_digest(head), "index": index_digest()})
+    finish(folder, (*WRITTEN, *more), {"head": sealed_head(head), "index": index_digest()})
 
 
 def evaluate_head(
@@ -89,7 +90,9 @@ def evaluate_head(
     searcher.to(device).eval()
     gates, out = Gates(searcher, test), knock_outs(searcher) if config.knock_outs else {}
     found = search_gallery(config, {"": searcher, **out}, source, test, device, job, gates.look)
-    detected, ranked, metrics = _score(config, task, test, found.pop(""), folder)
+    # True boxes are nobody's detections: a search is not shown them.
+    made_by = "" if config.gt_boxes else head_digest(Path(config.head))
+    detected, ranked, metrics = _score(config, task, test, found.pop(""), folder, made_by)
     metrics["learned"] = gates.learned(words)
     metrics["knock_outs"] = {
         name: knock_out_metrics(config, task, test, without, ranked) for name, without in found.items()
@@ -113,10 +116,12 @@ def evaluate_head(
         job.say(f"evaluate: {sentence}")
 
 
-def _score(config: EvaluateConfig, task: SearchTask, test: SearchSet, detected: Detected, folder: Path) -> Evaluation:
+def _score(
+    config: EvaluateConfig, task: SearchTask, test: SearchSet, detected: Detected, folder: Path, made_by: str = ""
+) -> Evaluation:
     ranked = rank(config, task, test, detected)
     begin(folder)
-    return Evaluation(detected, ranked, score_head(config, task, test, detected, ranked, folder))
+    return Evaluation(detected, ranked, score_head(config, task, test, detected, ranked, folder, made_by))
 
 
 def _write_card(head: Path, metrics: Mapping[str, Any], folder: Path) -> None:

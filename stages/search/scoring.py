@@ -23,10 +23,17 @@ from stages.search.tables import Detected, write_per_query, write_ranking
 
 
 def score_head(
-    config: EvaluateConfig, task: SearchTask, test: SearchSet, found: Detected, scores: SearchScores, folder: Path
+    config: EvaluateConfig,
+    task: SearchTask,
+    test: SearchSet,
+    found: Detected,
+    scores: SearchScores,
+    folder: Path,
+    made_by: str = "",
 ) -> dict[str, Any]:
-    """Write the tables into ``folder``, and give the numbers; ``scores`` are those of :func:`rank`."""
-    found.write(folder, test)
+    """Write the tables into ``folder``, and give the numbers; ``scores`` are those of :func:`rank`. ``made_by``: see
+    :meth:`Detected.write`."""
+    found.write(folder, test, made_by)
     write_ranking(task, scores, found, folder)
     write_per_query(task, scores, folder)
     causes = search_causes(found.scenes, len(test.scenes), scores.existing, scores.found)

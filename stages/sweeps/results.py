@@ -22,7 +22,7 @@ from stages.head.identity import code_digest, index_digest, scoring_digest
 from stages.places import SWEEP
 from stages.sweeps.effects import effects_content, sweep_runs
 from stages.sweeps.variants import Variant, describe_changes
-from stages.together import begin, finish, head_digest, require_same, table_content, together
+from stages.together import begin, finish, require_same, sealed_head, table_content, together
 
 log = logging.getLogger(__name__)
 
@@ -162,7 +162,7 @@ def _precisions(variant: Variant) -> dict[str, float]:
     folder = variant.folder / "evaluate"
     scores = together(folder, "sweep")
     if scores is not None:
-        require_same(scores, "head", head_digest(variant.folder / "head", "sweep"), variant.folder / "head")
+        require_same(scores, "head", sealed_head(variant.folder / "head", "sweep"), variant.folder / "head")
     table = table_content(folder / "per_query.parquet", "sweep", ["query_id", "ap"])
     pairs = zip(table["query_id"].to_pylist(), table["ap"].to_pylist(), strict=True)
     return {query: precision for query, precision in pairs if precision is not None}
