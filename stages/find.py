@@ -112,9 +112,10 @@ def _searcher(request: SearchRequest, runtime: Runtime, job: Job) -> "Searcher":
 
 
 def _add(searcher: "Searcher", request: SearchRequest) -> None:
-    from stages.places import EVALUATE, INDEX, images_root
+    from stages.places import EVALUATE, images_root
+    from stages.together import index_folder
 
     if request.folder is None:
-        searcher.add_evaluated(INDEX, EVALUATE, images_root(request.index.root))
+        searcher.add_evaluated(index_folder(), EVALUATE, images_root(request.index.root))
     else:
         searcher.add(request.folder)
