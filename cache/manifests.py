@@ -67,7 +67,10 @@ def check_manifest(root: Path, path: Path, folder: Path | None = None) -> list[A
     books: dict[GroupKey, ReceiptBook] = {}
     specs = []
     for entry in entries:
-        spec = open_array(root, entry["path"])
+        try:
+            spec = open_array(root, entry["path"])
+        except NotCachedError as error:
+            raise NotCachedError(f"{path}: {error}") from error
         if spec.id != entry["id"]:
             raise RecipeError(
                 f"{spec.path}: the store holds id {spec.id}, {path} asks for {entry['id']}; extract again"

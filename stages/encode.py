@@ -20,11 +20,11 @@ def run(params: Params, runtime: Runtime, job: Job) -> None:
     from stages.features.opening import open_store
     from stages.features.words import write_words
     from stages.images import ImageFolder
-    from stages.places import INDEX
+    from stages.together import index_folder
 
     config, images = params.encode, ImageFolder.of(params.index)
     checkpoint = load_checkpoint(config.checkpoint, config.revision)
-    scenes = read_scenes(INDEX)
+    scenes = read_scenes(index_folder())
     if params.index.dataset == "streets":
         check_unseen(checkpoint.folder, params.index.streets.seed)
     write_words(checkpoint, config.words)

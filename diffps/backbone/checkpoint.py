@@ -350,7 +350,7 @@ def _read_json(path: Path, name: str) -> dict[str, Any]:
         value = json.loads(path.read_text())
     except FileNotFoundError as error:
         raise CheckpointError(f"checkpoint {name}: {path} is missing") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"checkpoint {name}: {path} is not JSON ({error})") from error
     if not isinstance(value, dict):
         raise CheckpointError(f"checkpoint {name}: {path} holds no JSON object")

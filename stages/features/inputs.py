@@ -1,12 +1,11 @@
 """What extract leaves for those who read: manifests of their inputs, and which checkpoint the features are from."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 from cache import explain_difference
 from cache.errors import RecipeError
-from cache.files import write_json
+from cache.sealed import read_json, write_json
 from diffps.records import Scene, Split
 from stages.config_data import EncodeConfig, ExtractConfig
 from stages.features.arrays import images_of
@@ -51,8 +50,7 @@ def check_checkpoint(encode: EncodeConfig, extract: ExtractConfig) -> None:
 def _recorded(path: Path) -> dict[str, str | None] | None:
     if not path.is_file():
         return None
-    found: dict[str, str | None] = json.loads(path.read_text(encoding="utf-8"))
-    return found
+    return read_json(path, "`diffps extract`")
 
 
 def _named(encode: EncodeConfig, extract: ExtractConfig) -> dict[str, str | None]:
