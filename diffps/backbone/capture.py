@@ -14,7 +14,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from diffps.backbone.checkpoint import DiffusersModel
+from diffps.backbone.parts import DiffusersModel
 from diffps.errors import CheckpointError
 from diffps.taps import TapSpec, check_taps, map_name
 

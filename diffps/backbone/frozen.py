@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from diffps.backbone.capture import HeadRule, Request, TapReader, fixed_context, pruned
-from diffps.backbone.checkpoint import Checkpoint, DiffusersModel, load_checkpoint
+from diffps.backbone.checkpoint import Checkpoint, load_checkpoint
 from diffps.backbone.latents import LatentEncoder, LatentRule, NoiseKey, NoiseRule, add_noise
+from diffps.backbone.parts import DiffusersModel
 from diffps.backbone.prompts import PromptEncoder
 from diffps.errors import ConfigError, DivergedError, ImageError
 from diffps.geometry import Canvas
