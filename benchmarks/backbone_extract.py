@@ -25,9 +25,9 @@ from training_common import make_project
 from diffps.backbone.builtin.topology import Widths, make_random
 from diffps.backbone.checkpoint import load_checkpoint
 from stages import encode, extract
+from stages.features.backbone import PassRunner, unet_batch
 from stages.job import QuietJob
 from stages.params import Params, override
-from stages.passes import PassRunner, unet_batch
 
 NARROW = Widths(unet=(128, 256, 512, 512), heads=(2, 4, 8, 8), text=256)
 EXTRACT, BARE = "extract", "bare forward"

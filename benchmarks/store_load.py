@@ -33,7 +33,7 @@ from store_common import (
 )
 
 from cache import FeatureStore
-from cache.budget import image_bytes
+from cache.ring import read_ahead
 
 DEPTH = 3
 
@@ -63,7 +63,7 @@ def ring(root: Path, canvas: int, encoding: str, output: str, threads: int) -> W
 
     def work(images: Sequence[int]) -> None:
         batches = ([scene(i)] for i in images)
-        for slot in reader.ring(batches, names, threads=threads, depth=DEPTH, output=output):  # type: ignore[arg-type]
+        for slot in read_ahead(reader, batches, names, threads=threads, depth=DEPTH, output=output):  # type: ignore[arg-type]
             _touch([torch.from_numpy(values) for values in slot.values.values()])
 
     return work
@@ -91,7 +91,7 @@ def check(root: Path, canvas: int) -> None:
     """Before anything is timed: what comes out of the ring is what decoding says, and near what np.load gives."""
     arrays = specs(canvas, "int8")
     reader = FeatureStore(root / "store").reader(arrays)
-    (slot,) = reader.ring([[scene(3)]], [spec.name for spec in arrays])
+    (slot,) = read_ahead(reader, [[scene(3)]], [spec.name for spec in arrays])
     for spec, tap in zip(arrays, TAPS, strict=True):
         assert np.array_equal(slot.values[spec.name][0], reader.read_float(scene(3), spec.name))
         exact = np.load(root / "npy" / "0003" / f"{tap}.npy").astype(np.float32)
@@ -113,7 +113,7 @@ def main() -> None:
         fill_npy(root / "npy", canvas, count)
         check(root, canvas)
         tables: dict[str, list[dict[str, Any]]] = {}
-        sizes = {name: float(sum(image_bytes(spec) for spec in specs(canvas, name))) for name in ("float16", "int8")}
+        sizes = {name: float(sum(spec.image_bytes for spec in specs(canvas, name))) for name in ("float16", "int8")}
         for threads in (1, 2):
             for output in ("float32", "stored"):
                 ways = {

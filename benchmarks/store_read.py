@@ -181,9 +181,7 @@ def main() -> None:
 
 
 def _image_bytes(canvas: int, encoding: str) -> float:
-    from cache.budget import image_bytes
-
-    return sum(image_bytes(spec) for spec in specs(canvas, encoding))
+    return sum(spec.image_bytes for spec in specs(canvas, encoding))
 
 
 if __name__ == "__main__":

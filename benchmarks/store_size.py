@@ -40,7 +40,7 @@ def real_features(
     from pipeline.config import load_params
     from stages import encode, extract, index
     from stages.job import QuietJob
-    from stages.storage import store_root
+    from stages.places import store_root
 
     here = Path.cwd()
     changes = [

@@ -19,7 +19,6 @@ import numpy as np
 from store_common import TAPS, Image, Images, Work, files_below, fill_store, report, scene, specs, summarise, take_turns
 
 from cache import FeatureStore
-from cache.budget import image_bytes
 
 
 def plain(root: Path, source: Sequence[Image]) -> Work:
@@ -129,7 +128,7 @@ def main() -> None:
         seconds = take_turns(ways, range(count), arguments.rounds, clear)
         clear("")
         files = count_files(canvas, root)
-        sizes = {name: float(sum(image_bytes(spec) for spec in specs(canvas, name))) for name in ("float16", "int8")}
+        sizes = {name: float(sum(spec.image_bytes for spec in specs(canvas, name))) for name in ("float16", "int8")}
         bytes_of = {way: sizes["int8" if "int8" in way else "float16"] for way in ways}
         tables = {"writing, durable": summarise(seconds, "write + fsync", bytes_of)}
         facts = {"canvas": canvas, "images": count, "rounds": arguments.rounds, "files": files}

@@ -23,12 +23,13 @@ from training_common import ROOT, make_project, summary, write
 
 from diffps.features import Feature, FeatureShape, FeatureSource, Ref
 from stages.devices import choose_device
-from stages.heads import HeadRun, train_all
-from stages.index import INDEX_FOLDER
+from stages.features.source import open_source
+from stages.head.data import TrainingSet, training_set
+from stages.head.loop import train_all
+from stages.head.run import HeadRun
 from stages.job import QuietJob
 from stages.params import Params, override
-from stages.sources import open_source
-from stages.training_set import TrainingSet, training_set
+from stages.places import INDEX_FOLDER
 
 HEADS = 8
 READ_AHEAD = 3  # batches, as the store's own ring

@@ -15,12 +15,12 @@ from training_common import make_project, summary, write
 from diffps.features import Ref
 from diffps.heads.costs import costs
 from stages.devices import choose_device
-from stages.heads import HeadRun
-from stages.index import INDEX_FOLDER
+from stages.features.source import open_source
+from stages.head.data import TrainingSet, training_set
+from stages.head.run import HeadRun
 from stages.job import QuietJob
 from stages.params import Params, override
-from stages.sources import open_source
-from stages.training_set import TrainingSet, training_set
+from stages.places import INDEX_FOLDER
 
 
 def step_seconds(params: Params, data: TrainingSet, folder: Path) -> list[float]:

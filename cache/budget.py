@@ -7,11 +7,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cache.encodings import HALF_BITS, BitRound
 from cache.errors import CacheError, StoreFullError
 from cache.files import free_bytes
 from cache.layout import ArraySpec
-from cache.shards import CHECKSUM_BYTES, index_bytes
+from cache.shards import index_bytes
 
 RESERVE = 0.01  # of what is free: rows, receipts and folders need a place too
 
@@ -25,7 +24,7 @@ class PlannedArray:
 
     def nbytes(self, shard: int) -> int:
         """Bytes on disk, in shards of ``shard`` images; for ``bitround:n``, which is compressed, an estimate."""
-        return self.images * image_bytes(self.spec) + self._shards(shard) * len(self.spec.parts()) * index_bytes(shard)
+        return self.images * self.spec.image_bytes + self._shards(shard) * len(self.spec.parts()) * index_bytes(shard)
 
     def files(self, shard: int) -> int:
         """Shards and metadata."""
@@ -53,20 +52,6 @@ class Budget:
         return sum(array.files(self.shard) for array in self.arrays) + sum(groups.values())
 
 
-def image_bytes(spec: ArraySpec) -> int:
-    """Bytes of one image of an array, scales and checksums included."""
-    import numpy as np
-
-    total = 0
-    for suffix, (shape, dtype) in spec.parts().items():
-        size = int(np.prod(shape)) * np.dtype(dtype).itemsize
-        if suffix == "" and isinstance(spec.encoding, BitRound):
-            # Sign, exponent and kept bits; exponents compress to about half, dropped bits to nothing.
-            size = size * (4 + min(spec.encoding.bits, HALF_BITS)) // 16
-        total += size + CHECKSUM_BYTES
-    return total
-
-
 def break_even(fill: float, live: float, cached: float) -> float | None:
     """After how many epochs caching has paid; None when it never does.
 
@@ -78,7 +63,7 @@ def break_even(fill: float, live: float, cached: float) -> float | None:
 
 def require_space(root: Path, specs: Iterable[tuple[ArraySpec, int]]) -> None:
     """Raise StoreFullError unless the (spec, images) that are still to be written fit on the store's disk."""
-    needed = sum(images * image_bytes(spec) for spec, images in specs)
+    needed = sum(images * spec.image_bytes for spec, images in specs)
     free = free_bytes(root)
     if needed > free * (1 - RESERVE):
         raise StoreFullError(

@@ -12,6 +12,8 @@ import google_crc32c
 import numpy as np
 from numpy.typing import NDArray
 
+CHECKSUM_BYTES = 4
+
 
 def _bind() -> Callable[[int, int, int], int]:
     try:

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from cache.checksum import crc32c
-from cache.encodings import Basis, Encoding, Project, parse_encoding
+from cache.checksum import CHECKSUM_BYTES, crc32c
+from cache.encodings import HALF_BITS, Basis, BitRound, Encoding, Project, parse_encoding
 from cache.errors import CacheError, DamagedError
 from cache.files import exclusive, read_json, write_atomic, write_json
 from cache.fingerprint import JSON, Recipe, fingerprint
@@ -109,6 +109,19 @@ class ArraySpec:
         if self.scales_shape is not None:
             parts[SCALES] = (self.scales_shape, "float16")
         return parts
+
+    @property
+    def image_bytes(self) -> int:
+        """Bytes of one image on disk, scales and checksums included; of ``bitround:n``, which is compressed, an
+        estimate."""
+        total = 0
+        for suffix, (shape, dtype) in self.parts().items():
+            size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+            if suffix == "" and isinstance(self.encoding, BitRound):
+                # Sign, exponent and kept bits; exponents compress to about half, dropped bits to nothing.
+                size = size * (4 + min(self.encoding.bits, HALF_BITS)) // 16
+            total += size + CHECKSUM_BYTES
+        return total
 
 
 def tap_name(tap: str, encoding: Encoding) -> str:

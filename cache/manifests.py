@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cache.budget import image_bytes
 from cache.errors import DamagedError, IncompleteError, NotCachedError, RecipeError
 from cache.files import read_json, write_json
 from cache.fingerprint import explain_difference
@@ -141,7 +140,7 @@ def _entry(root: Path, spec: ArraySpec, book: ReceiptBook, wanted: Mapping[int, 
         "shape": list(spec.shape),
         "images": len(wanted),
         "skipped": skipped,
-        "nbytes": (len(wanted) - len(skipped)) * image_bytes(spec),
+        "nbytes": (len(wanted) - len(skipped)) * spec.image_bytes,
         "rows": _ranges(sorted(wanted)),
         "digest": digest.hexdigest(),
     }

@@ -8,15 +8,15 @@ zarr-python.
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.checksum import extend
+from cache.checksum import CHECKSUM_BYTES, extend
 from cache.encodings import BLOCK, Encoded, Project
 from cache.errors import CacheError, DamagedError, NotCachedError, RecipeError, SkippedImage
 from cache.files import read_json
@@ -25,10 +25,7 @@ from cache.foreign import ForeignArray, why_foreign
 from cache.layout import ATTRIBUTE, SCALES, ZARR, ArraySpec, GroupKey, read_basis, shard_file, shard_size
 from cache.receipts import Receipt, ReceiptBook
 from cache.rows import RowTable
-from cache.shards import ABSENT, CHECKSUM_BYTES, REPAIR, decompress, prefetch, read_cached, read_fully, read_index
-
-if TYPE_CHECKING:
-    from cache.ring import Slot
+from cache.shards import ABSENT, REPAIR, decompress, prefetch, read_cached, read_fully, read_index
 
 log = logging.getLogger(__name__)
 
@@ -176,21 +173,6 @@ class FeatureReader:
         """The feature itself, (H, W, C) float32."""
         feature: NDArray[np.float32] = self.spec(name, self._split(image)[1]).encoding.decode(self.read(image, name))[0]
         return feature
-
-    def ring(
-        self,
-        batches: Iterable[Sequence[Image]],
-        names: Sequence[str],
-        *,
-        threads: int = 2,
-        depth: int = 3,
-        output: Output = "float32",
-        pin: bool = False,
-    ) -> Iterator["Slot"]:
-        """Batches in order, read ahead by threads into ``depth`` reused buffers; see :class:`cache.ring.Ring`."""
-        from cache.ring import Ring
-
-        return iter(Ring(self, batches, names, threads=threads, depth=depth, output=output, pin=pin))
 
     def read_stored(
         self, image: Image, name: str, values: NDArray[Any], scales: NDArray[np.float16] | None = None

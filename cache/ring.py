@@ -7,15 +7,13 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from cache.errors import CacheError
-
-if TYPE_CHECKING:
-    from cache.reader import FeatureReader, Image, Output
+from cache.reader import FeatureReader, Image, Output
 
 
 @dataclass(slots=True)
@@ -27,7 +25,7 @@ class Slot:
     """
 
     position: int
-    images: "Sequence[Image]"
+    images: Sequence[Image]
     values: dict[str, NDArray[Any]] = field(default_factory=dict)
     scales: dict[str, NDArray[np.float16]] = field(default_factory=dict)
 
@@ -41,13 +39,13 @@ class Ring:
 
     def __init__(
         self,
-        reader: "FeatureReader",
-        batches: "Iterable[Sequence[Image]]",
+        reader: FeatureReader,
+        batches: Iterable[Sequence[Image]],
         names: Sequence[str],
         *,
         threads: int = 2,
         depth: int = 3,
-        output: "Output" = "float32",
+        output: Output = "float32",
         pin: bool = False,
     ) -> None:
         if threads < 1 or depth < 1:
@@ -79,7 +77,7 @@ class Ring:
             executor.shutdown(wait=True, cancel_futures=True)
 
     def _start(
-        self, executor: ThreadPoolExecutor, buffers: "_Buffers", position: int, images: "Sequence[Image]"
+        self, executor: ThreadPoolExecutor, buffers: "_Buffers", position: int, images: Sequence[Image]
     ) -> "tuple[Slot, _Buffers, list[Future[None]]]":
         slot = Slot(position, images)
         parts = []
@@ -95,7 +93,7 @@ class Ring:
                 parts.append(executor.submit(self._read, slot, i, image, name))
         return slot, buffers, parts
 
-    def _read(self, slot: Slot, i: int, image: "Image", name: str) -> None:
+    def _read(self, slot: Slot, i: int, image: Image, name: str) -> None:
         if self._output == "stored":
             scales = slot.scales.get(name)
             self._reader.read_stored(image, name, slot.values[name][i], None if scales is None else scales[i])
@@ -124,3 +122,17 @@ class _Buffers:
         nbytes = int(np.prod(shape)) * dtype.itemsize
         pinned: NDArray[Any] = torch.empty(nbytes, dtype=torch.uint8, pin_memory=True).numpy()
         return pinned.view(dtype).reshape(shape)
+
+
+def read_ahead(
+    reader: FeatureReader,
+    batches: Iterable[Sequence[Image]],
+    names: Sequence[str],
+    *,
+    threads: int = 2,
+    depth: int = 3,
+    output: Output = "float32",
+    pin: bool = False,
+) -> Iterator[Slot]:
+    """Batches in order, read ahead by threads into ``depth`` reused buffers; see :class:`Ring`."""
+    return iter(Ring(reader, batches, names, threads=threads, depth=depth, output=output, pin=pin))

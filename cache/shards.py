@@ -7,13 +7,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.checksum import crc32c
+from cache.checksum import CHECKSUM_BYTES, crc32c
 from cache.errors import DamagedError
 from cache.files import naming_full_disk, publish
 from cache.receipts import PartReceipt
 
 ABSENT = 2**64 - 1
-CHECKSUM_BYTES = 4
 PREFETCH_BYTES = 1 << 20  # Linux ignores what a request asks for beyond the device's largest transfer or read-ahead
 REPAIR = "`diffps cache verify --repair` and `diffps extract` rewrite just that shard"
 

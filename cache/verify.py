@@ -8,13 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
-from cache.checksum import extend
+from cache.checksum import CHECKSUM_BYTES, extend
 from cache.errors import DamagedError
 from cache.layout import BASIS, ZARR, ArraySpec, GroupKey, read_basis, shard_file, shard_size
 from cache.lock import StoreLock, lock_file
 from cache.receipts import PartReceipt, Receipt, ReceiptBook
 from cache.rows import RowTable
-from cache.shards import ABSENT, CHECKSUM_BYTES, read_index
+from cache.shards import ABSENT, read_index
 
 PIECE = 1 << 20
 

@@ -5,7 +5,7 @@ Axes: B batch, H x W grid of the tap, K stored channels, C the tap's channels (K
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -87,6 +87,15 @@ class Feature:
         return rows.permute(0, 3, 1, 2)
 
 
+def expand_once(feature: Feature, mirror: Tensor | None, device: torch.device) -> Feature:
+    """The feature on ``device`` in float32, scales and mirroring applied, so that no head does it again.
+
+    ``mirror`` (B,) bool: samples to be flipped left-right; None where there are none.
+    """
+    moved = replace(feature, mirror=mirror if mirror is not None and mirror.any() else None).to(device)
+    return Feature(moved.coefficients().permute(0, 2, 3, 1), basis=moved.basis)
+
+
 class FeatureSource(Protocol):
     """Where heads get features from: the backbone now (live) or the store (cached). Names are tap ids, or
     ``<cross-map tap>.<word>`` for attention maps, which have one channel."""
@@ -94,6 +103,13 @@ class FeatureSource(Protocol):
     @property
     def shapes(self) -> Mapping[str, FeatureShape]:
         """Every name this source can give, with its grid and channels."""
+
+    @property
+    def recipe(self) -> Mapping[str, Any]:
+        """What a head trained on these features has to be shown again; empty where nobody recorded it."""
+
+    def skipped(self) -> frozenset[str]:
+        """Scenes this source has no features of, as their images could not be read."""
 
     def stream(self, batches: Iterable[Sequence[Ref]], names: Sequence[str]) -> Iterator[Mapping[str, Feature]]:
         """One mapping per batch, in order; a yielded mapping's tensors are valid until the next is asked for."""

@@ -2,11 +2,13 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Float, Float32
+from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -15,7 +17,7 @@ from diffps.errors import CheckpointError, ConfigError
 from diffps.features import Feature, FeatureShape
 from diffps.geometry import Canvas
 from diffps.heads.backbone_head import BackboneHead, build_head, load_head_weights
-from diffps.heads.config import Initialisation, ModelConfig, TapsConfig, model_from_json, taps_from_json, to_json
+from diffps.heads.config import Initialisation, ModelConfig, TapsConfig
 from diffps.heads.detection import BoxHead, ProposalNetwork
 from diffps.heads.dgrpn import DGRPN, normalise
 from diffps.heads.embedding import PartEncoder
@@ -28,6 +30,8 @@ from diffps.heads.sfan import SFAN
 from diffps.records import Detections
 
 __all__ = ["LOSSES", "PersonSearcher", "Target", "apply_init", "build_searcher"]
+
+T = TypeVar("T")
 
 LOSSES = ("rpn_cls", "rpn_reg", "prop_cls", "prop_reg", "reid")
 WEIGHTS_FILE, CONFIG_FILE = "model.safetensors", "config.json"
@@ -156,8 +160,8 @@ class PersonSearcher(nn.Module):
         save_file(tensors, folder / WEIGHTS_FILE)
         sfan = self.reid_head.sfan
         config = {
-            "model": to_json(self.config),
-            "taps": to_json(self.taps),
+            "model": asdict(self.config),
+            "taps": asdict(self.taps),
             "shapes": {name: list(shape) for name, shape in self.shapes.items()},
             "canvas": [self.canvas.height, self.canvas.width],
             "identities": len(self.oim.table),
@@ -175,8 +179,8 @@ class PersonSearcher(nn.Module):
             config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
             tensors = load_file(folder / WEIGHTS_FILE)
             searcher = build_searcher(
-                model_from_json(config["model"]),
-                taps_from_json(config["taps"]),
+                _config_from_json(ModelConfig, config["model"]),
+                _config_from_json(TapsConfig, config["taps"]),
                 {name: FeatureShape(*shape) for name, shape in config["shapes"].items()},
                 Canvas(*config["canvas"]),
                 torch.zeros(config["words"]) if config["words"] else None,
@@ -263,6 +267,16 @@ def apply_init(searcher: PersonSearcher, mode: Initialisation) -> None:
     for body in bodies:
         assert isinstance(body, BackboneHead)
         load_head_weights(body, searcher.config)
+
+
+def _config_from_json(kind: type[T], values: object) -> T:
+    """A config class from the plain values of config.json. Raises ConfigError naming the first key that does not go."""
+    try:
+        return TypeAdapter(kind).validate_json(json.dumps(values), strict=True, extra="forbid")
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise ConfigError(f"{kind.__name__}: {place}: {first['msg']}") from error
 
 
 _LEVELS = ("level1", "level2", "level3")

@@ -10,6 +10,8 @@ from diffps.errors import DatasetError
 
 Split = Literal["train", "test"]
 View = Literal["identity", "hflip"]
+Dtype = Literal["float32", "bfloat16", "float16"]
+Convention = Literal["protocol", "labels"]  # of search scores: SeqNet's, or that of SEAS and DiffPS
 
 UNLABELLED = -1  # identity of a person whose name is not known
 

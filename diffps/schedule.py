@@ -11,8 +11,8 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from diffps.errors import ConfigError
+from diffps.records import Dtype
 
-Precision = Literal["float32", "bfloat16", "float16"]
 Init = Literal["xavier", "normal"]
 
 
@@ -50,7 +50,7 @@ class TrainingConfig:
     warmup_epochs: float = 1.0
     warmup_start: float = 0.001
     clip: float = 10.0
-    precision: Precision = "float32"
+    precision: Dtype = "float32"
     accumulate: int = 1
     init: Init = "xavier"
     weights: LossWeights = field(default_factory=LossWeights)

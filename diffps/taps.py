@@ -59,9 +59,24 @@ def tap_table(config: UNetConfig) -> dict[str, TapSpec]:
     return {tap.id: tap for tap in _walk(complete("unet", config, "unet/config.json"))}
 
 
-def map_name(tap: str, word: str) -> str:
-    """Name of a cross-attention map for one word or phrase: ``<tap>.<word>``, blanks as hyphens."""
-    return f"{tap}.{'-'.join(word.split())}"
+@dataclass(frozen=True, slots=True)
+class FeatureName:
+    """What a head calls a feature: a grid tap by its id, a cross-attention map as ``<tap>.<word>``.
+
+    Blanks of a phrase become hyphens.
+    """
+
+    tap: str
+    word: str | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> "FeatureName":
+        """The reverse of ``str``: tap ids hold no dot."""
+        tap, dot, word = text.partition(".")
+        return cls(tap, word if dot else None)
+
+    def __str__(self) -> str:
+        return self.tap if self.word is None else f"{self.tap}.{'-'.join(self.word.split())}"
 
 
 @cache

@@ -9,19 +9,18 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from diffps.errors import DiffPSError, DivergedError
-from diffps.features import Feature, FeatureSource, Ref
+from diffps.features import Feature, FeatureSource, Ref, expand_once
 from diffps.model import PersonSearcher, Target
 from diffps.schedule import Sample, SampleOrder, TrainingConfig
 
 SCALER_START = 2.0**13
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +142,7 @@ class HeadTrainer:
         Raises DivergedError, naming the loss and the scenes, before a NaN reaches the weights.
         """
         config, position, began = self.config, self.position, time.perf_counter()
-        dtype = DTYPES[config.precision]
+        dtype: torch.dtype = getattr(torch, config.precision)
         with self._random.active():
             with torch.autocast(self.device.type, dtype, enabled=dtype is not torch.float32):
                 losses = self.model({name: features[name] for name in self.names}, list(targets))
@@ -279,12 +278,6 @@ def train_heads(
             if not active:
                 return
         active = {name: head for name, head in active.items() if not head.finished}
-
-
-def expand_once(feature: Feature, mirror: Tensor | None, device: torch.device) -> Feature:
-    """The feature on ``device`` in float32, scales and mirroring applied, so that no head does it again."""
-    moved = replace(feature, mirror=mirror if mirror is not None and mirror.any() else None).to(device)
-    return Feature(moved.coefficients().permute(0, 2, 3, 1), basis=moved.basis)
 
 
 def _timed(stream: Iterator[Mapping[str, Feature]]) -> Iterator[tuple[Mapping[str, Feature], float]]:

@@ -9,7 +9,9 @@ import typer
 
 if TYPE_CHECKING:
     from cache import FeatureStore
+    from diffps.records import Scene
     from pipeline.runtime import Shell
+    from stages.job import Runtime
     from stages.params import Params
 
 app = typer.Typer(help="Look after the feature store.", no_args_is_help=True, rich_markup_mode=None)
@@ -43,33 +45,34 @@ def plan(
     measure: Annotated[bool, typer.Option("--measure", help="Time VAE and UNet on a few blanks instead.")] = False,
 ) -> None:
     """Bytes, files and hours before the first byte; free space; after how many epochs caching pays."""
-    from stages import storage
+    from stages.forecasts.store import plan_store, what_fits
+    from stages.text import size
 
-    settings, job, _ = _open(params, overrides)
+    settings, runtime, _ = _open(params, overrides)
     if not 0 <= rate < math.inf:
         raise typer.BadParameter(f"{rate:g}: expected images per second, such as 0.5", param_hint="--rate")
     limit = _bytes(disk) if disk else None
-    found = storage.plan(settings, job, rate or None, measure, limit)
+    found = plan_store(settings, runtime, rate or None, measure, limit)
     for line in found.lines():
         typer.echo(line)
     if disk or found.budget.nbytes > found.free:
-        fitting = storage.what_fits(settings, found.free)
-        typer.echo(f"on {storage.size(found.free)} would fit:" if fitting else "nothing milder fits; use fewer images")
+        fitting = what_fits(settings, runtime, found.free)
+        typer.echo(f"on {size(found.free)} would fit:" if fitting else "nothing milder fits; use fewer images")
         for label, nbytes in fitting:
-            typer.echo(f"  {storage.size(nbytes):>10}  {label}")
+            typer.echo(f"  {size(nbytes):>10}  {label}")
 
 
 @app.command()
 def status(params: ParamsOption = PARAMS, overrides: SetOption = None) -> None:
     """Each array: images done, missing, skipped; size; recipe."""
-    from stages.storage import hours, size
+    from stages.text import duration, size
 
     _, _, store = _open(params, overrides)
     groups = store.status()
     if not groups:
         typer.echo(NO_STORE.format(store.root))
     for group in groups:
-        typer.echo(f"{group.group.path}: {size(group.nbytes)}, {group.images} images in {hours(group.seconds)}")
+        typer.echo(f"{group.group.path}: {size(group.nbytes)}, {group.images} images in {duration(group.seconds)}")
         typer.echo(f"  {_words(group.recipe)}")
         for array in group.arrays:
             counts = f"{array.done} done, {array.missing} missing, {array.skipped} skipped"
@@ -86,15 +89,16 @@ def verify(
     """Every checksum of the store. Exit code 1 when something is damaged and was not repaired."""
     from cache.verify import verify as check
     from cache.verify import withdraw
-    from stages.storage import repairs, size
+    from stages.features.upkeep import repairs
+    from stages.text import size
 
-    settings, job, store = _open(params, overrides)
+    settings, runtime, store = _open(params, overrides)
     groups = store.status()
     if not groups:
         typer.echo(NO_STORE.format(store.root))
         return
     total = sum(group.nbytes for group in groups)
-    with job.track("verify", total, "bytes") as tracker:
+    with _shell().track("verify", total, "bytes") as tracker:
         damages = check(
             store.root, store.arrays(), threads=threads, progress=lambda nbytes: tracker.advance(nbytes, nbytes)
         )
@@ -104,7 +108,7 @@ def verify(
     if not damages:
         typer.echo(f"{store.root}: {size(total)} verified, nothing damaged")
         return
-    commands, others = repairs(settings, store.root, (damage.spec for damage in damages))
+    commands, others = repairs(settings.encode, settings.extract, store.root, (damage.spec for damage in damages))
     for spec in others:
         typer.echo(
             f"{spec.path}: {params} makes this under no encoding or head; run again what made it (extract with other "
@@ -114,7 +118,7 @@ def verify(
     given += [text for override in overrides or [] for text in ("--set", override)]
     lines = [shlex.join(["diffps", stage, *given, *change]) for stage, *change in commands]
     if repair:
-        count = withdraw(store.root, damages, takeover=job.runtime.takeover)
+        count = withdraw(store.root, damages, takeover=runtime.takeover)
         written = f"; `{' && '.join(lines)}` writes exactly those" if lines else ""
         typer.echo(f"{count} shards now count as missing{written}")
         return
@@ -131,7 +135,8 @@ def explain(
 ) -> None:
     """Which fields of two arrays' recipes differ; of one: its recipe; of none: why something would be made anew."""
     from cache import explain_difference
-    from stages import storage
+    from stages.features import upkeep
+    from stages.features.plan import PassPlan
 
     settings, _, store = _open(params, overrides)
     if first and second:
@@ -141,7 +146,7 @@ def explain(
     if first:
         typer.echo(_words(store.array(first).full_recipe))
         return
-    typer.echo("\n".join(storage.explain(settings, store)) or EVERY_ARRAY)
+    typer.echo("\n".join(upkeep.explain(PassPlan(settings.encode, settings.extract, store.root), store)) or EVERY_ARRAY)
 
 
 @app.command()
@@ -154,7 +159,8 @@ def gc(
 ) -> None:
     """Delete the arrays that none of the given params files asks for, after showing them."""
     from cache.garbage import find_garbage, remove
-    from stages.storage import size, wanted_arrays
+    from stages.features.plan import PassPlan
+    from stages.text import size
 
     files = params or [PARAMS]
     opened = [_open(file, None) for file in files]
@@ -162,7 +168,8 @@ def gc(
     if len(roots) > 1:
         raise typer.BadParameter(f"the files name different stores: {', '.join(map(str, sorted(roots)))}")
     store = opened[0][2]
-    wanted = {(spec.path, spec.id) for settings, _, _ in opened for spec in wanted_arrays(settings, store.root)}
+    plans = [PassPlan(settings.encode, settings.extract, store.root) for settings, _, _ in opened]
+    wanted = {(spec.path, spec.id) for plan in plans for spec in plan.arrays()}
     garbage = find_garbage(store.root, wanted)
     for item in garbage:
         typer.echo(f"{size(item.nbytes):>10}  {item.path}")
@@ -190,7 +197,7 @@ def export(
     """Decoded features as .npy or safetensors files."""
     from cache import CacheError
     from cache.transcode import export as write
-    from stages.transcode import current_names
+    from stages.features.transcode import current_names
 
     if kind not in ("npy", "safetensors"):
         raise typer.BadParameter("expected npy or safetensors", param_hint="--format")
@@ -199,7 +206,8 @@ def export(
     if len({(spec.group.split, spec.group.view) for spec in specs}) > 1:
         raise CacheError("export: the arrays are of different splits or views; export them one after the other")
     reader = store.reader(specs)
-    chosen = scenes or [scene for scene in current_names(store, specs[0]) if reader.has(scene, specs[0].name)]
+    names = current_names(store, specs[0], _indexed())
+    chosen = scenes or [scene for scene in names if reader.has(scene, specs[0].name)]
     written = list(write(reader, chosen, [spec.name for spec in specs], to, "npy" if kind == "npy" else "safetensors"))
     typer.echo(f"{len(written)} files below {to}")
 
@@ -252,21 +260,34 @@ def transcode(
     Heads find the result with --set extract.encoding=ENCODING. Made from float16 it counts as extracted: values may be
     one step of the encoding off where the UNet computes in float32, and are the same where it computes in float16.
     """
-    from stages import transcode as stage
+    from stages.features.transcode import transcode_pass
 
-    settings, job, _ = _open(params, overrides)
-    stage.run(settings, job, encoding, source)
+    settings, runtime, store = _open(params, overrides)
+    sections, takeover = (settings.encode, settings.extract), runtime.takeover
+    transcode_pass(*sections, store, _indexed(), encoding, source, _shell(), takeover=takeover)
 
 
-def _open(params: Path, overrides: list[str] | None) -> "tuple[Params, Shell, FeatureStore]":
+def _open(params: Path, overrides: list[str] | None) -> "tuple[Params, Runtime, FeatureStore]":
     from cache import FeatureStore
     from pipeline.config import load_params
-    from pipeline.runtime import Shell
-    from stages.storage import store_root
+    from stages.places import store_root
 
-    settings = load_params(params, overrides or [])
-    job = Shell(settings.runtime, Path("results/cache/log.jsonl"))
-    return settings, job, FeatureStore(store_root(job))
+    settings, runtime = load_params(params, overrides or [])
+    return settings, runtime, FeatureStore(store_root(runtime.store))
+
+
+def _shell() -> "Shell":
+    from pipeline.runtime import Shell
+
+    return Shell(Path("results/cache/log.jsonl"))
+
+
+def _indexed() -> "list[Scene]":
+    """The scenes of the index; none where there is no index."""
+    from diffps.datasets.tables import read_scenes
+    from stages.places import INDEX
+
+    return list(read_scenes(INDEX)) if INDEX.is_dir() else []
 
 
 def _bytes(text: str) -> int:

@@ -1,10 +1,8 @@
 """The command line: one command a stage, each with --params, --set and --dry-run, and what looks at the results."""
 
-import os
 import signal
 import sys
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,7 +13,6 @@ from pipeline.cache_commands import app as cache_app
 
 if TYPE_CHECKING:
     from pipeline.runtime import Shell
-    from stages.params import Params
 
 app = typer.Typer(
     name="diffps",
@@ -64,22 +61,27 @@ def main() -> None:
 
 def run_stage(name: str, params_file: Path, overrides: list[str], dry_run: bool) -> None:
     """One stage, or what it would do."""
+    from pipeline.config import load_params
+
     stage = import_module(f"stages.{name}")
+    params, runtime = load_params(params_file, overrides)
+    said = {"params": str(params_file), "overrides": overrides}
     if dry_run:
-        print(stage.dry_run(*_start(name, params_file, overrides)))
+        print(stage.dry_run(params, runtime, _shell(name)))
     else:
-        run_command(name, params_file, overrides, stage.run)
+        run_command(name, said, lambda job: stage.run(params, runtime, job))
 
 
-def run_command(name: str, params_file: Path, overrides: list[str], run: "Callable[[Params, Shell], None]") -> None:
-    """``run`` with its parameters and the shell around it; exits with 128 + the signal's number when it was stopped."""
+def run_command(name: str, said: Mapping[str, object], run: "Callable[[Shell], None]") -> None:
+    """``run`` with the shell around it, and ``said`` in its log; exits with 128 + the signal's number when it was
+    stopped."""
     from stages.job import StoppedError
 
-    params, job = _start(name, params_file, overrides)
-    job.record("run", command=name, params=str(params_file), overrides=overrides)
+    job = _shell(name)
+    job.record("run", command=name, **said)
     with job.signals():
         try:
-            run(params, job)
+            run(job)
         except StoppedError:
             job.signal = job.signal or signal.SIGINT
         except Exception as error:
@@ -91,27 +93,14 @@ def run_command(name: str, params_file: Path, overrides: list[str], run: "Callab
     job.record("finished")
 
 
-def _start(name: str, params_file: Path, overrides: list[str]) -> "tuple[Params, Shell]":
-    from pipeline.config import load_params
+def _shell(name: str) -> "Shell":
     from pipeline.runtime import Shell
 
-    params = load_params(params_file, overrides)
-    if name != "index":
-        params = _photographs_of_checkout(params)
-    return params, Shell(params.runtime, Path("results") / name / "log.jsonl")
-
-
-def _photographs_of_checkout(params: "Params") -> "Params":
-    """A temporary experiment's folder holds no photographs: they lie where DVC was called, as the store does."""
-    root = Path(params.index.root)
-    checkout = os.environ.get("DVC_ROOT")
-    if not checkout or root.is_absolute() or root.exists():
-        return params
-    return replace(params, index=replace(params.index, root=str(Path(checkout) / root)))
+    return Shell(Path("results") / name / "log.jsonl")
 
 
 def _is_users(error: Exception) -> bool:
-    """Whether the error's text is meant for people: then it stands alone, without a traceback."""
+    """True where the error's text is meant for people: then it stands alone, without a traceback."""
     from cache.errors import CacheError
     from diffps.errors import DiffPSError
 
@@ -126,8 +115,26 @@ def _command(name: str) -> Callable[..., None]:
 
 
 for _name, _help in STAGES.items():
-    if _name != "report":
+    if _name not in ("report", "pretrain"):
         app.command(_name, help=_help)(_command(_name))
+
+
+@app.command(help=STAGES["pretrain"])
+def pretrain(
+    params: Annotated[
+        Path | None, typer.Option("--params", metavar="FILE", help="Sections pretrain and runtime; the defaults do.")
+    ] = None,
+    overrides: SetOption = None,
+    dry_run: DryRunOption = False,
+) -> None:
+    from pipeline.config import load_pretraining
+    from stages import pretrain as stage
+
+    config, runtime = load_pretraining(params, overrides or [])
+    if dry_run:
+        print(stage.dry_run(config, runtime, _shell("pretrain")))
+    else:
+        run_command("pretrain", {"overrides": overrides}, lambda job: stage.run(config, runtime, job))
 
 
 @app.command(help=STAGES["report"])
@@ -150,13 +157,13 @@ def figure(
     params: ParamsOption = PARAMS,
     overrides: SetOption = None,
 ) -> None:
+    from pipeline.config import load_params
     from stages import figure as stage
 
-    run_command("figure", params, overrides or [], lambda loaded, job: stage.run(loaded, job, name))
+    loaded, runtime = load_params(params, overrides or [])
+    run_command("figure", {"params": str(params)}, lambda job: stage.run(loaded, runtime, job, name))
 
 
 @app.command(help="Look at this machine and the checkpoint: what is there, what does not go together.")
 def doctor(params: ParamsOption = PARAMS, overrides: SetOption = None) -> None:
-    from stages import doctor as stage
-
-    run_command("doctor", params, overrides or [], stage.run)
+    run_stage("doctor", params, overrides or [], dry_run=False)

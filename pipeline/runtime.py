@@ -12,7 +12,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, TextIO
 
-from stages.job import RuntimeConfig, Tracker
+from stages.job import Tracker
+from stages.text import duration, size
 
 LINE_SECONDS = 30.0
 
@@ -24,10 +25,7 @@ class Shell:
     piece of work also goes to ``log``, one JSON object a line.
     """
 
-    def __init__(
-        self, runtime: RuntimeConfig, log: Path, out: TextIO | None = None, line_seconds: float = LINE_SECONDS
-    ) -> None:
-        self.runtime = runtime
+    def __init__(self, log: Path, out: TextIO | None = None, line_seconds: float = LINE_SECONDS) -> None:
         self.signal: int | None = None
         self._out = sys.stderr if out is None else out
         self._line_seconds = line_seconds
@@ -161,32 +159,13 @@ class _Work:
             rate = self.done / seconds
             parts.append(f"{rate:.3g}/s")
             if self.done < self.total:
-                parts.append(f"{_duration((self.total - self.done) / rate)} left")
+                parts.append(f"{duration((self.total - self.done) / rate)} left")
         if self.nbytes:
-            parts.append(_size(self.nbytes))
+            parts.append(size(self.nbytes))
         if self.done >= self.total:
-            parts.append(f"in {_duration(seconds)}")
+            parts.append(f"in {duration(seconds)}")
         return ", ".join(parts)
 
 
 def _nothing() -> None:
     pass
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest:02d} s"
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min"
-
-
-def _size(nbytes: int) -> str:
-    size = float(nbytes)
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.3g} {unit}"
-        size /= 1000
-    return f"{size:.3g} TB"

@@ -1,33 +1,24 @@
-"""Several processes or machines: one model a worker, one whole shard a task, through dask.distributed."""
+"""Several processes or machines through dask.distributed: connecting, outcomes, and what workers are told."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import islice
+from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
-from uuid import uuid4
-from weakref import WeakKeyDictionary
 
 from diffps.errors import ConfigError, WorkerError
-from stages.job import Job, RuntimeConfig, StoppedError, Tracker
-from stages.shards import Place
+from stages.job import Runtime
+from stages.places import store_root
 
 if TYPE_CHECKING:
     from distributed import Client, Future
 
-    from cache import ShardTask
-    from stages.params import Params
-
-TASKS_PER_WORKER = 2  # one to do, one waiting; few, so that a request to stop takes effect soon
 CONNECT_SECONDS = 10
 
 T = TypeVar("T")
 
-# Whose workers have their model, under which token: registering again would load it again.
-_prepared: "WeakKeyDictionary[Client, str]" = WeakKeyDictionary()
-
 
 @contextmanager
-def cluster(runtime: RuntimeConfig) -> "Iterator[Client | None]":
+def cluster(runtime: Runtime) -> "Iterator[Client | None]":
     """Client of ``runtime.scheduler``: None when it is empty, a cluster of N processes here for ``local:N``, else the
     scheduler at that address. Raises ConfigError."""
     if not runtime.scheduler:
@@ -77,37 +68,19 @@ def outcome(future: "Future[T]") -> T:
     return result
 
 
-def write_on_cluster(
-    client: "Client",
-    stage: str,
-    params: "Params",
-    job: Job,
-    place: Place,
-    tasks: "Sequence[ShardTask]",
-    tracker: Tracker,
-) -> None:
-    """Have ``tasks`` done by the workers while this process keeps the lock. A killed worker's shards are done again.
+def own_device(device: str, worker: object) -> str:
+    """On a machine with several GPUs the n-th local worker takes the n-th of them."""
+    import torch
 
-    Raises what a task raised; WorkerError; StoppedError once the shards at hand are safe.
-    """
-    from distributed import as_completed
+    if device != "auto" or not torch.cuda.is_available() or not isinstance(worker, int):
+        return device
+    return f"cuda:{worker % torch.cuda.device_count()}"
 
-    from stages.worker import ModelPlugin, write_shard
 
-    if client not in _prepared:
-        _prepared[client] = uuid4().hex
-        client.register_plugin(ModelPlugin(stage, _prepared[client], params, job.runtime))
-    token = _prepared[client]
-    remaining = iter(tasks)
+def for_workers(runtime: Runtime) -> Runtime:
+    """``runtime`` for worker processes, which share neither this one's thread count nor its environment."""
+    # The number of threads shows in the last bits on a CPU, and DVC tells only this process where its checkout is.
+    import torch
 
-    def submit(count: int) -> "list[Future[tuple[int, int]]]":
-        # Not pure: what counts is what is written, so no task may be answered from an earlier one's result.
-        return [client.submit(write_shard, stage, token, place, task, pure=False) for task in islice(remaining, count)]
-
-    under_way = as_completed(submit(TASKS_PER_WORKER * len(client.nthreads())))
-    for future in under_way:
-        tracker.advance(*outcome(future))
-        if not job.stopping:
-            under_way.update(submit(1))
-    if next(remaining, None) is not None:
-        raise StoppedError
+    threads = runtime.threads or torch.get_num_threads()
+    return replace(runtime, scheduler="", threads=threads, store=str(store_root(runtime.store).absolute()))

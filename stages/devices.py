@@ -3,13 +3,13 @@
 from typing import TYPE_CHECKING
 
 from diffps.errors import ConfigError
-from stages.job import RuntimeConfig
+from stages.job import Runtime
 
 if TYPE_CHECKING:
     import torch
 
 
-def choose_device(runtime: RuntimeConfig) -> "torch.device":
+def choose_device(runtime: Runtime) -> "torch.device":
     """The device to use; ``auto`` is the GPU where there is one, else the CPU. Sets the thread counts as well.
 
     Raises ConfigError for a device this machine does not have.

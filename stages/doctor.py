@@ -4,23 +4,26 @@ import os
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from diffps.errors import CheckpointError, ConfigError
-from stages.job import Job
-
-if TYPE_CHECKING:
-    from stages.params import Params
+from stages.config_data import EncodeConfig, ExtractConfig, IndexConfig
+from stages.job import Job, Runtime
+from stages.params import Params
 
 PACKAGES = ("torch", "torchvision", "diffusers", "transformers", "zarr", "dvc")
 PROBE_BYTES = 64 << 20
 
 
-def run(params: "Params", job: Job) -> None:
+def run(params: Params, runtime: Runtime, job: Job) -> None:
     """Say what is there, line by line. Raises CheckpointError last, so that everything else has been said."""
-    for line in (*_software(), *_devices(params, job), *_disk(job), _dataset(params)):
+    for line in (
+        *_software(),
+        *_devices(params.encode, params.extract, runtime),
+        *_disk(runtime),
+        _dataset(params.index),
+    ):
         job.say(line)
-    for line in _checkpoint(params):
+    for line in _checkpoint(params.encode, params.extract):
         job.say(line)
 
 
@@ -53,13 +56,13 @@ def _version(name: str) -> str | None:
         return None
 
 
-def _devices(params: "Params", job: Job) -> Iterator[str]:
+def _devices(encode: EncodeConfig, extract: ExtractConfig, runtime: Runtime) -> Iterator[str]:
     import torch
 
     from stages.devices import choose_device
 
     try:
-        device = choose_device(job.runtime).type
+        device = choose_device(runtime).type
     except ConfigError as error:
         device = "none"
         yield f"PROBLEM: {error}"
@@ -68,19 +71,19 @@ def _devices(params: "Params", job: Job) -> Iterator[str]:
     for number in range(torch.cuda.device_count()):
         free, total = torch.cuda.mem_get_info(number)
         yield f"  cuda:{number}: {torch.cuda.get_device_name(number)}, {free / 1e9:.0f} of {total / 1e9:.0f} GB free"
-    for section in ("encode", "extract"):
-        dtype = getattr(params, section).dtype
+    for section, dtype in (("encode", encode.dtype), ("extract", extract.dtype)):
         if device == "cpu" and dtype != "float32":
             yield f"PROBLEM: {section}.dtype {dtype} is slow on a CPU; set {section}.dtype=float32"
 
 
-def _disk(job: Job) -> Iterator[str]:
+def _disk(runtime: Runtime) -> Iterator[str]:
     from cache import CacheError
     from cache.budget import measure_disk
     from cache.files import free_bytes
-    from stages.storage import size, store_root
+    from stages.places import store_root
+    from stages.text import size
 
-    root = store_root(job)
+    root = store_root(runtime.store)
     try:
         rates = measure_disk(root, PROBE_BYTES)
     except CacheError as error:
@@ -90,23 +93,22 @@ def _disk(job: Job) -> Iterator[str]:
     yield f"disk: {size(free_bytes(root))} free for {root}, {speed}; `diffps cache plan` says what is needed"
 
 
-def _dataset(params: "Params") -> str:
-    config = params.index
+def _dataset(config: IndexConfig) -> str:
     if config.dataset == "streets" or Path(config.root).is_dir():
         return f"dataset: {config.dataset} at {config.root}"
     return f"PROBLEM: dataset {config.dataset}: no folder {config.root}; put it there, or set index.root"
 
 
-def _checkpoint(params: "Params") -> Iterator[str]:
+def _checkpoint(encode: EncodeConfig, extract: ExtractConfig) -> Iterator[str]:
     from diffps.backbone.checkpoint import load_checkpoint
     from diffps.backbone.prompts import PromptEncoder
 
-    name = params.encode.checkpoint
+    name = encode.checkpoint
     if not name.startswith("builtin:") and not Path(name).is_dir() and name.startswith(("models/", "./", "/")):
         raise CheckpointError(
             f"checkpoint {name}: no such folder; download one there, or set encode.checkpoint to a hub id"
         )
-    checkpoint = load_checkpoint(name, params.encode.revision, params.extract.unet)
+    checkpoint = load_checkpoint(name, encode.revision, extract.unet)
     channels = "-".join(map(str, checkpoint.unet_config["block_out_channels"]))
     width = checkpoint.unet_config["cross_attention_dim"]
     yield f"checkpoint: {name} at {checkpoint.folder}, UNet of {channels} channels, text embeddings of {width}"
@@ -116,7 +118,7 @@ def _checkpoint(params: "Params") -> Iterator[str]:
     encoder = PromptEncoder(checkpoint)
     word, number = encoder.pad_token
     yield f"  pad token {word!r} ({number}); {len(checkpoint.taps)} taps"
-    prompt = encoder.encode(params.extract.prompt, params.extract.words)
-    yield f"  prompt {params.extract.prompt!r}: words at token positions {dict(prompt.spans)}"
-    missing = [tap for tap in params.extract.taps if tap not in checkpoint.taps]
+    prompt = encoder.encode(extract.prompt, extract.words)
+    yield f"  prompt {extract.prompt!r}: words at token positions {dict(prompt.spans)}"
+    missing = [tap for tap in extract.taps if tap not in checkpoint.taps]
     yield f"PROBLEM: this UNet lacks {', '.join(missing)}" if missing else "  every tap of extract.taps is there"

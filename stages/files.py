@@ -27,20 +27,21 @@ def replace_file(path: Path, write: Callable[[Path], None]) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """``value`` as indented JSON, in place whole."""
+    replace_text(path, json.dumps(value, indent=2) + "\n")
+
+
+def replace_bytes(path: Path, data: bytes) -> None:
+    """:func:`replace_file` with ``data``."""
 
     def write(temporary: Path) -> None:
-        temporary.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+        temporary.write_bytes(data)
 
     replace_file(path, write)
 
 
 def replace_text(path: Path, text: str) -> None:
     """:func:`replace_file` with ``text`` in UTF-8."""
-
-    def write(temporary: Path) -> None:
-        temporary.write_text(text, encoding="utf-8")
-
-    replace_file(path, write)
+    replace_bytes(path, text.encode())
 
 
 def replace_folder(path: Path, write: Callable[[Path], None]) -> None:

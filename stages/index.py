@@ -2,60 +2,41 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from diffps.datasets.streets import StreetsConfig
-from diffps.errors import ConfigError, ImageError
-from stages.job import Job, StoppedError
+from diffps.errors import ImageError
+from stages.config_data import IndexConfig
+from stages.job import Job, Runtime, StoppedError
+from stages.params import Params
+from stages.places import INDEX
 
 if TYPE_CHECKING:
     from diffps.records import SearchIndex
-    from stages.params import Params
-
-INDEX_FOLDER = Path("data/index")
 HASHING_THREADS = 8  # reading waits for the disk, so more threads than cores pay
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Config:
-    """Section ``index`` of params.yaml.
-
-    ``root`` is the dataset's folder (``streets`` are drawn there when absent). Boxes below ``min_box`` (width, height
-    in pixels) are dropped; null takes the dataset's own rule: (10, 20) for cuhk-sysu, none elsewhere.
-    """
-
-    dataset: Literal["streets", "prw", "cuhk-sysu", "folder", "coco"] = "streets"
-    root: str = "data/streets"
-    min_box: tuple[int, int] | None = None
-    streets: StreetsConfig = field(default_factory=StreetsConfig)
-
-    def __post_init__(self) -> None:
-        if self.min_box is not None and min(self.min_box) < 0:
-            raise ConfigError(f"index.min_box {list(self.min_box)}: width and height must be 0 or more")
-
-
-def run(params: "Params", job: Job) -> None:
+def run(params: Params, runtime: Runtime, job: Job) -> None:
     """Write data/index/*.parquet and report.json. Raises DatasetError, and ImageError for a file that is no image
     unless ``runtime.skip_unreadable``: then its scene stays, with a size that holds its boxes."""
     from diffps.datasets.tables import write_index
 
-    index = read_dataset(params.index, job)
-    write_index(index, INDEX_FOLDER)
+    index = read_dataset(params.index, job, skip_unreadable=runtime.skip_unreadable)
+    write_index(index, INDEX)
     for line in describe(index.report):
         job.say(line)
 
 
-def dry_run(params: "Params", job: Job) -> str:
+def dry_run(params: Params, runtime: Runtime, job: Job) -> str:
     """What would be read and written."""
     config = params.index
     root = Path(config.root)
     state = "is there" if root.is_dir() else "will be drawn" if config.dataset == "streets" else "is MISSING"
-    return f"index: {config.dataset} at {root} ({state}) -> {INDEX_FOLDER}/*.parquet, report.json"
+    return f"index: {config.dataset} at {root} ({state}) -> {INDEX}/*.parquet, report.json"
 
 
-def read_dataset(config: Config, job: Job) -> "SearchIndex":
+def read_dataset(config: IndexConfig, job: Job, *, skip_unreadable: bool = False) -> "SearchIndex":
     """The dataset that ``config`` names, read and checked; the published counts, where there are any, in its report."""
     from diffps.datasets import cuhk_sysu, own, prw, streets
     from diffps.datasets.files import ImageFacts, measure_images
@@ -69,9 +50,9 @@ def read_dataset(config: Config, job: Job) -> "SearchIndex":
                     raise StoppedError("index: stopped; nothing was written, the same command starts over")
 
             try:
-                return measure_images(paths, HASHING_THREADS, measured, keep_unreadable=job.runtime.skip_unreadable)
+                return measure_images(paths, HASHING_THREADS, measured, keep_unreadable=skip_unreadable)
             except ImageError as error:
-                way_out = "" if job.runtime.skip_unreadable else ", or set runtime.skip_unreadable=true to leave it out"
+                way_out = "" if skip_unreadable else ", or set runtime.skip_unreadable=true to leave it out"
                 raise ImageError(f"{error}; restore it{way_out}") from error
 
     root = Path(config.root)

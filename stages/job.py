@@ -1,36 +1,50 @@
-"""What a stage is handed by whoever runs it: where to compute, how to report, when to stop."""
+"""What a stage is handed by whoever runs it: how to run (:class:`Runtime`), how to report, when to stop."""
 
 import logging
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 log = logging.getLogger("diffps")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class RuntimeConfig:
-    """Section ``runtime`` of params.yaml: how to run, never what comes out. DVC does not track it.
-
-    ``batch`` 0 means: as many as the device takes well, halved where they do not fit; ``vae_batch`` is that of the VAE.
-    ``threads`` 0 means: as many as there are cores. ``readers``: threads that read the store ahead of training.
-    ``scheduler`` is empty (this process), ``local:N`` (N worker processes) or a dask scheduler's address.
-    ``store``: its folder; ``shard``: images a file. ``skip_unreadable`` goes on without images that cannot be decoded,
-    ``takeover`` past the lock of another machine that has fallen silent. ``compile``: the UNet by torch.compile.
-    """
+class Runtime:
+    """Section ``runtime`` of params.yaml: how to run, never what comes out. DVC does not track it."""
 
     device: str = "auto"
+    """auto (a GPU where there is one), cpu, cuda or cuda:N."""
+
     threads: int = 0
+    """CPU threads; 0: as many as there are cores."""
+
     batch: int = 0
+    """Images the UNet takes at once; 0: as many as the device takes well. Halved where they do not fit."""
+
     vae_batch: int = 0
+    """The same of the VAE."""
+
     readers: int = 2
+    """Threads that read the store ahead of training."""
+
     scheduler: str = ""
+    """Empty: this process. local:N: N worker processes here. Else a dask scheduler's address."""
+
     store: str = "data/features"
+    """The store's folder."""
+
     shard: int = 16
+    """Images a shard; a store keeps the number it was made with."""
+
     skip_unreadable: bool = False
+    """Go on without images that cannot be decoded."""
+
     takeover: bool = False
+    """Go past the lock of another machine that has fallen silent."""
+
     compile: bool = False
+    """The UNet by torch.compile."""
 
 
 class Tracker(Protocol):
@@ -42,8 +56,6 @@ class Tracker(Protocol):
 
 class Job(Protocol):
     """The shell around a stage. ``stopping`` becomes true after the first SIGINT or SIGTERM."""
-
-    runtime: RuntimeConfig
 
     @property
     def stopping(self) -> bool: ...
@@ -63,7 +75,6 @@ class StoppedError(Exception):
 class QuietJob:
     """A job without a shell, for tests and for use as a library."""
 
-    runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
     stopping: bool = False
 
     def say(self, message: str, **fields: object) -> None:

@@ -1,4 +1,8 @@
-"""All parameters of a run: one section a stage, checked against each other before any stage starts."""
+"""All parameters of a run: one section a stage, checked against each other before any stage starts.
+
+They say what comes out. How to run (devices, batches, workers, the store's place) is :class:`stages.job.Runtime`.
+Imports neither a stage nor torch: every module of stages/ may import this one.
+"""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -6,8 +10,8 @@ from difflib import get_close_matches
 from typing import Any
 
 from diffps.errors import ConfigError
-from stages import encode, evaluate, extract, index, pretrain, report, sweep, train
-from stages.job import RuntimeConfig
+from stages.config_data import EncodeConfig, ExtractConfig, IndexConfig
+from stages.config_heads import EvaluateConfig, ReportConfig, SweepConfig, TrainConfig
 from stages.typed import build, set_key
 
 
@@ -15,15 +19,26 @@ from stages.typed import build, set_key
 class Params:
     """The sections of params.yaml. Raises ConfigError where two of them contradict each other."""
 
-    index: index.Config
-    encode: encode.Config
-    extract: extract.Config
-    train: train.Config
-    evaluate: evaluate.Config
-    sweep: sweep.Config
-    report: report.Config
-    pretrain: pretrain.Config
-    runtime: RuntimeConfig
+    index: IndexConfig
+    """The dataset."""
+
+    encode: EncodeConfig
+    """The VAE and the words."""
+
+    extract: ExtractConfig
+    """The UNet's pass and what is kept of it."""
+
+    train: TrainConfig
+    """The head and how it learns."""
+
+    evaluate: EvaluateConfig
+    """The search and its scores."""
+
+    sweep: SweepConfig
+    """Many heads from one reading."""
+
+    report: ReportConfig
+    """The page."""
 
     def __post_init__(self) -> None:
         provided = self.extract.names

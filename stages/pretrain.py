@@ -1,220 +1,36 @@
 """Make the demo's backbone from drawn streets. Not part of `dvc repro`: its result comes with the package."""
 
-import json
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-from diffps.errors import ConfigError
 from diffps.pretraining.config import PretrainConfig
-from stages.job import Job, StoppedError
-
-if TYPE_CHECKING:
-    import torch
-
-    from diffps.backbone.builtin.topology import Parts
-    from diffps.pretraining.scenes import TrainingScenes, World
-    from stages.params import Params
-
-Config = PretrainConfig
-
-FOLDER = Path("models/streets")
-WORK = Path("models/streets-work")
-RESULTS = Path("results/pretrain")
-COMMAND = "diffps pretrain"
-_ENCODE_BATCH = 8
-_CODEC_SCENES = 1_000_000  # the VAE's scenes are numbered from here
-_WHITENING_SCENES = 128
-_VAE_FIELDS = ("seed", "widths", "cameras", "identities", "vae_scenes", "vae_steps", "vae_batch", "vae_crop", "vae_lr")
+from stages.job import Job, Runtime
 
 
-def run(params: "Params", job: Job) -> None:
+def run(config: PretrainConfig, runtime: Runtime, job: Job) -> None:
     """Train into models/streets and measure on scenes never seen into results/pretrain; goes on where it stopped.
 
-    Raises DivergedError, StoppedError; ConfigError where index draws the world that is trained on.
+    Raises DivergedError, StoppedError.
     """
-    from stages.devices import choose_device
-    from stages.pretrain_report import write_report
+    from pathlib import Path
 
-    config = params.pretrain
-    _check_worlds(params)
-    device = choose_device(job.runtime)
-    if _finished(config):
+    from stages.devices import choose_device
+    from stages.pretraining.report import write_report
+    from stages.pretraining.training import FOLDER, WORK, finished, train
+
+    device = choose_device(runtime)
+    if finished(config):
         job.say(f"{FOLDER} is trained by this recipe")
     else:
         train(config, job, device)
-    write_report(config, FOLDER, WORK / "untrained", RESULTS, job)
+    write_report(config, FOLDER, WORK / "untrained", Path("results/pretrain"), job)
 
 
-def dry_run(params: "Params", job: Job) -> str:
+def dry_run(config: PretrainConfig, runtime: Runtime, job: Job) -> str:
     """What would be made and how long it takes."""
-    config = params.pretrain
-    if _finished(config):
-        return f"pretrain: {FOLDER} is there; would measure it into {RESULTS}"
+    from stages.pretraining.training import FOLDER, WORK, finished
+
+    if finished(config):
+        return f"pretrain: {FOLDER} is there; would measure it"
     megabytes = config.scenes * 18 / 1000
     return (
         f"pretrain: would draw {config.scenes} scenes ({megabytes:.0f} MB of latents and masks in {WORK}), train the "
         f"VAE for {config.vae_steps} and the UNet for {config.steps} steps into {FOLDER}: about an hour on two cores"
     )
-
-
-def train(config: Config, job: Job, device: "torch.device") -> None:
-    """VAE, latents, UNet and text encoder, models/streets; every phase resumes from models/streets-work."""
-    import torch
-
-    from diffps.backbone.builtin.topology import build, save_checkpoint
-    from diffps.backbone.checkpoint import load_checkpoint
-    from diffps.pretraining.scenes import World
-
-    WORK.mkdir(parents=True, exist_ok=True)
-    world = World(config.seed, config.cameras, config.identities)
-    parts = build(config.widths, config.seed)
-    _train_codec(config, job, world, parts, device)
-    scenes = _encode(config, job, world, parts, device)
-    _train_denoiser(config, job, scenes, parts, device)
-    for model in (parts.unet, parts.vae, parts.text_encoder):
-        model.to("cpu").half().eval()
-    made_with = {"torch": torch.__version__, "device": device.type, "threads": torch.get_num_threads()}
-    recipe: dict[str, Any] = {"command": COMMAND, "pretrain": _plain(config), "made_with": made_with}
-    save_checkpoint(parts, FOLDER, recipe)
-    checkpoint = load_checkpoint(str(FOLDER))
-    recipe["digests"] = {part: checkpoint.digest(part) for part in ("unet", "vae", "text_encoder")}
-    (FOLDER / "recipe.json").write_text(json.dumps(recipe, indent=2) + "\n")
-    job.say(f"wrote {FOLDER}")
-
-
-def _train_codec(config: Config, job: Job, world: "World", parts: "Parts", device: "torch.device") -> None:
-    from diffps.pretraining.codec import CodecTrainer, psnr
-    from diffps.pretraining.scenes import pixels
-
-    images = [pixels(world.scene(_CODEC_SCENES + index)) for index in range(config.vae_scenes)]
-    trainer = CodecTrainer(parts.vae, config, device)
-    recipe = {name: value for name, value in _plain(config).items() if name in _VAE_FIELDS}
-    state = _State(WORK / "vae.pt", recipe, {"vae": trainer.vae, "optimiser": trainer.optimiser}, job)
-    with job.track("pretrain: VAE", config.vae_steps - state.step, "steps") as tracker:
-        for step in range(state.step, config.vae_steps):
-            loss = trainer.step(step, images)
-            tracker.advance()
-            if (step + 1) % config.save_every == 0 or step + 1 == config.vae_steps or job.stopping:
-                job.say(f"VAE step {step + 1}: loss {loss:.4f}", step=step + 1, loss=loss)
-                state.save(step + 1)
-    trainer.finish(images[:_WHITENING_SCENES])
-    job.say(f"VAE: {psnr(parts.vae, images[:16], device):.1f} dB on 16 scenes it learnt from")
-
-
-def _encode(config: Config, job: Job, world: "World", parts: "Parts", device: "torch.device") -> "TrainingScenes":
-    import numpy as np
-
-    from diffps.pretraining.scenes import TrainingScenes, encode_scenes
-
-    path = WORK / "scenes.npz"
-    recipe = {name: value for name, value in _plain(config).items() if name in (*_VAE_FIELDS, "scenes")}
-    text = json.dumps(recipe, sort_keys=True)
-    if path.exists():
-        with np.load(path) as arrays:
-            if str(arrays["recipe"]) == text:
-                return TrainingScenes(world, arrays["latents"], arrays["masks"], arrays["persons"])
-    pieces = []
-    with job.track("pretrain: latents", config.scenes, "scenes") as tracker:
-        for first in range(0, config.scenes, _ENCODE_BATCH):
-            last = min(first + _ENCODE_BATCH, config.scenes)
-            pieces.append(encode_scenes(world, first, last, parts.vae, device))
-            tracker.advance(last - first)
-            if job.stopping:
-                raise StoppedError("stopped while encoding scenes; the same command encodes them again")
-    scenes = TrainingScenes.join(pieces)
-    temporary = path.with_suffix(".tmp")
-    with temporary.open("wb") as file:
-        np.savez(file, recipe=text, latents=scenes.latents, masks=scenes.masks, persons=scenes.persons)
-    temporary.replace(path)
-    return scenes
-
-
-def _train_denoiser(config: Config, job: Job, scenes: "TrainingScenes", parts: "Parts", device: "torch.device") -> None:
-    import torch
-    from diffusers import DDIMScheduler
-
-    from diffps.backbone.builtin.topology import SCHEDULE
-    from diffps.pretraining.denoiser import DenoiserTrainer
-
-    scheduler: Any = DDIMScheduler(**SCHEDULE)
-    trainer = DenoiserTrainer(parts, scheduler.alphas_cumprod, config, device)
-    modules = {"unet": trainer.unet, "text_encoder": trainer.text_encoder, "optimiser": trainer.optimiser}
-    recipe = {name: value for name, value in _plain(config).items() if name not in ("save_every", "test_scenes")}
-    common = {name: value for name, value in recipe.items() if name not in ("steps", "settle")}
-    turn = config.steps - config.settle  # up to here, trainings with other numbers of steps are the same
-    settling = _State(WORK / "unet-settling.pt", recipe, modules, job)
-    state = settling if settling.step else _State(WORK / "unet.pt", common, modules, job, last=turn)
-    recent: list[tuple[float, float]] = []
-    with job.track("pretrain: UNet", config.steps - state.step, "steps") as tracker:
-        for step in range(state.step, config.steps):
-            losses = trainer.step(step, scenes)
-            recent.append((losses.denoising, losses.maps))
-            tracker.advance()
-            done = step + 1
-            if done % config.save_every == 0 or done in (turn, config.steps) or job.stopping:
-                job.say(f"UNet step {done}: {_summary(recent)}", step=done)
-                recent.clear()
-                (state if done <= turn else settling).save(done)
-    parts.unet.to(memory_format=torch.contiguous_format)
-
-
-def _summary(recent: Sequence[tuple[float, float]]) -> str:
-    asked = [maps for _, maps in recent if not math.isnan(maps)]
-    noise = sum(loss for loss, _ in recent) / len(recent)
-    return f"noise {noise:.4f}, maps {sum(asked) / len(asked) if asked else math.nan:.3f} nats"
-
-
-class _State:
-    """What one training resumes from, in one file: the step it reached, ``last`` at most, and all it left behind."""
-
-    def __init__(
-        self, path: Path, recipe: Mapping[str, Any], modules: Mapping[str, Any], job: Job, last: float = math.inf
-    ) -> None:
-        import torch
-
-        self._path, self._recipe, self._modules, self._job = path, json.dumps(recipe, sort_keys=True), modules, job
-        self.step = 0
-        if not path.exists():
-            return
-        kept = torch.load(path, weights_only=True, map_location="cpu")
-        if kept["recipe"] != self._recipe or kept["step"] > last:
-            job.say(f"{path} is of another recipe; starting over")
-            return
-        for name, module in modules.items():
-            module.load_state_dict(kept[name])
-        self.step = int(kept["step"])
-
-    def save(self, step: int) -> None:
-        """Keep the state after ``step`` steps. Raises StoppedError when the job is asked to stop."""
-        import torch
-
-        state = {name: module.state_dict() for name, module in self._modules.items()}
-        temporary = self._path.with_suffix(".tmp")
-        torch.save({"recipe": self._recipe, "step": step, **state}, temporary)
-        temporary.replace(self._path)
-        if self._job.stopping:
-            raise StoppedError(f"stopped after step {step}; the same command goes on from there")
-
-
-def _plain(config: Config) -> dict[str, Any]:
-    plain: dict[str, Any] = json.loads(json.dumps(asdict(config)))
-    return plain
-
-
-def _finished(config: Config) -> bool:
-    from diffps.backbone.builtin.topology import read_recipe
-
-    recipe = read_recipe(FOLDER)
-    return recipe is not None and "digests" in recipe and recipe["pretrain"] == _plain(config)
-
-
-def _check_worlds(params: "Params") -> None:
-    config = params.pretrain
-    if params.index.streets.seed in (config.seed, config.seed + 1):
-        raise ConfigError(
-            f"index.streets.seed {params.index.streets.seed} draws the persons and cameras that pretrain learns from "
-            f"or is measured on (pretrain.seed {config.seed}, {config.seed + 1}); choose another"
-        )

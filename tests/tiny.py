@@ -67,3 +67,13 @@ def _merge(into: dict[str, Any], changes: dict[str, Any]) -> None:
             _merge(into[key], value)
         else:
             into[key] = value
+
+
+def reading(params: Any, names: Any = None) -> Any:
+    """What section train reads, or ``names`` of it."""
+    from dataclasses import replace
+
+    from stages.features.reading import Reading
+
+    found = Reading.of(params.train, params.extract)
+    return found if names is None else replace(found, names=tuple(names))

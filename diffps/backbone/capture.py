@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from diffps.backbone.parts import DiffusersModel
 from diffps.errors import CheckpointError
-from diffps.taps import TapSpec, check_taps, map_name
+from diffps.taps import FeatureName, TapSpec, check_taps
 
 HeadRule = Literal["mean", "all"] | int
 Span = tuple[int, int]
@@ -31,7 +31,7 @@ class Request:
     """What to read in one forward.
 
     ``taps`` are ids of the UNet's table. Cross-attention maps are read for the token ``spans`` (word -> first, last + 1
-    of the prompt's tokens) and come out under :func:`~diffps.taps.map_name`; without spans the whole map under
+    of the prompt's tokens) and come out under :class:`~diffps.taps.FeatureName`; without spans the whole map under
     the tap's id. ``head`` is an attention head, their mean, or all of them.
     """
 
@@ -138,7 +138,7 @@ class TapReader:
                 maps = maps.mean(2, keepdim=True)
             maps = maps.reshape(len(maps), *self._grids[parent], *maps.shape[2:])
             for column, word in enumerate(spans):
-                self._taken[map_name(spec.id, word)] = maps[..., column]
+                self._taken[str(FeatureName(spec.id, word))] = maps[..., column]
             self._keep(spec, None if spans else maps)
 
         self._handles.append(attention.to_q.register_forward_hook(keep_query))

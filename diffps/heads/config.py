@@ -3,9 +3,8 @@
 This module does not import torch: params.yaml is checked before anything heavy is loaded.
 """
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from typing import Literal
 
 from diffps.errors import ConfigError
 
@@ -244,44 +243,6 @@ class ModelConfig:
         strips = self.embedding.branches if self.embedding.kind == "mge" else 1
         rows = (self.reid.grid[0] + 1) // 2 if self.head == "resnet50" else self.reid.grid[0] // 2
         _check(rows >= strips, "reid.grid", self.reid.grid, f"at least {2 * strips} high for {strips} strips")
-
-
-_PARTS: dict[str, type] = {
-    "dgrpn": DGRPNConfig,
-    "msfrn": MSFRNConfig,
-    "sfan": SFANConfig,
-    "rpn": RPNConfig,
-    "box": BoxConfig,
-    "reid": ReIDConfig,
-    "embedding": EmbeddingConfig,
-    "oim": OIMConfig,
-}
-
-
-def to_json(config: ModelConfig | TapsConfig) -> dict[str, Any]:
-    """The config as plain JSON values."""
-    return asdict(config)
-
-
-def model_from_json(values: Mapping[str, Any]) -> ModelConfig:
-    """Inverse of :func:`to_json`. Raises ConfigError on a key it does not know."""
-    known = {entry.name for entry in fields(ModelConfig)}
-    if unknown := sorted(set(values) - known):
-        raise ConfigError(f"model config: unknown key {', '.join(unknown)}; known are {', '.join(sorted(known))}")
-    parts = {
-        name: _PARTS[name](**_tuples(value)) if name in _PARTS and value is not None else value
-        for name, value in values.items()
-    }
-    return ModelConfig(**parts)
-
-
-def taps_from_json(values: Mapping[str, Any]) -> TapsConfig:
-    """Inverse of :func:`to_json`."""
-    return TapsConfig(**_tuples(values))
-
-
-def _tuples(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
 
 
 def _check(holds: bool, name: str, value: object, expected: str) -> None:

@@ -8,13 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffps.errors import DatasetError
-from diffps.metrics.matching import Convention
 from diffps.metrics.scan import Overrides
 from diffps.metrics.search import Positives, SearchScores, score_search
-from diffps.records import UNLABELLED, Annotations, Gallery, Query, Scene
+from diffps.records import UNLABELLED, Annotations, Convention, Gallery, Query, Scene
 
 GalleryRule = Literal["all", "same_camera", "cross_camera"]
-GALLERY_RULES: tuple[str, ...] = get_args(GalleryRule)
+GALLERY_RULES: tuple[GalleryRule, ...] = get_args(GalleryRule)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,13 +1,11 @@
 """Overlap of boxes, and which detection a true box is matched with."""
 
-from typing import Literal
-
 import numpy as np
 from numpy.typing import NDArray
 
 from diffps.compiled import compiled
+from diffps.records import Convention
 
-Convention = Literal["protocol", "labels"]
 IOU_THRESHOLD = 0.5
 BOX_SLACK = 10  # pixels a small box may be off in width and in height before the protocol calls it missed
 

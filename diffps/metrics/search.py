@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffps.errors import DatasetError
-from diffps.metrics.matching import Convention, iou_thresholds
+from diffps.metrics.matching import iou_thresholds
 from diffps.metrics.scan import Overrides, Targets, find_targets, list_galleries, no_overrides, scan
 from diffps.metrics.similarity import exact_unit_rows
+from diffps.records import Convention
 
 TOP_RANKS = (1, 5, 10)
 

@@ -12,7 +12,7 @@ from diffps.datasets.streets.people import PARTS
 from diffps.datasets.streets.scene import DrawnScene
 from diffps.pretraining.reading import Reader
 from diffps.pretraining.scenes import STRIDE, WORDS, pixels, word_masks
-from diffps.taps import map_name
+from diffps.taps import FeatureName
 
 MAP_TAP = "up-level3-repeat0-vit-block0-cross-map"  # the one that DGRPN reads
 _SCALE = 2  # pixel scores are taken at half the scene's side
@@ -40,7 +40,7 @@ def word_maps(reader: Reader, timestep: int, advance: Callable[[int], None]) -> 
     maps: dict[str, Maps] = {}
     for word in WORDS:
         read = reader.read([MAP_TAP], timestep, word, [word])
-        maps[word] = torch.cat([taken[map_name(MAP_TAP, word)][..., 0] for _, taken in read]).numpy()
+        maps[word] = torch.cat([taken[str(FeatureName(MAP_TAP, word))][..., 0] for _, taken in read]).numpy()
         advance(len(reader.latents))
     return maps
 

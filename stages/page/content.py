@@ -2,10 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from diffps.figures.sheets import Chart, Sheet
+from diffps.figures.sheets import Chart, Sheet
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,8 +59,8 @@ class Page:
     warnings: Sequence[str]
     headlines: Sequence[Headline]
     scores: Sequence[Score]
-    precision_chart: "Chart | None"
+    precision_chart: Chart | None
     saving: Sequence[Headline]
     saving_text: str
-    saving_chart: "Chart | None"
+    saving_chart: Chart | None
     sections: Sequence[Section]

@@ -4,9 +4,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cache.files import read_json
 from diffps.figures.sheets import Chart, Line
 from stages.page.content import Headline, Table
 from stages.page.evidence import Evidence
+from stages.text import count, duration, size
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,10 +44,10 @@ class Cost:
 
     def headlines(self) -> list[Headline]:
         """Bytes, time and break-even, large."""
-        paid = self.paid_after
+        paid, filled = self.paid_after, self.seconds
         return [
-            Headline(label="On disk", value=size_text(self.nbytes), remark="features and maps"),
-            Headline(label="Filled in", value=time_text(self.seconds, short=True), remark="once"),
+            Headline(label="On disk", value=size(self.nbytes), remark="features and maps"),
+            Headline(label="Filled in", value="–" if filled is None else duration(filled), remark="once"),
             Headline(
                 label="Paid after",
                 value="–" if paid is None else f"{paid:.1f}",
@@ -60,13 +62,13 @@ class Cost:
         if self.live_epoch is None or self.cached_epoch is None or self.saved is None:
             return "Times were not recorded for this store, so what it saved is not known."
         each = (
-            f"Computing one epoch’s features anew takes {time_text(self.live_epoch)}; "
-            f"from the cache training waits {time_text(self.cached_epoch)} for them. "
+            f"Computing one epoch’s features anew takes {duration(self.live_epoch)}; "
+            f"from the cache training waits {duration(self.cached_epoch)} for them. "
         )
         if self.paid_after is None:
             return each + "On this machine the cache does not pay: compute live."
         verb = "saved" if self.saved >= 0 else "is still short of breaking even by"
-        return each + f"Over {count_text(self.epochs, 'epoch')} of this head it {verb} {time_text(abs(self.saved))}."
+        return each + f"Over {count(self.epochs, 'epoch')} of this head it {verb} {duration(abs(self.saved))}."
 
 
 def cost_chart(cost: Cost) -> Chart | None:
@@ -92,9 +94,7 @@ def cost_chart(cost: Cost) -> Chart | None:
 
 def measure_cost(evidence: Evidence) -> Cost:
     """Bytes from the manifests of this run, seconds from the receipts beside them."""
-    from stages.storage import store_root
-
-    root, facts, params = store_root(evidence.job), evidence.training, evidence.params
+    root, facts, params = evidence.store, evidence.training, evidence.params
     arrays = _arrays(evidence)
     groups = {_group(entry["path"]): entry for entry in arrays}
     seconds = {group: _seconds(root, group) for group in groups}
@@ -138,10 +138,7 @@ def store_table(evidence: Evidence) -> Table:
 
 def _arrays(evidence: Evidence) -> list[dict[str, Any]]:
     """What the manifests of encode and of the pass this run names say of each array."""
-    from cache.files import read_json
-    from stages.storage import store_root
-
-    manifests = store_root(evidence.job) / "manifests"
+    manifests = evidence.store / "manifests"
     files = [
         *manifests.glob("encode/*/*.json"),
         *manifests.glob(f"extract/*/*/{evidence.params.extract.name}/*/*.json"),
@@ -159,8 +156,6 @@ def _timestep(group: str) -> int | None:
 
 
 def _seconds(root: Path, group: str) -> float | None:
-    from cache.files import read_json
-
     found = [read_json(path)["info"].get("seconds") for path in (root / "receipts" / group).glob("*.json")]
     return None if not found or None in found else float(sum(found))
 
@@ -168,31 +163,3 @@ def _seconds(root: Path, group: str) -> float | None:
 def _total(seconds: dict[str, float | None]) -> float | None:
     known = [each for each in seconds.values() if each is not None]
     return sum(known) if known and len(known) == len(seconds) else None
-
-
-def size_text(nbytes: float) -> str:
-    """Bytes as "1.2 GB" (powers of ten)."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if nbytes < 1000:
-            return f"{nbytes:.3g}\N{NO-BREAK SPACE}{unit}"
-        nbytes /= 1000
-    return f"{nbytes:.3g}\N{NO-BREAK SPACE}TB"
-
-
-def time_text(seconds: float | None, *, short: bool = False) -> str:
-    """Seconds as "48 s", "3 min 20 s" ("3 min" where ``short``) or "2.5 h"."""
-    if seconds is None:
-        return "–"
-    space = "\N{NO-BREAK SPACE}"
-    if seconds < 90:
-        return f"{seconds:.2g}{space}s" if seconds < 10 else f"{seconds:.0f}{space}s"
-    if seconds < 5400:
-        if short:
-            return f"{seconds / 60:.0f}{space}min"
-        return f"{int(seconds) // 60}{space}min {int(seconds) % 60}{space}s"
-    return f"{seconds / 3600:.1f}{space}h"
-
-
-def count_text(count: int, noun: str) -> str:
-    """A number with its noun, which takes an s unless there is one."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"

@@ -5,25 +5,24 @@ import json
 import math
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from diffps.datasets.tables import read_annotations, read_queries, read_scenes
 from diffps.errors import DiffPSError, ImageError
+from diffps.figures.sheets import Image
+from diffps.images import load_image
+from diffps.records import Annotations, Detections, Query, Scene
+from stages.head.saved import training_of
 from stages.job import Job
+from stages.params import Params
+from stages.places import EVALUATE, INDEX, SWEEP, images_root
+from stages.search.tables import read_detections
 
-if TYPE_CHECKING:
-    from diffps.figures.sheets import Image
-    from diffps.records import Annotations, Detections, Query, Scene
-    from stages.params import Params
-
-INDEX = Path("data/index")
-TRAIN = Path("results/train")
-EVALUATE = Path("results/evaluate")
-SWEEP = Path("results/sweep")
-
-Row = dict[str, Any]
+Json = dict[str, Any]  # an object of a JSON file, or a row of a table
 
 
 class NotThereError(DiffPSError, FileNotFoundError):
@@ -31,36 +30,30 @@ class NotThereError(DiffPSError, FileNotFoundError):
 
 
 class Evidence:
-    """Results of one run. Files that a later part may lack are empty here rather than an error."""
+    """Results of one run, and the folder of the ``store`` it read. What a later part may lack is empty rather than an
+    error."""
 
-    def __init__(self, params: "Params", job: Job) -> None:
-        self.params = params
-        self.job = job
+    def __init__(self, params: Params, store: Path, job: Job) -> None:
+        self.params, self.store, self.job = params, store, job
         self.image = lru_cache(maxsize=64)(self._image)
 
     @cached_property
-    def scenes(self) -> "dict[str, Scene]":
+    def scenes(self) -> dict[str, Scene]:
         """Every scene of the index, by id."""
-        from diffps.datasets.tables import read_scenes
-
         return {scene.scene_id: scene for scene in read_scenes(INDEX)}
 
     @cached_property
-    def annotations(self) -> "dict[str, Annotations]":
+    def annotations(self) -> dict[str, Annotations]:
         """Every scene's persons, by scene id."""
-        from diffps.datasets.tables import read_annotations
-
         return read_annotations(INDEX)
 
     @cached_property
-    def queries(self) -> "dict[str, Query]":
+    def queries(self) -> dict[str, Query]:
         """Every query, by id."""
-        from diffps.datasets.tables import read_queries
-
         return {query.query_id: query for query in read_queries(INDEX)}
 
     @cached_property
-    def scores(self) -> Row:
+    def scores(self) -> Json:
         """results/evaluate/metrics.json. Raises NotThereError."""
         return _json(EVALUATE / "metrics.json", "evaluate")
 
@@ -70,14 +63,12 @@ class Evidence:
         return Path(self.params.evaluate.head)
 
     @cached_property
-    def head_training(self) -> Row:
+    def head_training(self) -> Json:
         """What that head says of its training: ``training`` (its section train), ``scenes``; or nothing."""
-        from stages.evaluate import training_of
-
         return training_of(self.head)
 
     @cached_property
-    def training(self) -> Row:
+    def training(self) -> Json:
         """metrics.json beside that head, or nothing."""
         path = self.head.with_name("metrics.json")
         return _json(path, "train") if path.exists() else {}
@@ -93,9 +84,9 @@ class Evidence:
         return {name: [_number(row[name]) for row in rows] for name in (rows[0] if rows else ())}
 
     @cached_property
-    def ranking(self) -> dict[str, list[Row]]:
+    def ranking(self) -> dict[str, list[Json]]:
         """The first results of every query, best first."""
-        found: dict[str, list[Row]] = {}
+        found: dict[str, list[Json]] = {}
         for row in sorted(_table(EVALUATE / "ranking.parquet", "evaluate"), key=lambda row: int(row["rank"])):
             found.setdefault(row["query_id"], []).append(row)
         return found
@@ -107,33 +98,29 @@ class Evidence:
         return {row["query_id"]: float(row["ap"]) for row in rows if row["ap"] is not None}
 
     @cached_property
-    def detections(self) -> "dict[str, Detections]":
+    def detections(self) -> dict[str, Detections]:
         """Detections of every scene, strongest first; a scene without any is not listed. Raises NotThereError."""
-        from stages.inference import read_detections
-
         return read_detections(_there(EVALUATE / "detections.parquet", "evaluate"))
 
     @cached_property
-    def sweep(self) -> list[Row]:
+    def sweep(self) -> list[Json]:
         """Rows of results/sweep/table.parquet whose head is trained and scored, or none."""
         path = SWEEP / "table.parquet"
         return [row for row in _table(path, "sweep") if row["map"] is not None] if path.exists() else []
 
     def is_readable(self, scene_id: str) -> bool:
-        """Whether the scene's image can be shown; with ``runtime.skip_unreadable`` some cannot."""
+        """True where the scene's image can be shown; with ``runtime.skip_unreadable`` some cannot."""
         try:
             self.image(scene_id)
         except ImageError:
             return False
         return True
 
-    def _image(self, scene_id: str) -> "Image":
-        from diffps.images import load_image
-
-        return load_image(Path(self.params.index.root) / self.scenes[scene_id].path)
+    def _image(self, scene_id: str) -> Image:
+        return load_image(images_root(self.params.index.root) / self.scenes[scene_id].path)
 
 
-def box_of(row: Row) -> NDArray[np.float32]:
+def box_of(row: Json) -> NDArray[np.float32]:
     """Columns x1, y1, x2, y2 of a row."""
     return np.array([row[name] for name in ("x1", "y1", "x2", "y2")], np.float32)
 
@@ -144,15 +131,13 @@ def _there(path: Path, stage: str) -> Path:
     return path
 
 
-def _json(path: Path, stage: str) -> Row:
-    content: Row = json.loads(_there(path, stage).read_text(encoding="utf-8"))
+def _json(path: Path, stage: str) -> Json:
+    content: Json = json.loads(_there(path, stage).read_text(encoding="utf-8"))
     return content
 
 
-def _table(path: Path, stage: str) -> list[Row]:
-    import pyarrow.parquet as pq
-
-    rows: list[Row] = pq.read_table(_there(path, stage)).to_pylist()
+def _table(path: Path, stage: str) -> list[Json]:
+    rows: list[Json] = pq.read_table(_there(path, stage)).to_pylist()
     return rows
 
 

@@ -1,49 +1,50 @@
 """Figures of stored features, and of a head's insides: test scenes read from the cache, never computed anew."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import lru_cache
 from itertools import islice
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from diffps.taps import standard_taps
+from cache import FeatureStore
+from cache.errors import NotCachedError, SkippedImage
+from diffps.features import Feature, Ref
+from diffps.figures.analyses import Person, Shown, attention_sheet, frequency_sheet, pca_sheet, semantics_sheet
+from diffps.figures.sheets import Sheet
+from diffps.heads.sampling import cut_rois
+from diffps.heads.sfan import SFAN
+from diffps.model import PersonSearcher
+from diffps.taps import FeatureName
+from stages.features.cached import CachedSource
+from stages.features.reading import Reading
 from stages.page.evidence import Evidence, NotThereError
-
-if TYPE_CHECKING:
-    from diffps.figures.analyses import Shown
-    from diffps.figures.sheets import Sheet
-    from diffps.model import PersonSearcher
 
 Grid = NDArray[np.float32]
 PERSONS = 2  # of each scene in the semantics figure
 
 
-def attention(evidence: Evidence) -> "Sheet":
+def attention(evidence: Evidence) -> Sheet:
     """Stored cross-attention maps over the scenes shown, per word (and per map, where several are stored)."""
-    from diffps.figures.analyses import attention_sheet
-
     extract = evidence.params.extract
-    names = [name for name in extract.names if standard_taps().get(name) is None]
+    names = [name for name in extract.names if FeatureName.parse(name).word is not None]
     if not names:
         raise NotThereError(
             "figure attention: extract.taps has no cross-map; add one, e.g. up-level3-repeat0-vit-block0-cross-map"
         )
-    several = len({name.partition(".")[0] for name in names}) > 1
+    several = len({FeatureName.parse(name).tap for name in names}) > 1
     scenes = shown_scenes(evidence)
     read = _read(evidence, names, evidence.params.train.timestep)
-    labels = {name: name.removeprefix("up-") if several else name.partition(".")[2] for name in names}
+    labels = {name: name.removeprefix("up-") if several else str(FeatureName.parse(name).word) for name in names}
     return attention_sheet(scenes, {labels[name]: [grid[..., 0] for grid in read[name]] for name in names})
 
 
-def components(evidence: Evidence) -> "list[Sheet]":
+def components(evidence: Evidence) -> list[Sheet]:
     """Principal components of every stored tap, and of the detection tap across timesteps where there are several."""
-    from diffps.figures.analyses import pca_sheet
-
     extract, train = evidence.params.extract, evidence.params.train
-    names = [name for name in extract.names if standard_taps().get(name) is not None]
+    names = [name for name in extract.names if FeatureName.parse(name).word is None]
     scenes = shown_scenes(evidence)
     read = _read(evidence, names, train.timestep)
     sheets = [pca_sheet(scenes, {_short(name): read[name] for name in names})]
@@ -55,10 +56,8 @@ def components(evidence: Evidence) -> "list[Sheet]":
     return sheets
 
 
-def frequency(evidence: Evidence) -> "Sheet":
+def frequency(evidence: Evidence) -> Sheet:
     """The re-ID feature of the scenes shown, without and with the frequency refinement."""
-    from diffps.figures.analyses import frequency_sheet
-
     inside = _intermediates(evidence)
     if "before" not in inside[0]:
         raise NotThereError("figure frequency: this head has no frequency refinement (model.msfrn is null)")
@@ -66,13 +65,8 @@ def frequency(evidence: Evidence) -> "Sheet":
     return frequency_sheet(shown_scenes(evidence), before, refined)
 
 
-def semantics(evidence: Evidence) -> "Sheet":
+def semantics(evidence: Evidence) -> Sheet:
     """The largest annotated persons of the scenes shown: their RoIs before and after SFAN, and its summed map."""
-    import torch
-
-    from diffps.figures.analyses import Person, semantics_sheet
-    from diffps.heads.sampling import cut_rois
-    from diffps.heads.sfan import SFAN
 
     head = _head(evidence).reid_head
     if not isinstance(head.sfan, SFAN):
@@ -96,10 +90,8 @@ def semantics(evidence: Evidence) -> "Sheet":
     return semantics_sheet(persons)
 
 
-def shown_scenes(evidence: Evidence) -> "list[Shown]":
+def shown_scenes(evidence: Evidence) -> list[Shown]:
     """The test scenes with most persons, from as many cameras as there are."""
-    from diffps.figures.analyses import Shown
-
     tests = [scene for scene in evidence.scenes.values() if scene.split == "test"]
     tests.sort(key=lambda scene: (-len(evidence.annotations[scene.scene_id].boxes), scene.scene_id))
     seen: dict[int | None, int] = {}
@@ -117,9 +109,7 @@ def shown_scenes(evidence: Evidence) -> "list[Shown]":
 
 
 @lru_cache(maxsize=1)
-def _head(evidence: Evidence) -> "PersonSearcher":
-    from diffps.model import PersonSearcher
-
+def _head(evidence: Evidence) -> PersonSearcher:
     if not evidence.head.exists():
         raise NotThereError(f"{evidence.head} is missing; run: diffps train")
     return PersonSearcher.from_pretrained(evidence.head)
@@ -128,8 +118,6 @@ def _head(evidence: Evidence) -> "PersonSearcher":
 @lru_cache(maxsize=1)
 def _intermediates(evidence: Evidence) -> list[dict[str, Grid]]:
     """What the head makes of each scene shown, channels last."""
-    import torch
-
     head = _head(evidence)
     found: list[dict[str, Grid]] = []
     with torch.inference_mode():
@@ -148,22 +136,19 @@ def _read(evidence: Evidence, names: Iterable[str], timestep: int) -> dict[str, 
     return grids
 
 
-def _stream(evidence: Evidence, names: Iterable[str], timestep: int) -> "Iterable[Any]":
+def _stream(evidence: Evidence, names: Iterable[str], timestep: int) -> Iterator[Mapping[str, Feature]]:
     """One mapping of name to Feature per scene shown. Raises NotThereError where the store does not have it."""
-    from cache.errors import NotCachedError, SkippedImage
-    from diffps.features import Ref
-    from stages.sources import CachedSource
-
-    wanted = tuple(names)
+    reading = Reading.of(evidence.params.train, evidence.params.extract).at(names, timestep)
     refs = [[Ref(scene.scene_id)] for scene in shown_scenes(evidence)]
+    tests = [scene for scene in evidence.scenes.values() if scene.split == "test"]
     try:
-        with CachedSource(evidence.params, evidence.job, "test", wanted, timestep) as source:
-            yield from source.stream(refs, wanted)
+        with CachedSource(reading, "test", FeatureStore(evidence.store), tests) as source:
+            yield from source.stream(refs, reading.names)
     except (NotCachedError, SkippedImage) as error:
         raise NotThereError(f"figure: {error}") from error
 
 
-def _last(tensor: "Any") -> Grid:
+def _last(tensor: torch.Tensor) -> Grid:
     """(C, H, W) as (H, W, C), copied, since a source's buffers are used again."""
     return np.ascontiguousarray(tensor.permute(1, 2, 0).float().numpy()).copy()
 

@@ -1,63 +1,38 @@
-"""The figures by name: each from the evidence to sheets and charts, or NotThereError with what is missing."""
+"""The figures: one table of name, heading, lead and maker."""
 
 import re
+from collections.abc import Callable
 from statistics import fmean
-from typing import TYPE_CHECKING
+from typing import NamedTuple
 
 from diffps.errors import ConfigError
+from diffps.figures.curves import bar_chart, score_chart
+from diffps.figures.sheets import Chart, Picture
+from diffps.figures.similarity import similarity_chart
+from stages.page import features, searches
 from stages.page.evidence import Evidence, NotThereError
 
-if TYPE_CHECKING:
-    from diffps.figures.sheets import Chart, Picture
-
-# Name -> the heading of its section on the page, in the page's order.
-TITLES = {
-    "ranking": "Rankings",
-    "similarity": "Similarity",
-    "failures": "Failures",
-    "attention": "Attention",
-    "pca": "Features",
-    "frequency": "Frequency refinement",
-    "semantics": "Semantic weighting",
-    "timesteps": "Timesteps",
-    "taps": "Taps",
-}
 TIMESTEP = re.compile(r"-?timestep=\d+")  # in the name of a sweep's variant
 SCORES = {"detection AP": "detection_ap", "re-ID mAP": "map"}
 
 
-def make(name: str, evidence: Evidence) -> "list[Picture]":
-    """The pictures of one figure. Raises NotThereError, and ConfigError for a name that is none."""
-    from stages.page import features, searches
+class Figure(NamedTuple):
+    """A figure's heading on the page, the sentence below it, and what draws it from a run's evidence."""
 
-    match name:
-        case "ranking":
-            return [searches.rankings(evidence)]
-        case "failures":
-            return [searches.failures(evidence)]
-        case "similarity":
-            return [_similarity(evidence)]
-        case "attention":
-            return [features.attention(evidence)]
-        case "pca":
-            return list(features.components(evidence))
-        case "frequency":
-            return [features.frequency(evidence)]
-        case "semantics":
-            return [features.semantics(evidence)]
-        case "timesteps":
-            return [_timesteps(evidence)]
-        case "taps":
-            return [_taps(evidence)]
-        case _:
-            raise ConfigError(f"figure {name}: there is none of that name; known are {', '.join(TITLES)}")
+    title: str
+    lead: str
+    make: Callable[[Evidence], list[Picture]]
 
 
-def _similarity(evidence: Evidence) -> "Chart":
-    from diffps.figures.similarity import similarity_chart
-    from stages.page.searches import similarity
+def make(name: str, evidence: Evidence) -> list[Picture]:
+    """The pictures of one figure. Raises NotThereError with what is missing, ConfigError for a name that is none."""
+    if name not in FIGURES:
+        raise ConfigError(f"figure {name}: there is none of that name; known are {', '.join(FIGURES)}")
+    return FIGURES[name].make(evidence)
 
-    pairs = similarity(evidence)
+
+def _similarity(evidence: Evidence) -> Chart:
+    pairs = searches.similarity(evidence)
     if pairs is None:
         raise NotThereError(
             "figure similarity: no identity was detected in two scenes, so there are no pairs to compare"
@@ -65,9 +40,7 @@ def _similarity(evidence: Evidence) -> "Chart":
     return similarity_chart(pairs)
 
 
-def _timesteps(evidence: Evidence) -> "Chart":
-    from diffps.figures.curves import score_chart
-
+def _timesteps(evidence: Evidence) -> Chart:
     if len({row["timestep"] for row in evidence.sweep}) < 2:
         raise NotThereError(_no_sweep("timesteps"))
     series: dict[str, dict[float, list[float]]] = {}
@@ -81,9 +54,7 @@ def _timesteps(evidence: Evidence) -> "Chart":
     return score_chart("Scores against the timestep", "timestep", {k: v for k, v in lines.items() if len(v) > 1})
 
 
-def _taps(evidence: Evidence) -> "Chart":
-    from diffps.figures.curves import bar_chart
-
+def _taps(evidence: Evidence) -> Chart:
     if len({row["taps"] for row in evidence.sweep}) < 2:
         raise NotThereError(_no_sweep("taps"))
     names = list(dict.fromkeys(row["group"] for row in evidence.sweep))
@@ -96,3 +67,53 @@ def _taps(evidence: Evidence) -> "Chart":
 
 def _no_sweep(name: str) -> str:
     return f"figure {name}: no sweep over {name}; run: diffps sweep --set sweep.file=presets/sweeps/{name}.yaml"
+
+
+# By name, in the page's order.
+FIGURES = {
+    "ranking": Figure(
+        "Rankings",
+        "Whole scenes are searched: every result is a box the head found itself.",
+        lambda evidence: [searches.rankings(evidence)],
+    ),
+    "similarity": Figure(
+        "Similarity",
+        "How to read a similarity: what pairs of one person score, and pairs of two.",
+        lambda evidence: [_similarity(evidence)],
+    ),
+    "failures": Figure(
+        "Failures",
+        "The three ways to be wrong: not seen, seen where nobody is, taken for somebody else.",
+        lambda evidence: [searches.failures(evidence)],
+    ),
+    "attention": Figure(
+        "Attention",
+        "Where the text’s words find their match in the image.",
+        lambda evidence: [features.attention(evidence)],
+    ),
+    "pca": Figure(
+        "Features",
+        "What the frozen backbone’s taps hold, before any head.",
+        lambda evidence: list(features.components(evidence)),
+    ),
+    "frequency": Figure(
+        "Frequency refinement",
+        "What the frequency refinement adds to the re-ID feature.",
+        lambda evidence: [features.frequency(evidence)],
+    ),
+    "semantics": Figure(
+        "Semantic weighting",
+        "Which parts of a person the four words bring forward.",
+        lambda evidence: [features.semantics(evidence)],
+    ),
+    "timesteps": Figure(
+        "Timesteps",
+        "Scores of heads trained on features at several noise levels.",
+        lambda evidence: [_timesteps(evidence)],
+    ),
+    "taps": Figure(
+        "Taps",
+        "Scores of heads trained on several sets of taps.",
+        lambda evidence: [_taps(evidence)],
+    ),
+}

@@ -5,19 +5,20 @@ import hashlib
 import io
 import math
 from importlib.resources import files
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 from PIL import Image as Pil
 
-if TYPE_CHECKING:
-    from diffps.figures.sheets import Chart, Image, Sheet
-    from stages.page.content import Page
+from diffps.figures.render import inline_svg
+from diffps.figures.sheets import Chart, Image, Sheet
+from stages.page.content import Page
+from stages.text import percent
 
 JPEG_QUALITY = 82
 
 
-def render(page: "Page") -> str:
+def render(page: Page) -> str:
     """The page as text. Everything that comes from data is escaped; the policy in its head forbids any request."""
     folder = files("stages.page")
     style, script, template = ((folder / name).read_text("utf-8") for name in ("page.css", "page.js", "page.html.j2"))
@@ -35,7 +36,7 @@ def render(page: "Page") -> str:
     return environment.from_string(template).render(page=page, **parts)
 
 
-def picture(image: "Image") -> str:
+def picture(image: Image) -> str:
     """An image as a data URI, in whichever of PNG and JPEG is smaller."""
     encoded = {}
     for kind, options in (("png", {"optimize": True}), ("jpeg", {"quality": JPEG_QUALITY, "optimize": True})):
@@ -46,16 +47,9 @@ def picture(image: "Image") -> str:
     return f"data:image/{kind};base64,{base64.b64encode(encoded[kind]).decode()}"
 
 
-def vector(chart: "Chart", name: str) -> str:
+def vector(chart: Chart, name: str) -> str:
     """A chart as inline SVG; matplotlib has escaped its texts."""
-    from diffps.figures.render import inline_svg
-
     return inline_svg(chart, name)
-
-
-def percent(value: float | None) -> str:
-    """0.1234 as "12.3 %", with a space that does not break."""
-    return "–" if value is None or not math.isfinite(value) else f"{100 * value:.1f}\N{NO-BREAK SPACE}%"
 
 
 def number(value: Any) -> str:
@@ -72,6 +66,6 @@ def few(tiles: int, tall: bool) -> int:
     return min(wanted, key=lambda columns: (-tiles % columns, -columns if tall else columns))
 
 
-def paired(sheet: "Sheet") -> bool:
-    """Whether rows are so short that several fit beside each other."""
+def paired(sheet: Sheet) -> bool:
+    """True where rows are so short that several fit beside each other."""
     return all(len(row.tiles) <= 2 for row in sheet.rows)

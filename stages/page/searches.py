@@ -1,26 +1,21 @@
 """Rankings, failures and similarities of a run, as figures."""
 
 from itertools import islice
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stages.page.evidence import Evidence, NotThereError, Row, box_of
-
-if TYPE_CHECKING:
-    from diffps.figures.searches import Find
-    from diffps.figures.sheets import Mark, Sheet
-    from diffps.figures.similarity import Similarity
+from diffps.figures.searches import Find, Search, box_overlaps, failures_sheet, missed_persons, ranking_sheet, spread
+from diffps.figures.sheets import Mark, Sheet
+from diffps.figures.similarity import Similarity, compare_pairs
+from stages.page.evidence import Evidence, Json, NotThereError, box_of
 
 OVERLAP = 0.5  # IoU from which a detection is the annotated person
 FAILURES = 8  # pictures a row
 CONFUSED = 3
 
 
-def rankings(evidence: Evidence) -> "Sheet":
+def rankings(evidence: Evidence) -> Sheet:
     """Queries at even steps through the order of average precision, each with its first results."""
-    from diffps.figures.searches import Search, ranking_sheet, spread
-
     config = evidence.params.report
     known = [name for name in evidence.precisions if name in evidence.queries]
     values = np.array([evidence.precisions[name] for name in known])
@@ -41,10 +36,8 @@ def rankings(evidence: Evidence) -> "Sheet":
     return ranking_sheet(searches)
 
 
-def failures(evidence: Evidence) -> "Sheet":
+def failures(evidence: Evidence) -> Sheet:
     """Missed persons, false alarms and confused identities of the test split."""
-    from diffps.figures.searches import Find, box_overlaps, failures_sheet, missed_persons
-
     missed: list[tuple[float, str, np.ndarray]] = []
     false: list[tuple[float, str, np.ndarray]] = []
     for scene in evidence.scenes.values():
@@ -70,11 +63,8 @@ def failures(evidence: Evidence) -> "Sheet":
     return failures_sheet(strongest(missed, scored=False), strongest(false, scored=True), _confused(evidence))
 
 
-def similarity(evidence: Evidence) -> "Similarity | None":
+def similarity(evidence: Evidence) -> Similarity | None:
     """Similarities of pairs of detected and annotated persons whose identity is known; None without such pairs."""
-    from diffps.figures.searches import box_overlaps
-    from diffps.figures.similarity import compare_pairs
-
     vectors, identities, places = [], [], []
     for place, (scene_id, found) in enumerate(sorted(evidence.detections.items())):
         persons = evidence.annotations[scene_id]
@@ -92,8 +82,8 @@ def similarity(evidence: Evidence) -> "Similarity | None":
     return compare_pairs(np.concatenate(vectors), np.concatenate(identities), np.concatenate(places), rate)
 
 
-def _confused(evidence: Evidence) -> "list[tuple[Find, Find, Find]]":
-    cases: list[tuple[float, str, Row, Row]] = []
+def _confused(evidence: Evidence) -> list[tuple[Find, Find, Find]]:
+    cases: list[tuple[float, str, Json, Json]] = []
     for name, rows in evidence.ranking.items():
         right = next((row for row in rows if row["correct"]), None)
         if name in evidence.queries and not rows[0]["correct"] and right is not None:
@@ -105,16 +95,12 @@ def _confused(evidence: Evidence) -> "list[tuple[Find, Find, Find]]":
     ]
 
 
-def _query(evidence: Evidence, name: str) -> "Find":
-    from diffps.figures.searches import Find
-
+def _query(evidence: Evidence, name: str) -> Find:
     query = evidence.queries[name]
     return Find(scene_id=query.scene_id, image=evidence.image(query.scene_id), box=query.box)
 
 
-def _result(evidence: Evidence, row: Row) -> "Find":
-    from diffps.figures.searches import Find
-
+def _result(evidence: Evidence, row: Json) -> Find:
     judged = row["query_id"] in evidence.precisions
     mark: Mark = "none" if not judged else "right" if row["correct"] else "wrong"
     return Find(

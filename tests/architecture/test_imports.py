@@ -33,7 +33,9 @@ def test_what_every_command_imports_is_light() -> None:
     names = LIGHT + [
         ".".join(path.with_suffix("").parts).removesuffix(".__init__") for path in modules("diffps/metrics")
     ]
-    names += [f"stages.{name}" for name in (*STAGES, "figure", "doctor", "job", "typed", "devices", "files", "storage")]
+    names += [
+        f"stages.{name}" for name in (*STAGES, "figure", "doctor", "job", "typed", "devices", "files", "places", "text")
+    ]
     script = f"import importlib, sys\nfor name in {names!r}:\n    importlib.import_module(name)\n"
     script += f"    found = {HEAVY!r} & set(sys.modules)\n    assert not found, (name, found)"
     subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True)

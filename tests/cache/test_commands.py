@@ -13,8 +13,8 @@ from cache.budget import DiskRates
 from cache.verify import verify
 from pipeline.cache_commands import app
 from pipeline.config import load_params
+from stages.forecasts.store import Speed, plan
 from stages.job import QuietJob
-from stages.storage import Speed, plan
 from tests.cache.builders import images, spec, write
 
 ROWS = images(6)
@@ -51,7 +51,7 @@ def test_status_of_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_verify_names_the_damage_and_the_command(store: FeatureStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("stages.storage.wanted_arrays", lambda params, root: [spec("int8")])
+    monkeypatch.setattr("stages.features.arrays.wanted_arrays", lambda params, root: [spec("int8")])
     assert "nothing damaged" in run("verify").stdout
     (file,) = (path for path in (store.root / "features.zarr" / spec().path / "c/0").rglob("*") if path.is_file())
     data = bytearray(file.read_bytes())
@@ -72,7 +72,9 @@ def test_verify_names_no_command_for_what_other_parameters_made(
 ) -> None:
     (file,) = (path for path in (store.root / "features.zarr" / spec().path / "c/0").rglob("*") if path.is_file())
     file.write_bytes(b"")
-    monkeypatch.setattr("stages.storage.wanted_arrays", lambda params, root: [spec("int8", recipe={"unet": "5678"})])
+    monkeypatch.setattr(
+        "stages.features.arrays.wanted_arrays", lambda params, root: [spec("int8", recipe={"unet": "5678"})]
+    )
     lines = run("verify").stdout.splitlines()
     assert lines[-2].startswith(f"{spec().path}: {PARAMS} makes this under no encoding or head; run again")
     assert lines[-1] == f"to repair: diffps cache verify --params {PARAMS} --set runtime.store=store --repair"
@@ -101,7 +103,7 @@ def test_explain_says_why_something_would_be_extracted(store: FeatureStore, monk
         spec("float16", recipe={"unet": "5678", "prompt": "person"}),
         spec(tap="new"),
     ]
-    monkeypatch.setattr("stages.storage.wanted_arrays", lambda params, root: wanted)
+    monkeypatch.setattr("stages.features.arrays.wanted_arrays", lambda params, root: wanted)
     lines = run("explain").stdout.splitlines()
     assert len(lines) == 2
     assert 'recipe.pass.unet: "5678" != "1234"' in lines[0]
@@ -109,7 +111,7 @@ def test_explain_says_why_something_would_be_extracted(store: FeatureStore, monk
 
 
 def test_gc_asks_first(store: FeatureStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("stages.storage.wanted_arrays", lambda params, root: [spec("int8")])
+    monkeypatch.setattr("stages.features.arrays.wanted_arrays", lambda params, root: [spec("int8")])
     params = store.root.parent / "mine.yaml"
     params.write_text(PARAMS.read_text().replace("store: data/features", "store: store"))
     assert "store: store" in params.read_text()
@@ -167,7 +169,7 @@ def test_plan_counts_views_timesteps_and_the_test_split(
     store: FeatureStore, monkeypatch: pytest.MonkeyPatch, changes: list[str], rate: str, said: tuple[str, ...]
 ) -> None:
     monkeypatch.setattr("cache.budget.measure_disk", lambda root: FREE_DISK)
-    monkeypatch.setattr("stages.storage.recorded_speed", lambda root: Speed(2.0, 1.0))
+    monkeypatch.setattr("stages.forecasts.store.recorded_speed", lambda root: Speed(2.0, 1.0))
     options = [text for change in changes for text in ("--set", change)]
     lines = run("plan", "--rate", rate, "--set", "encode.checkpoint=none", *options).stdout
     for words in said:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from cache import ArraySpec, FeatureStore
 from cache.errors import DamagedError
 from cache.layout import BASIS, SCALES
+from cache.ring import read_ahead
 from tests.cache.builders import ENCODINGS, expected, feature, images, spec, write
 
 ROWS = images(6)
@@ -116,7 +117,7 @@ def test_what_cannot_be_parsed_goes_through_zarr_with_a_reason(
     assert "zarr-python" in caplog.text
     for scene, content in ROWS:
         np.testing.assert_array_equal(reader.read_float(scene, array.name), expected(content, array))
-    for slot in reader.ring([[ROWS[0][0]]], [array.name]):
+    for slot in read_ahead(reader, [[ROWS[0][0]]], [array.name]):
         np.testing.assert_array_equal(slot.values[array.name][0], expected(ROWS[0][1], array))
 
 
@@ -161,7 +162,7 @@ def test_a_missing_file_of_another_layout_is_no_image_of_zeros(
     with pytest.raises(DamagedError, match=rf"{file}: is missing; scene '{ROWS[0][0]}'.*verify --repair"):
         reader.read(ROWS[0][0], array.name)
     with pytest.raises(DamagedError, match="is missing"):
-        next(iter(reader.ring([[ROWS[0][0]]], [array.name])))
+        next(iter(read_ahead(reader, [[ROWS[0][0]]], [array.name])))
     with pytest.raises(DamagedError, match="is missing"):
         store.reader([array], verify=False).read(ROWS[0][0], array.name)
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from cache import CacheError, FeatureStore, parse_encoding
-from cache.budget import Budget, PlannedArray, break_even, image_bytes, require_space
+from cache.budget import Budget, PlannedArray, break_even, require_space
 from cache.encodings import Project, fit_basis
 from cache.errors import EncodingError, LockedError, NotCachedError, StoreFullError
 from cache.garbage import find_garbage, remove
@@ -82,7 +82,7 @@ def test_a_thousand_images_and_nine_arrays_are_not_many_files() -> None:
 
 def test_sizes_of_encodings() -> None:
     shape = (160, 160, 320)
-    sizes = {name: image_bytes(spec(name, shape=shape)) for name in ("float16", "int8", "project:64")}
+    sizes = {name: spec(name, shape=shape).image_bytes for name in ("float16", "int8", "project:64")}
     assert sizes["float16"] == 160 * 160 * 320 * 2 + 4
     assert sizes["int8"] <= 0.515 * sizes["float16"]
     assert sizes["project:64"] <= 0.101 * sizes["float16"]

@@ -16,7 +16,8 @@ from diffps.errors import ConfigError
 from diffps.features import Feature, FeatureShape, Ref
 from diffps.heads.config import EmbeddingConfig, ModelConfig, TapsConfig
 from diffps.model import build_searcher
-from stages import figure, sources
+from stages import figure
+from stages.features import cached as sources
 from stages.page import features, searches
 from stages.page.evidence import NotThereError
 from stages.page.figures import TITLES, make

@@ -159,7 +159,7 @@ def test_a_query_with_nobody_to_find_shows_what_was_found(run: Run) -> None:
 def test_the_recipe_is_that_of_the_head_which_was_scored(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """Trained with --set, then reported without: params no longer say what the head is."""
     trained = json.loads(json.dumps(asdict(run.params.train)))
-    monkeypatch.setattr("stages.evaluate.training_of", lambda folder: {"training": trained, "scenes": 5})
+    monkeypatch.setattr("stages.head.saved.training_of", lambda folder: {"training": trained, "scenes": 5})
     report.run(run.params, run.job)
     plain = " ".join("".join(Reader((run.folder / PAGE).read_text()).text).split())
     assert "was not trained as the parameters now say" not in plain

@@ -12,11 +12,13 @@ from diffps.errors import ImageError
 from diffps.features import Ref
 from pipeline.config import load_params
 from stages import encode, extract, index, train
-from stages.index import INDEX_FOLDER
+from stages.features.cached import CachedSource
+from stages.features.live import LiveSource
+from stages.features.source import skipped_scenes
 from stages.job import QuietJob, RuntimeConfig
 from stages.params import Params
-from stages.sources import CachedSource, LiveSource, skipped_scenes
-from tests.tiny import write_params
+from stages.places import INDEX_FOLDER
+from tests.tiny import reading, write_params
 
 
 class Listener(QuietJob):
@@ -81,7 +83,7 @@ def test_a_basis_is_fitted_on_what_can_be_read(params: Params) -> None:
     names = elsewhere.train.taps.names
     with (
         LiveSource(elsewhere, QuietJob(elsewhere.runtime), "train", names) as live,
-        CachedSource(params, QuietJob(params.runtime), "train", names) as cached,
+        CachedSource(reading(params, names), params, QuietJob(params.runtime), "train") as cached,
     ):
         assert dict(live.shapes) == dict(cached.shapes)
     bases = [

@@ -13,11 +13,12 @@ from diffps.datasets.tables import read_scenes
 from diffps.features import Feature, Ref
 from pipeline.config import load_params
 from stages import encode, extract, index, train
-from stages.index import INDEX_FOLDER
+from stages.features.cached import CachedSource
+from stages.features.live import LiveSource
 from stages.job import QuietJob
 from stages.params import Params
-from stages.sources import CachedSource, LiveSource
-from tests.tiny import write_params
+from stages.places import INDEX_FOLDER
+from tests.tiny import reading, write_params
 
 ENCODINGS = ("int8", "float16", "project:4")
 
@@ -46,7 +47,7 @@ class FeatureSourceContract:
 
     @pytest.fixture
     def source(self, params: Params) -> Iterator[Any]:
-        with self.make(params, QuietJob(params.runtime), "train", params.train.taps.names) as source:
+        with self.make(reading(params, params.train.taps.names), params, QuietJob(params.runtime), "train") as source:
             yield source
 
     def test_shapes_are_those_of_the_expanded_features(self, source: Any, params: Params) -> None:
@@ -87,7 +88,10 @@ class TestLive(FeatureSourceContract):
 
 def test_both_say_the_same_of_their_features(params: Params) -> None:
     names, job = params.train.taps.names, QuietJob(params.runtime)
-    with CachedSource(params, job, "train", names) as cached, LiveSource(params, job, "train", names) as live:
+    with (
+        CachedSource(reading(params, names), params, job, "train") as cached,
+        LiveSource(reading(params, names), params, job, "train") as live,
+    ):
         assert cached.recipe == json.loads(json.dumps(live.recipe))
     assert {"unet", "latent", "prompt", "noise", "timestep", "head"} <= set(cached.recipe)
     assert not {"dtype", "seed"} & set(cached.recipe)
@@ -97,7 +101,10 @@ def test_both_give_the_same_bits(params: Params) -> None:
     names, job = params.train.taps.names, QuietJob(params.runtime)
     refs = [Ref(scene, view) for scene in scene_ids() for view in ("identity", "hflip")]
     batches = [refs[start : start + 3] for start in range(0, len(refs), 3)]
-    with CachedSource(params, job, "train", names) as cached, LiveSource(params, job, "train", names) as live:
+    with (
+        CachedSource(reading(params, names), params, job, "train") as cached,
+        LiveSource(reading(params, names), params, job, "train") as live,
+    ):
         assert dict(cached.shapes) == dict(live.shapes)
         stored = [_dense(batch, names) for batch in cached.stream(batches, names)]
         computed = [_dense(batch, names) for batch in live.stream(batches, names)]

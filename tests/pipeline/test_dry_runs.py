@@ -14,12 +14,11 @@ from diffps.features import FeatureShape
 from pipeline.cli import main
 from pipeline.config import load_params
 from stages import index, train
-from stages.encode import WORDS_FILE
-from stages.heads import build_model
-from stages.index import INDEX_FOLDER
+from stages.head.data import training_set
+from stages.head.run import build_model
 from stages.job import QuietJob
 from stages.params import Params, override
-from stages.training_set import training_set
+from stages.places import INDEX_FOLDER, WORDS_FILE
 from tests.tiny import write_params
 
 LATENT = 128 // 8

@@ -19,7 +19,7 @@ from stages import extract, sweep
 from stages.cluster import cluster, outcome
 from stages.job import QuietJob, RuntimeConfig, StoppedError
 from stages.params import Params, override
-from stages.variants import FOLDER, Variant, plan_passes, read_variants
+from stages.sweeps.variants import FOLDER, Variant, plan_passes, read_variants
 from tests.stages.drawn import Project
 
 STORE = Path("data/features")
@@ -27,7 +27,7 @@ STORE = Path("data/features")
 HEAVY = [
     "stages.extract",
     "stages.passes",
-    "stages.sweep_pass",
+    "stages.sweeps.passes",
     "stages.worker",
     "diffusers.models.unets.unet_2d_condition",
     "transformers.models.clip.modeling_clip",
@@ -184,7 +184,7 @@ def test_stopped_on_a_cluster_what_was_begun_is_finished_and_the_rest_is_done_la
 
 def test_an_error_in_a_worker_is_the_user_s(project: Project, threads: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from cache.errors import NonFiniteError
-    from stages.passes import PassRunner
+    from stages.features.backbone import PassRunner
 
     features = PassRunner.features
 
@@ -233,8 +233,8 @@ def test_a_scheduler_without_workers_is_named(monkeypatch: pytest.MonkeyPatch) -
 def test_a_model_that_another_process_put_in_place_is_not_used(project: Project, threads: str) -> None:
     from distributed import Client
 
-    from stages.shards import Place
-    from stages.worker import ModelPlugin, write_shard
+    from stages.features.shards import Place
+    from stages.features.workers import ModelPlugin, write_shard
 
     wanted = params(project)
     with Client(threads) as client:

@@ -19,10 +19,13 @@ from diffps.geometry import Canvas
 from diffps.heads.config import ModelConfig
 from diffps.model import PersonSearcher, apply_init, build_searcher
 from diffps.records import Gallery, SearchIndex
-from stages.evaluate import CBGMConfig, Config, dry_run, evaluate_searchers, run
-from stages.index import INDEX_FOLDER
-from stages.inference import read_detections
+from stages.evaluate import dry_run, run
 from stages.job import QuietJob, RuntimeConfig, StoppedError
+from stages.params import CBGMConfig
+from stages.params import EvaluateConfig as Config
+from stages.places import INDEX_FOLDER
+from stages.search.evaluation import evaluate_searchers
+from stages.search.tables import read_detections
 from tests.stages.small import SIZE, SmallSource, small_params, write_small_index
 
 FOLDER = Path("results/evaluate")
@@ -38,7 +41,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def source(monkeypatch: pytest.MonkeyPatch) -> SmallSource:
     found = SmallSource()
-    monkeypatch.setattr("stages.sources.open_source", lambda *args, **options: found)
+    monkeypatch.setattr("stages.features.source.open_source", lambda *args, **options: found)
     return found
 
 

@@ -15,9 +15,10 @@ from cache import CacheError, FeatureStore, SkippedImage
 from cache.errors import NonFiniteError, StoreFullError
 from diffps.errors import ConfigError, ImageError, PromptError, UnknownTapError
 from stages import encode, extract
+from stages.features.backbone import PassRunner
 from stages.job import QuietJob, StoppedError
-from stages.passes import PassRunner
 from tests.stages.drawn import KEPT, Project
+from tests.tiny import reading
 
 STORE = Path("data/features")
 
@@ -53,8 +54,8 @@ def no_model(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("the model was loaded")
 
-    monkeypatch.setattr("stages.passes.PassRunner.__init__", refuse)
-    monkeypatch.setattr("stages.encode.LatentComputer.__init__", refuse)
+    monkeypatch.setattr("stages.features.backbone.PassRunner.__init__", refuse)
+    monkeypatch.setattr("stages.features.backbone.LatentComputer.__init__", refuse)
 
 
 def receipts(project: Project) -> list[dict[str, Any]]:
@@ -201,8 +202,9 @@ def test_an_edited_image_is_encoded_and_extracted_again_alone(project: Project) 
 
 def test_an_unreadable_image_stops_the_run_or_is_skipped(project: Project) -> None:
     from diffps.datasets.tables import read_scenes
-    from stages.sources import CachedSource, skipped_scenes
-    from stages.training_set import training_set
+    from stages.features.cached import CachedSource
+    from stages.features.source import skipped_scenes
+    from stages.head.data import training_set
 
     shutil.rmtree(STORE)
     scenes = read_scenes(Path("data/index"), "train")
@@ -217,7 +219,7 @@ def test_an_unreadable_image_stops_the_run_or_is_skipped(project: Project) -> No
     names = params.train.taps.names
     from diffps.features import Ref
 
-    source = CachedSource(params, QuietJob(params.runtime), "train", names)
+    source = CachedSource(reading(params, names), params, QuietJob(params.runtime), "train")
     assert len(list(source.stream([[Ref(scenes[0].scene_id)]], names))) == 1
     with pytest.raises(SkippedImage, match=scenes[1].scene_id):
         list(source.stream([[Ref(scenes[1].scene_id)]], names))
@@ -261,7 +263,7 @@ def test_stored_taps_are_the_backbone_s(project: Project) -> None:
     from diffps.backbone.prompts import PromptEncoder
     from diffps.datasets.tables import read_scenes
     from diffps.images import load_image
-    from stages.passes import Pass
+    from stages.features.recipes import Pass
 
     params = project.params(extract={"noise": "none", "encoding": "float16"})
     extract.run(params, QuietJob(params.runtime))

@@ -9,8 +9,9 @@ import pytest
 from diffps.datasets.streets import StreetsConfig
 from diffps.datasets.tables import read_annotations, read_queries, read_scenes
 from diffps.errors import ConfigError, DatasetError
-from stages.index import INDEX_FOLDER, Config, describe, dry_run, run
+from stages.index import Config, describe, dry_run, run
 from stages.job import QuietJob, StoppedError
+from stages.places import INDEX_FOLDER
 
 STREETS = StreetsConfig(
     train_scenes=8,

@@ -19,15 +19,17 @@ from diffps.datasets.tables import read_scenes
 from diffps.features import Ref
 from pipeline.cli import app
 from pipeline.config import load_params
-from stages import extract, transcode
+from stages import extract
+from stages.features import transcode
+from stages.features.reading import Reading
+from stages.features.recipes import Pass, moments_spec, stored_map
+from stages.features.source import open_source
+from stages.forecasts.store import plan
 from stages.job import QuietJob
-from stages.passes import Pass
-from stages.recipes import moments_spec, stored_map
-from stages.sources import open_source
-from stages.storage import plan
 from tests.stages.conftest import SmallProject as Project
 from tests.stages.drawn import KEPT, TAPS
 from tests.stages.test_store_changes import index_of
+from tests.tiny import reading
 
 STORE = Path("data/features")
 MAP = "up-level1-repeat0-vit-block0-cross-map.person"
@@ -43,14 +45,15 @@ def no_model(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("the UNet was loaded")
 
-    monkeypatch.setattr("stages.passes.PassRunner.__init__", refuse)
+    monkeypatch.setattr("stages.features.backbone.PassRunner.__init__", refuse)
 
 
 def test_the_name_of_a_map_says_which_head_it_is_of() -> None:
     assert stored_map(MAP, "mean") == MAP
     assert stored_map(MAP, 0) == f"{MAP}@head0"
-    assert extract.stored_name(MAP, "int8", 3) == f"{MAP}@head3"
-    assert extract.stored_name("mid-vit-out", "int8", 3) == "mid-vit-out@int8"
+    stored = Reading(names=(), timestep=0, pass_name="base", encoding="int8", head=3, mirrored=False).stored
+    assert stored(MAP) == f"{MAP}@head3"
+    assert stored("mid-vit-out") == "mid-vit-out@int8"
 
 
 def test_maps_of_several_heads_lie_side_by_side(project: Project) -> None:
@@ -67,7 +70,9 @@ def test_maps_of_several_heads_lie_side_by_side(project: Project) -> None:
         maps[head] = reader.read_float(next(iter(FeatureStore(STORE).rows("train").scenes)), spec.name)
         params = project.params(extract=section)
         first = next(iter(FeatureStore(STORE).rows("train").scenes))
-        with open_source(params, QuietJob(params.runtime), split="train", section="train", names=[MAP]) as source:
+        with open_source(
+            reading(params, [MAP]), params, QuietJob(params.runtime), split="train", source=params.train.source
+        ) as source:
             (features,) = source.stream([[Ref(first)]], [MAP])
             assert np.array_equal(features[MAP].coefficients()[0, 0].numpy(), maps[head][..., 0])
     assert len(set(ids.values())) == 3
@@ -218,7 +223,7 @@ def test_damaged_bases_are_named_and_extracting_again_makes_the_store_whole(
     assert str(missing) in damaged.output
     command("cache", "verify", "--repair")
     with monkeypatch.context() as patch:
-        patch.setattr("stages.passes.PassRunner.__init__", None)  # the shards are whole: nothing is computed
+        patch.setattr("stages.features.backbone.PassRunner.__init__", None)  # the shards are whole: nothing is computed
         project.extract(**sections)
     assert project.files() == before
     assert "nothing damaged" in command("cache", "verify")
@@ -240,7 +245,7 @@ def test_a_copy_of_a_coarse_encoding_is_read_but_not_taken_for_the_real_one(proj
     transcode.run(params, job, "int8")
     transcode.run(params, job, "bitround:5", source="int8")
     again = project.params(extract={"encoding": "bitround:5"})
-    with open_source(again, job, split="train", section="train") as source:
+    with open_source(reading(again, None), again, job, split="train", source=again.train.source) as source:
         assert source.shapes
     with pytest.raises(RecipeError, match="transcoded_from"):
         extract.run(again, job)

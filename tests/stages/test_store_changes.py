@@ -19,10 +19,11 @@ from diffps.backbone.checkpoint import load_checkpoint
 from diffps.datasets.tables import read_annotations, read_scenes, write_index
 from diffps.errors import DatasetError
 from diffps.records import Scene, SearchIndex
+from stages.features.backbone import PassRunner
+from stages.features.source import open_source
 from stages.job import QuietJob
-from stages.passes import PassRunner
-from stages.sources import open_source
 from tests.stages.conftest import SmallProject
+from tests.tiny import reading
 
 STORE = Path("data/features")
 FLOAT16 = {"encoding": "float16"}
@@ -106,7 +107,9 @@ def test_moved_renamed_or_shuffled_images_are_known_again(small: SmallProject, n
 
 def opened(small: SmallProject, **sections: Any) -> None:
     params = small.params(extract=FLOAT16, **sections)
-    with open_source(params, QuietJob(params.runtime), split="train", section="train"):
+    with open_source(
+        reading(params, None), params, QuietJob(params.runtime), split="train", source=params.train.source
+    ):
         pass
 
 
@@ -157,8 +160,8 @@ def no_backbone(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("the model was loaded")
 
-    monkeypatch.setattr("stages.passes.PassRunner.__init__", refuse)
-    monkeypatch.setattr("stages.encode.LatentComputer.__init__", refuse)
+    monkeypatch.setattr("stages.features.backbone.PassRunner.__init__", refuse)
+    monkeypatch.setattr("stages.features.backbone.LatentComputer.__init__", refuse)
 
 
 @pytest.fixture

@@ -13,12 +13,12 @@ from safetensors.torch import load_file
 
 from diffps.errors import ConfigError, DiffPSError
 from stages.files import held, write_json
+from stages.head.identity import code_digest, scoring_digest
 from stages.job import QuietJob, StoppedError
-from stages.results import paired_difference, result_of
-from stages.settings import code_digest, scoring_digest
 from stages.sweep import run
+from stages.sweeps.results import paired_difference, result_of
+from stages.sweeps.variants import Variant, plan_passes, read_variants
 from stages.train import run as train
-from stages.variants import Variant, plan_passes, read_variants
 from tests.stages.small import SmallSource, small_params, write_small_index
 from tests.stages.test_train import StoppingJob, equal, weights
 
@@ -34,13 +34,13 @@ variants:
 
 
 class Sources:
-    """Stands for stages.sources: the same features for whoever asks, and a note of each opening."""
+    """Stands for stages.features.source: the same features for whoever asks, and a note of each opening."""
 
     def __init__(self) -> None:
         self.opened: list[tuple[str, SmallSource]] = []
         self.broken: str | None = None
 
-    def __call__(self, params, job, *, split, section, names=None, timestep=None) -> SmallSource:
+    def __call__(self, reading, params, job, *, split, source) -> SmallSource:
         source = SmallSource()
         source.broken = self.broken
         self.opened.append((split, source))
@@ -56,10 +56,10 @@ def sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sources:
     write_small_index(tmp_path)
     found = Sources()
     # In this order: a module first imported now would keep the other's replacement for good.
-    monkeypatch.setattr("stages.sweep_pass.open_source", found)
-    monkeypatch.setattr("stages.sources.open_source", found)
+    monkeypatch.setattr("stages.sweeps.passes.open_source", found)
+    monkeypatch.setattr("stages.features.source.open_source", found)
     # Shapes of the real checkpoint are not those of the small source.
-    monkeypatch.setattr("stages.forecast.feature_shapes", lambda params: SmallSource().shapes)
+    monkeypatch.setattr("stages.forecasts.memory.feature_shapes", lambda params: SmallSource().shapes)
     return found
 
 
@@ -136,7 +136,7 @@ def test_other_scoring_code_scores_the_same_head_again(
         del result["of"]["scoring"]
         path.write_text(json.dumps(result))
     else:
-        monkeypatch.setattr("stages.results.scoring_digest", lambda: "other")
+        monkeypatch.setattr("stages.sweeps.results.scoring_digest", lambda: "other")
     assert result_of(read_variants(params)[0]) is None
     run(params, QuietJob())
     assert sources.batches("train") == [4]
@@ -151,7 +151,8 @@ def test_a_result_that_says_nothing_of_its_making_is_none(sources: Sources) -> N
 
 
 @pytest.mark.parametrize(
-    "changed", ["diffps/metrics/search.py", "stages/evaluate.py", "stages/inference.py", "stages/scoring.py"]
+    "changed",
+    ["diffps/metrics/search.py", "stages/evaluate.py", "stages/search/inference.py", "stages/search/scoring.py"],
 )
 def test_code_that_scores_is_told_from_code_that_trains(monkeypatch: pytest.MonkeyPatch, changed: str) -> None:
     scoring, training = scoring_digest(), code_digest()
@@ -230,7 +231,7 @@ variants:
 
 
 def test_memory_decides_how_many_share_a_pass(sources: Sources) -> None:
-    from stages.sweep_pass import head_bytes, split_by_memory
+    from stages.forecasts.memory import head_bytes, split_by_memory
 
     variants = variants_of("grid: {seed: [1, 2, 3, 4, 5]}")
     own, activations = head_bytes(variants[0], QuietJob())

@@ -23,7 +23,7 @@ from diffps.datasets.tables import read_scenes, write_index
 from diffps.errors import CheckpointError, ConfigError, DivergedError
 from diffps.model import PersonSearcher
 from diffps.records import Annotations, SearchIndex
-from stages.heads import HeadRun
+from stages.head.run import HeadRun
 from stages.job import QuietJob, StoppedError
 from stages.train import run
 from tests.stages.small import ROOT, SmallSource, small_params, write_small_index
@@ -39,7 +39,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def source(monkeypatch: pytest.MonkeyPatch) -> SmallSource:
     found = SmallSource()
-    monkeypatch.setattr("stages.sources.open_source", lambda *args, **options: found)
+    monkeypatch.setattr("stages.features.source.open_source", lambda *args, **options: found)
     return found
 
 
@@ -129,7 +129,7 @@ def test_a_damaged_checkpoint_is_refused_by_name(here: Path, source: SmallSource
 
 
 def test_divergence_names_scenes_and_keeps_the_good_checkpoint(here: Path, source: SmallSource, monkeypatch) -> None:
-    monkeypatch.setattr("stages.heads.SAVE_SECONDS", 0.0)
+    monkeypatch.setattr("stages.head.loop.SAVE_SECONDS", 0.0)
     run(small_params({"train.epochs": 1}), QuietJob())
     earlier = weights()
     source.broken = "c3_0.jpg"
@@ -167,8 +167,8 @@ def test_killed_between_a_new_best_and_the_checkpoint_the_old_best_is_still_ther
             raise RuntimeError("killed")
         save(run)
 
-    monkeypatch.setattr("stages.heads.SAVE_SECONDS", 0.0)
-    monkeypatch.setattr("stages.heads.held_out_map", lambda *_: scores.pop(0))
+    monkeypatch.setattr("stages.head.loop.SAVE_SECONDS", 0.0)
+    monkeypatch.setattr("stages.head.run.held_out_map", lambda *_: scores.pop(0))
     monkeypatch.setattr(HeadRun, "save", killed)
     with pytest.raises(RuntimeError, match="killed"):
         run(params, QuietJob())
@@ -212,14 +212,14 @@ def test_best_with_nobody_to_search_for_is_refused_before_training(
 KILLED = """
 import os, sys
 sys.path.insert(0, sys.argv[1])
-import stages.sources, stages.heads
+import stages.features.source, stages.head.loop
 from tests.stages.small import SmallSource, small_params
 from stages.job import QuietJob
 from stages.train import run
 import torch
 torch.set_num_threads(1)
-stages.sources.open_source = lambda *args, **options: SmallSource()
-stages.heads.SAVE_SECONDS = 0.0
+stages.features.source.open_source = lambda *args, **options: SmallSource()
+stages.head.loop.SAVE_SECONDS = 0.0
 print("ready", flush=True)
 run(small_params({"train.epochs": int(sys.argv[2])}), QuietJob())
 """

@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from diffps.errors import ConfigError
+
 SCHEDULE = {
     "beta_start": 0.00085,
     "beta_end": 0.012,
@@ -133,6 +135,17 @@ def read_recipe(folder: Path) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return recipe
+
+
+def check_unseen(folder: Path, seed: int) -> None:
+    """Raises ConfigError where scenes drawn from ``seed`` show the persons and cameras that the checkpoint in
+    ``folder``, one of ours trained on drawn scenes, learned from or was measured on."""
+    trained = (read_recipe(folder) or {}).get("pretrain", {}).get("seed")
+    if trained is not None and seed in (trained, trained + 1):
+        raise ConfigError(
+            f"index.streets.seed {seed}: draws the persons and cameras that the checkpoint {folder.name} learned from "
+            f"or was measured on (seeds {trained}, {trained + 1}); choose another"
+        )
 
 
 def _replace(temporary: Path, folder: Path) -> None:

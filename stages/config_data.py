@@ -1,0 +1,144 @@
+"""Sections ``index``, ``encode`` and ``extract``: the images, and what the frozen backbone makes of them.
+
+Each key is documented below its field; the parameter reference and the JSON Schema are made from these texts.
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from diffps.datasets.streets import StreetsConfig
+from diffps.errors import ConfigError
+from diffps.geometry import Canvas
+from diffps.records import Dtype, Split, View
+from diffps.taps import FeatureName, check_taps, standard_taps
+
+LAST_TIMESTEP = 999
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class IndexConfig:
+    """The dataset: where it lies and how it is read."""
+
+    dataset: Literal["streets", "prw", "cuhk-sysu", "folder", "coco"] = "streets"
+    """The dataset's layout: drawn ``streets``, ``prw`` or ``cuhk-sysu`` as their authors distribute them, a ``folder``
+    of images with CSV files, or ``coco`` JSON."""
+
+    root: str = "data/streets"
+    """The dataset's folder; ``streets`` are drawn there when absent."""
+
+    min_box: tuple[int, int] | None = None
+    """Smaller boxes (width, height in pixels) are dropped; null takes the dataset's own rule: (10, 20) for cuhk-sysu,
+    none elsewhere."""
+
+    streets: StreetsConfig = field(default_factory=StreetsConfig)
+    """How the scenes of ``streets`` are drawn."""
+
+    def __post_init__(self) -> None:
+        if self.min_box is not None and min(self.min_box) < 0:
+            raise ConfigError(f"index.min_box {list(self.min_box)}: width and height must be 0 or more")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EncodeConfig:
+    """The VAE, run once over every image."""
+
+    checkpoint: str = "builtin:random"
+    """A folder in diffusers' layout, a hub id, ``builtin:random`` or ``builtin:streets``."""
+
+    revision: str | None = None
+    """Commit, tag or branch of a hub id."""
+
+    canvas: tuple[int, int] = (1280, 1280)
+    """(height, width) in pixels, multiples of 64, that every image is stretched to."""
+
+    views: tuple[View, ...] = ("identity", "hflip")
+    """``identity``, and ``hflip`` where training is to read mirrored images; made for the train split only."""
+
+    words: tuple[str, ...] = ("head", "shirts", "pants", "shoes")
+    """Words whose text embeddings SFAN gets (T_c of Eq. 6)."""
+
+    dtype: Dtype = "float32"
+    """What the VAE computes in."""
+
+    def __post_init__(self) -> None:
+        Canvas(*self.canvas)
+        if "identity" not in self.views or len(set(self.views)) != len(self.views):
+            raise ConfigError(f"encode.views {list(self.views)}: expected identity, and hflip at most once")
+
+    @property
+    def frame(self) -> Canvas:
+        return Canvas(*self.canvas)
+
+    def views_of(self, split: Split) -> tuple[View, ...]:
+        """The views of a split that are made: hflip serves training only."""
+        return self.views if split == "train" else ("identity",)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ExtractConfig:
+    """One pass of the UNet over the latents, and what is kept of it."""
+
+    name: str = "base"
+    """The pass's name for people, in manifests and messages; its identity is a fingerprint."""
+
+    unet: str | None = None
+    """Other UNet weights than the checkpoint's (CleanDIFT): a folder or a safetensors file."""
+
+    prompt: str = "person"
+    """The text the UNet is shown, padded to its encoder's length with the checkpoint's own pad token."""
+
+    words: tuple[str, ...] = ("person",)
+    """Words or phrases of ``prompt``; every cross-attention map in ``taps`` is kept for each."""
+
+    head: Literal["mean"] | int = "mean"
+    """Attention head of the maps: the mean over all, or an index (1 is the released code's), stored as an array of its
+    own."""
+
+    timesteps: tuple[int, ...] = (0,)
+    """UNet timesteps, 0 to 999; the paper's "t = 0" is 0."""
+
+    taps: tuple[str, ...] = ()
+    """Ids of the activations kept (docs/taps.md lists them)."""
+
+    latent: Literal["mean", "sample"] = "mean"
+    """The VAE posterior's mean, or a sample seeded per image."""
+
+    noise: Literal["seeded", "none"] = "seeded"
+    """The scheduler's noise at the timestep, seeded per image; or the clean latent (CleanDIFT)."""
+
+    seed: int = 0
+    """Seed of noise, samples of the posterior and bases of ``project:k``."""
+
+    encoding: str = "int8"
+    """How taps are stored: float16, int8, bitround:n or project:k. Maps are kept as they are."""
+
+    dtype: Dtype = "float32"
+    """What the UNet computes in."""
+
+    def __post_init__(self) -> None:
+        check_taps(self.taps)
+        for tap in self.taps:
+            kind = standard_taps()[tap].kind
+            if kind == "text":
+                raise ConfigError(f"extract.taps {tap}: the same for every image, so not stored")
+            if kind == "self-map":
+                raise ConfigError(f"extract.taps {tap}: positions x positions per image, so not stored")
+            if kind == "cross-map" and not self.words:
+                raise ConfigError(f"extract.taps {tap}: a map is kept per word; extract.words is empty")
+        for name in ("taps", "timesteps", "words"):
+            values = getattr(self, name)
+            if len(set(values)) != len(values):
+                raise ConfigError(f"extract.{name}: {list(values)} names something twice")
+        for timestep in self.timesteps:
+            if not 0 <= timestep <= LAST_TIMESTEP:
+                raise ConfigError(f"extract.timesteps {timestep}: UNet timesteps are 0 to {LAST_TIMESTEP}")
+        if not self.taps or not self.timesteps:
+            raise ConfigError("extract: taps and timesteps must not be empty")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What heads can ask for: grid taps by id, maps as ``<tap>.<word>``."""
+        table = standard_taps()
+        grids = [tap for tap in self.taps if table[tap].kind == "grid"]
+        maps = [str(FeatureName(tap, word)) for tap in self.taps if table[tap].kind != "grid" for word in self.words]
+        return (*grids, *maps)

@@ -1,0 +1,69 @@
+"""The work of encode and extract: which arrays they complete over which images, and the manifests they write then."""
+
+from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path
+
+from cache import CacheError, FeatureStore
+from diffps.backbone.checkpoint import Checkpoint
+from diffps.records import Scene, Split, View
+from stages.config_data import EncodeConfig
+from stages.features.backbone import is_readable
+from stages.features.plan import PassPlan
+from stages.features.recipes import moments_spec
+from stages.features.shards import Place, Work
+from stages.places import moments_manifest, pass_manifests
+
+
+def splits(scenes: Sequence[Scene]) -> list[Split]:
+    """The splits that have images, train first."""
+    known: tuple[Split, Split] = ("train", "test")
+    return [split for split in known if any(scene.split == split for scene in scenes)]
+
+
+def images_of(scenes: Sequence[Scene], split: Split) -> list[tuple[str, str]]:
+    """(scene id, digest) of every scene of a split."""
+    return [(scene.scene_id, scene.digest) for scene in scenes if scene.split == split]
+
+
+def latent_work(
+    config: EncodeConfig, checkpoint: Checkpoint, root: Path, scenes: Sequence[Scene], images: Path
+) -> list[Work]:
+    """What encode writes over ``scenes``, whose files lie below ``images``: moments of every split and view."""
+    by_id = {scene.scene_id: scene for scene in scenes}
+    readable = cache(lambda scene_id: is_readable(images, by_id[scene_id]))
+    work = []
+    for split in splits(scenes):
+        for view in config.views_of(split):
+            specs = [moments_spec(config, checkpoint, split, view)]
+            manifests = {moments_manifest(root, split, view): specs}
+            work.append(Work(Place(split, view), specs, images_of(scenes, split), manifests, readable))
+    return work
+
+
+def pass_work(plan: PassPlan, scenes: Sequence[Scene]) -> list[Work]:
+    """What a pass writes over ``scenes``: taps and maps of every split, view and timestep."""
+    work = []
+    for split in splits(scenes):
+        for view in plan.encode.views_of(split):
+            readable = _has_moments(plan, split, view)
+            for timestep in plan.extract.timesteps:
+                specs = list(plan.specs(split, view, timestep).values())
+                folder = pass_manifests(plan.root, split, view, plan.extract.name, timestep)
+                manifests = {folder / f"{spec.name}.json": [spec] for spec in specs}
+                work.append(Work(Place(split, view, timestep), specs, images_of(scenes, split), manifests, readable))
+    return work
+
+
+def _has_moments(plan: PassPlan, split: Split, view: View) -> Callable[[str], bool]:
+    """Says of a scene that its moments are stored; the store is opened when first asked."""
+    spec = plan.moments(split, view)
+    reader = cache(lambda: FeatureStore(plan.root).reader([spec]))
+
+    def has(scene_id: str) -> bool:
+        try:
+            return reader().has(scene_id, spec.name)
+        except CacheError:
+            return False
+
+    return has

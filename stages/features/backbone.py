@@ -1,0 +1,195 @@
+"""VAE and UNet on their device, an image at a time or a shard at a time."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from cache import FeatureStore, ShardTask, SkippedImage
+from diffps.backbone.capture import Request
+from diffps.backbone.checkpoint import load_checkpoint
+from diffps.backbone.frozen import Extractor, on_device, torch_dtype
+from diffps.backbone.latents import LatentEncoder, NoiseKey, scaled_latents
+from diffps.datasets.tables import read_scenes
+from diffps.errors import ImageError
+from diffps.geometry import Canvas
+from diffps.images import load_scene, to_canvas_tensor
+from diffps.records import Scene, Split, View
+from stages.config_data import EncodeConfig, ExtractConfig
+from stages.devices import choose_device
+from stages.features.bases import Keyed, basis_sample, fit_bases
+from stages.features.batches import ahead, chunks, padded
+from stages.features.plan import PassPlan
+from stages.features.recipes import MOMENTS
+from stages.features.shards import Computed, Place, Skipped
+from stages.job import Runtime
+from stages.places import INDEX, store_root
+
+DECODED_PIXELS = 1 << 21  # canvas pixels the VAE takes at once on a GPU, unless runtime.vae_batch says otherwise
+CPU_BATCH = 4  # 1.45 times the images per second of one by one on two cores; more gives nothing
+
+
+def latent_computer(encode: EncodeConfig, images: Path, runtime: Runtime) -> "LatentComputer":
+    """The VAE of ``encode`` over the indexed scenes, whose files lie below ``images``."""
+    return LatentComputer(encode, images, read_scenes(INDEX), runtime)
+
+
+def pass_computer(encode: EncodeConfig, extract: ExtractConfig, runtime: Runtime) -> "PassComputer":
+    """The UNet of a pass over the moments in the store of ``runtime``."""
+    return PassComputer(PassPlan(encode, extract, store_root(runtime.store)), runtime)
+
+
+class LatentComputer:
+    """The VAE on its device: moments from image files."""
+
+    def __init__(self, encode: EncodeConfig, images: Path, scenes: Iterable[Scene], runtime: Runtime) -> None:
+        self.device = choose_device(runtime)
+        self._frame, self._skip, self._images = encode.frame, runtime.skip_unreadable, images
+        self._scenes = {scene.scene_id: scene for scene in scenes}
+        checkpoint = load_checkpoint(encode.checkpoint, encode.revision)
+        self._encoder = LatentEncoder(checkpoint.load_vae(torch_dtype(encode.dtype)), self.device)
+        self.batch = runtime.vae_batch or vae_batch(encode.frame, self.device.type)
+
+    def rows(self, place: Place, task: ShardTask) -> Iterator[Computed]:
+        """One {"moments": (h, w, 8)} per image of the shard, in order."""
+        for item in self.moments([(scene_id, place.view) for scene_id in task.scene_ids]):
+            yield item if isinstance(item, Skipped) else {MOMENTS: item}
+
+    def moments(self, images: Sequence[tuple[str, View]]) -> Iterator[NDArray[Any] | Skipped]:
+        """Moments (h, w, 8) float32 of each (scene id, view), in order. Raises ImageError unless it may be skipped."""
+        decoded = ahead(self._load, images, threads=2, depth=2 * self.batch)
+        for chunk in chunks(decoded, self.batch):
+            pixels = padded([item for item in chunk if not isinstance(item, Skipped)], self.batch)
+            computed = iter(() if pixels is None else self._encoder.moments(pixels).cpu().numpy())
+            for item in chunk:
+                yield item if isinstance(item, Skipped) else next(computed)
+
+    def keyed(self, images: Sequence[tuple[str, View]]) -> Iterator[Keyed | Skipped]:
+        """The same with the key that an image's random numbers depend on."""
+        for (scene_id, view), moments in zip(images, self.moments(images), strict=True):
+            key = NoiseKey(self._scenes[scene_id].digest, view)
+            yield moments if isinstance(moments, Skipped) else (key, moments)
+
+    def _load(self, image: tuple[str, View]) -> Tensor | Skipped:
+        scene = self._scenes[image[0]]
+        try:
+            pixels = load_scene(self._images / scene.path, scene.digest)
+        except ImageError as error:
+            if not self._skip:
+                raise ImageError(f"{error} (runtime.skip_unreadable: true goes on without it)") from error
+            return Skipped(str(error))
+        return to_canvas_tensor(pixels, self._frame, image[1])
+
+
+class PassRunner:
+    """The UNet of a pass on its device."""
+
+    def __init__(self, plan: PassPlan, device: torch.device, compiled: bool = False) -> None:
+        checkpoint, extract = plan.checkpoint, plan.extract
+        vae = checkpoint.config("vae")
+        self._extract = extract
+        self._factors = float(vae["scaling_factor"]), float(vae.get("shift_factor") or 0.0)
+        unet = on_device(checkpoint.load_unet(torch_dtype(extract.dtype)), device)
+        request = Request(tuple(extract.taps), plan.prompt.spans, extract.head)
+        self._stack = ExitStack()
+        alphas = checkpoint.alphas_cumprod()
+        self._extractor = self._stack.enter_context(
+            Extractor(unet, checkpoint.taps, alphas, request, plan.prompt.embedding, compiled=compiled)
+        )
+
+    def close(self) -> None:
+        """Take the hooks off the UNet."""
+        self._stack.close()
+
+    def features(self, images: Sequence[Keyed], timestep: int, batch: int) -> Iterator[dict[str, NDArray[Any]]]:
+        """Features of up to ``batch`` images in one forward of ``batch`` places.
+
+        For each image {name: (H, W, C)}, float32, or float16 when the UNet computes in half precision.
+        """
+        extract = self._extract
+        moments = padded([torch.from_numpy(value) for _, value in images], batch)
+        if moments is None:
+            return
+        keys = [key for key, _ in images] + [NoiseKey("", "identity")] * (batch - len(images))
+        latents = scaled_latents(moments, extract.latent, keys, extract.seed, *self._factors)
+        found = self._extractor.features(latents, timestep, extract.noise, keys, extract.seed)
+        arrays = {name: _numpy(value[: len(images)]) for name, value in found.items()}
+        for row in range(len(images)):
+            yield {name: value[row] for name, value in arrays.items()}
+
+
+class PassComputer:
+    """The UNet on its device: taps and maps from stored moments."""
+
+    def __init__(self, plan: PassPlan, runtime: Runtime) -> None:
+        device = choose_device(runtime)
+        self.batch = unet_batch(runtime, device.type)
+        self._plan, self._store = plan, FeatureStore(plan.root)
+        self._runner = PassRunner(plan, device, runtime.compile)
+
+    def rows(self, place: Place, task: ShardTask) -> Iterator[Computed]:
+        """One {array name: (H, W, C)} per image of the shard, in order."""
+        timestep = place.timestep
+        assert timestep is not None, "a pass has a timestep"
+        names = {spec.name: name for name, spec in self._plan.specs(place.split, place.view, timestep).items()}
+        wanted = {spec.name: names[spec.name] for spec in task.specs}
+        images = self._moments(place.split, place.view, zip(task.scene_ids, task.digests, strict=True))
+        for chunk in chunks(images, self.batch):
+            present = [item for item in chunk if not isinstance(item, Skipped)]
+            computed = self._runner.features(present, timestep, self.batch)
+            for item in chunk:
+                if isinstance(item, Skipped):
+                    yield item
+                else:
+                    features = next(computed)
+                    yield {array: features[name] for array, name in wanted.items()}
+
+    def fit(self, scenes: Sequence[Scene]) -> None:
+        """Fit the bases that ``project:k`` lacks on a seeded sample of ``scenes``."""
+        sample = basis_sample(scenes, self._plan.extract.seed)
+        images = [(scene.scene_id, scene.digest) for scene in sample]
+        moments = self._moments(sample[0].split, "identity", images)
+        usable = [item for item in moments if not isinstance(item, Skipped)]
+        fit_bases(self._plan, self._runner.features, usable, self._plan.extract.timesteps, self.batch)
+
+    def _moments(self, split: Split, view: View, images: Iterable[tuple[str, str]]) -> Iterator[Keyed | Skipped]:
+        spec = self._plan.moments(split, view)
+        reader = self._store.reader([spec])
+
+        def load(image: tuple[str, str]) -> Keyed | Skipped:
+            scene_id, digest = image
+            try:
+                return NoiseKey(digest, view), reader.read_float(scene_id, spec.name)
+            except SkippedImage as error:
+                return Skipped(str(error))
+
+        return ahead(load, images, threads=1, depth=2 * self.batch)
+
+
+def is_readable(images: Path, scene: Scene) -> bool:
+    """True where a scene's file below ``images`` can be decoded now and is the one that was indexed."""
+    try:
+        load_scene(images / scene.path, scene.digest)
+    except ImageError:
+        return False
+    return True
+
+
+def vae_batch(frame: Canvas, device: str) -> int:
+    """Images the VAE takes at once: fewer than the UNet, whose activations are half as large."""
+    return 1 if device == "cpu" else max(1, DECODED_PIXELS // (frame.height * frame.width))
+
+
+def unet_batch(runtime: Runtime, device: str) -> int:
+    """Images the UNet takes at once, to begin with: halved where they do not fit."""
+    return runtime.batch or (CPU_BATCH if device == "cpu" else runtime.shard)
+
+
+def _numpy(value: Tensor) -> NDArray[Any]:
+    # The store has no bfloat16; what overflows float16 becomes infinite and is refused there.
+    value = value.half() if value.dtype == torch.bfloat16 else value
+    return value.contiguous().cpu().numpy()

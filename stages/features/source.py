@@ -1,0 +1,56 @@
+"""Where heads get features: from the store, or from the backbone now. Both give the same bytes."""
+
+from pathlib import Path
+
+from cache import FeatureStore
+from diffps.datasets.tables import read_scenes
+from diffps.errors import DatasetError
+from diffps.features import FeatureSource
+from diffps.records import Split
+from stages.config_data import EncodeConfig, ExtractConfig
+from stages.config_heads import SourceKind
+from stages.features.cached import CachedSource, check_made_under
+from stages.features.inputs import check_checkpoint
+from stages.features.live import LiveSource
+from stages.features.plan import PassPlan
+from stages.features.reading import Reading
+from stages.job import Job, Runtime
+from stages.places import INDEX, store_root
+
+
+def open_source(
+    reading: Reading,
+    split: Split,
+    kind: SourceKind,
+    *,
+    encode: EncodeConfig,
+    extract: ExtractConfig,
+    images: Path,
+    runtime: Runtime,
+) -> CachedSource | LiveSource:
+    """The features of the indexed scenes of a split that ``reading`` names, as ``encode`` and ``extract`` make them.
+
+    ``images``: the folder of the image files, which only live features need. Raises NotCachedError, RecipeError where
+    the store was filled under other parameters, DamagedError, CheckpointError; DatasetError where the index has no
+    image of the split.
+    """
+    scenes = read_scenes(INDEX)
+    chosen = [scene for scene in scenes if scene.split == split]
+    if not chosen:
+        raise DatasetError(f"{INDEX}: has no image of the {split} split, which is to be read")
+    root = store_root(runtime.store)
+    if kind == "live":
+        return LiveSource(reading, split, PassPlan(encode, extract, root), scenes, images, runtime)
+    source = CachedSource(reading, split, FeatureStore(root), chosen, threads=runtime.readers)
+    for manifest, spec in source.manifests.items():
+        check_made_under(encode, extract, spec, manifest)
+    check_checkpoint(encode, extract, root)
+    return source
+
+
+def skipped_scenes(source: FeatureSource, job: Job) -> frozenset[str]:
+    """Scenes to leave out, and says so. With live features every file is decoded once to find them."""
+    skipped = source.skipped()
+    if skipped:
+        job.say(f"{len(skipped)} unreadable scenes are left out, as extraction skips them: {sorted(skipped)[0]}, ...")
+    return skipped

@@ -1,0 +1,23 @@
+"""Stored arrays as tensors that heads take."""
+
+from typing import Any
+
+import torch
+from numpy.typing import NDArray
+
+from cache import ArraySpec
+from cache.encodings import Project
+from diffps.features import Basis, Feature
+
+
+def feature_of(values: NDArray[Any], scales: NDArray[Any] | None, basis: Basis | None) -> Feature:
+    """A batch as it is stored: ``values`` (B, H, W, K) and ``scales`` (B, blocks, K), not copied."""
+    return Feature(torch.from_numpy(values), None if scales is None else torch.from_numpy(scales), basis)
+
+
+def torch_basis(spec: ArraySpec) -> Basis | None:
+    """The fitted basis of a ``project:k`` array; None for other encodings."""
+    if not isinstance(spec.encoding, Project) or spec.encoding.basis is None:
+        return None
+    basis = spec.encoding.basis
+    return Basis(torch.from_numpy(basis.mean), torch.from_numpy(basis.vectors))

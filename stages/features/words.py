@@ -1,0 +1,28 @@
+"""Text embeddings of ``encode.words``, which SFAN compares RoIs with."""
+
+import json
+from collections.abc import Sequence
+
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from diffps.backbone.checkpoint import Checkpoint
+from diffps.backbone.prompts import PromptEncoder
+from diffps.errors import ConfigError
+from stages.files import replace_bytes
+from stages.places import WORDS
+
+
+def write_words(checkpoint: Checkpoint, words: Sequence[str]) -> None:
+    """Embed ``words``, each as a prompt of its own: ``embeddings`` (W, D) float32. An equal file stays as it is."""
+    embeddings = PromptEncoder(checkpoint).word_embeddings(words)
+    data = save({"embeddings": embeddings}, {"words": json.dumps(list(words))})
+    if not WORDS.is_file() or WORDS.read_bytes() != data:
+        replace_bytes(WORDS, data)
+
+
+def read_words() -> Tensor:
+    """Embeddings (W, D) of ``encode.words``. Raises ConfigError where encode has not run."""
+    if not WORDS.exists():
+        raise ConfigError(f"{WORDS} is missing: run `diffps encode` first")
+    return load_file(WORDS)["embeddings"]

@@ -1,0 +1,101 @@
+"""The identity of a head: only what was made under equal settings is gone on from or taken over."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import diffps
+from stages.config_data import EncodeConfig, ExtractConfig
+from stages.config_heads import TrainConfig
+from stages.features.reading import Reading
+from stages.places import INDEX
+
+# Code that computes the weights; a change of it asks for a new training, as it does for DVC.
+CODE = ("features.py", "model.py", "schedule.py", "training.py", "heads/*.py")
+# Code that a head's scores come from beside that: a change of it asks for new scores of the same head.
+SCORING = ("diffps/metrics/*.py", "stages/search/*.py")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class HeadIdentity:
+    """``settings`` are plain JSON values that decide the weights, but for the training data itself; ``reading`` is what
+    the head is fed; ``dataset`` names whom it learns from, for its card."""
+
+    settings: Mapping[str, Any]
+    reading: Reading
+    dataset: str
+
+    @classmethod
+    def of(
+        cls, dataset: str, train: TrainConfig, encode: EncodeConfig, extract: ExtractConfig, root: Path
+    ) -> "HeadIdentity":
+        """The head that these sections train on features of the store at ``root``."""
+        reading = Reading.of(train, extract)
+        made_from = {"store": reading.digest(root, ["train"]), "code": code_digest()}
+        return cls(settings=head_settings(train, encode, extract) | made_from, reading=reading, dataset=dataset)
+
+
+def head_settings(train: TrainConfig, encode: EncodeConfig, extract: ExtractConfig) -> dict[str, Any]:
+    """Section ``train`` and the recipe of the features it reads, as plain JSON values."""
+    own = asdict(train)
+    del own["source"]  # live and cached features are the same
+    features = asdict(extract)
+    for what_else_is_stored in ("name", "taps", "timesteps", "words"):
+        del features[what_else_is_stored]
+    found = {
+        "train": own,
+        "features": features,
+        "checkpoint": [encode.checkpoint, encode.revision],
+        "canvas": encode.canvas,
+        "words": encode.words,
+    }
+    plain: dict[str, Any] = json.loads(json.dumps(found))
+    return plain
+
+
+def index_digest() -> str:
+    """Ten hex digits over the index: other boxes, queries or galleries, another digest."""
+    stats = [(str(path.absolute()), path.stat()) for path in sorted(INDEX.glob("*.parquet"))]
+    return _digest_of(tuple((path, stat.st_mtime_ns, stat.st_size) for path, stat in stats))
+
+
+@cache
+def _digest_of(files: tuple[tuple[str, int, int], ...]) -> str:
+    found = hashlib.sha256()
+    for path, _, _ in files:
+        found.update(Path(path).read_bytes())
+    return found.hexdigest()[:10]
+
+
+@cache
+def code_digest() -> str:
+    """Ten hex digits over the code that computes the weights."""
+    return _digest_of_code([f"diffps/{pattern}" for pattern in CODE])
+
+
+@cache
+def scoring_digest() -> str:
+    """Ten hex digits over the code that makes scores of what a head finds."""
+    return _digest_of_code(SCORING)
+
+
+def _digest_of_code(patterns: Sequence[str]) -> str:
+    root = Path(diffps.__file__).parents[1]
+    found = hashlib.sha256()
+    for pattern in patterns:
+        for path in sorted(root.glob(pattern)):
+            found.update(path.read_bytes())
+    return found.hexdigest()[:10]
+
+
+def difference(old: Any, new: Any, at: str = "") -> str:
+    """The first key under which two nested settings differ, with both values."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in {**old, **new}:
+            if old.get(key) != new.get(key):
+                return difference(old.get(key), new.get(key), f"{at}.{key}" if at else key)
+    return f"{at} was {old!r} and is {new!r}"

@@ -1,0 +1,78 @@
+"""What a training leaves beside the head: curves, metrics, and the facts on its card."""
+
+import csv
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from diffps.cards import CardFacts
+from diffps.training import HeadTrainer, StepResult
+from stages.head.data import TrainingSet
+from stages.head.identity import HeadIdentity
+
+CURVE_ROWS = 1000  # a longer training is averaged down to this many rows of losses.csv
+Best = tuple[float, int]  # mAP on held-out identities, epoch
+
+
+def training_metrics(trainer: HeadTrainer, data: TrainingSet, best: Best | None) -> dict[str, Any]:
+    """Counts, times and the mean losses of the last epoch, for metrics.json."""
+    history = trainer.history
+    last = [result for result in history if result.epoch == history[-1].epoch]
+    seconds: dict[int, float] = {}
+    for result in history:
+        seconds[result.epoch] = seconds.get(result.epoch, 0.0) + result.seconds + result.waited
+    found: dict[str, Any] = {
+        "images": len(data.order.scene_ids),
+        "identities": data.identities,
+        "epochs": len(seconds),
+        "steps": len(history),
+        "seconds": sum(seconds.values()),
+        "seconds_per_epoch": statistics.median(seconds.values()),
+        "seconds_waiting": sum(result.waited for result in history),
+        "parameters": _parameters(trainer),
+        "device": str(trainer.device),
+        "loss": statistics.fmean(result.total for result in last),
+        "losses": {name: statistics.fmean(result.losses[name] for result in last) for name in last[0].losses},
+    }
+    if best is not None:
+        found |= {"held_out_map": best[0], "best_epoch": best[1]}
+    return found
+
+
+def write_losses(history: Sequence[StepResult], path: Path) -> None:
+    """losses.csv: a row a step, or the means of as many steps as keep it at :data:`CURVE_ROWS` rows."""
+    window = -(-len(history) // CURVE_ROWS)
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["step", "epoch", "lr", "total", *history[0].losses, "grad_norm"])
+        for start in range(0, len(history), window):
+            part = history[start : start + window]
+            columns = zip(*([r.total, *r.losses.values()] for r in part), strict=True)
+            norms = [result.grad_norm for result in part if result.grad_norm is not None]
+            means = [statistics.fmean(column) for column in columns] + ([statistics.fmean(norms)] if norms else [])
+            writer.writerow([part[-1].position, part[-1].epoch, *(f"{x:.6g}" for x in (part[-1].lr, *means))])
+
+
+def card_facts(
+    identity: HeadIdentity, recipe: Mapping[str, Any], trainer: HeadTrainer, data: TrainingSet, best: Best | None
+) -> CardFacts:
+    """``recipe`` is that of the features: digests of the models they were made by."""
+    settings = identity.settings
+    checkpoint, revision = settings["checkpoint"]
+    digests = f"UNet {recipe['unet']}, VAE {recipe['latent']['vae']}, text encoder {recipe['text_encoder']}"
+    features = {"pass": identity.reading.pass_name, **settings["features"]}
+    return CardFacts(
+        dataset=identity.dataset,
+        backbone=f"{checkpoint}{f'@{revision}' if revision else ''} ({digests})",
+        features={"timestep": identity.reading.timestep, "canvas": settings["canvas"], **features},
+        settings=settings["train"],
+        scenes=len(data.order.scene_ids),
+        identities=data.identities,
+        parameters=_parameters(trainer),
+        scores={} if best is None else {"held-out mAP (ground-truth boxes)": best[0]},
+    )
+
+
+def _parameters(trainer: HeadTrainer) -> int:
+    return sum(parameter.numel() for parameter in trainer.model.parameters())

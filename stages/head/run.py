@@ -1,0 +1,141 @@
+"""A head being trained into a folder: what ``train`` does with one and ``sweep`` with many.
+
+The folder holds ``checkpoint/`` (to go on from), and once the head is finished ``head/`` (to use), ``losses.csv`` and
+``metrics.json``.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from diffps.cards import with_scores, write_card
+from diffps.errors import CheckpointError, DivergedError
+from diffps.features import FeatureSource
+from diffps.model import PersonSearcher
+from diffps.training import HeadState, HeadTrainer
+from stages.config_heads import TrainConfig
+from stages.files import replace_file, replace_folder, replace_text, write_json
+from stages.head.data import TrainingSet, check_searchable
+from stages.head.identity import HeadIdentity, difference
+from stages.head.model import new_model
+from stages.head.results import Best, card_facts, training_metrics, write_losses
+from stages.head.validation import held_out_map
+
+
+class HeadRun:
+    """One head and the folder it is trained into. ``words`` (W, D): text embeddings, None where SFAN is off."""
+
+    def __init__(
+        self,
+        train: TrainConfig,
+        data: TrainingSet,
+        source: FeatureSource,
+        words: Tensor | None,
+        identity: HeadIdentity,
+        folder: Path,
+        device: torch.device,
+    ) -> None:
+        self.data, self.folder, self.identity = data, folder, identity
+        self.diverged: DivergedError | None = None
+        self.best: Best | None = None
+        self._keep_best, self._recipe = train.checkpoint == "best", source.recipe
+        if self._keep_best:
+            check_searchable(data.held_out)
+        shapes = source.shapes
+
+        def build() -> PersonSearcher:
+            return new_model(train, data.canvas, shapes, words, data.identities)
+
+        self.trainer = HeadTrainer(build, train.taps.names, train, data.order.batches_per_epoch, device)
+        self._settings = {**identity.settings, "data": data.digest()}
+
+    @property
+    def _state_file(self) -> Path:
+        return self.folder / "checkpoint" / "state.safetensors"
+
+    @property
+    def _best_file(self) -> Path:
+        """By epoch: a checkpoint from before a later best still has its own weights."""
+        assert self.best is not None
+        return self.folder / "checkpoint" / f"best-{self.best[1]}.safetensors"
+
+    def resume(self) -> str:
+        """Go on from the folder's checkpoint where it is of the same settings; says what was found."""
+        path = self._state_file
+        for partial in path.parent.glob(".*.tmp"):  # of a process that was killed while it wrote
+            partial.unlink()
+        if not path.exists():
+            return f"{self.folder}: training starts"
+        try:
+            with safe_open(path, "pt") as file:
+                metadata = file.metadata()
+            stored = json.loads(metadata["settings"])
+            tensors = load_file(path) if stored == self._settings else {}
+        except Exception as error:
+            raise CheckpointError(
+                f"{path}: not a checkpoint of this program ({error}); delete it to begin anew"
+            ) from error
+        if stored != self._settings:
+            return f"{self.folder}: training starts anew, for {difference(stored, self._settings)}"
+        self.trainer.load_state(HeadState(tensors, metadata["scalars"]))
+        best = json.loads(metadata["best"])
+        self.best = None if best is None else (best[0], best[1])
+        done = f"{self.trainer.position} of {self.trainer.total} batches"
+        return f"{self.folder}: {'finished' if self.trainer.finished else 'goes on'} ({done} done)"
+
+    def save(self) -> None:
+        """Write the checkpoint, whole or not at all."""
+        state = self.trainer.state()
+        texts = {"scalars": state.scalars, "settings": json.dumps(self._settings), "best": json.dumps(self.best)}
+        replace_file(self._state_file, lambda path: save_file(state.tensors, path, texts))
+        for path in self._state_file.parent.glob("best-*.safetensors"):
+            if self.best is None or path != self._best_file:
+                path.unlink()
+
+    def end_epoch(self, source: FeatureSource) -> None:
+        """Keep the weights where they are the best so far on the held-out identities."""
+        if not self._keep_best:
+            return
+        score = held_out_map(self.trainer, self.data, source)
+        if self.best is None or score > self.best[0]:
+            self.best = (score, self.trainer.position // self.trainer.batches_per_epoch - 1)
+            tensors = {name: t.detach().cpu().contiguous() for name, t in self.trainer.model.state_dict().items()}
+            replace_file(self._best_file, lambda path: save_file(tensors, path))
+
+    def finish(self) -> PersonSearcher:
+        """Write the head, its losses and metrics; gives the model with the weights chosen, for evaluation."""
+        model = self.trainer.model
+        if self.best is not None:
+            model.load_state_dict(load_file(self._best_file))
+        model.eval()
+        card = write_card(card_facts(self.identity, self._recipe, self.trainer, self.data, self.best))
+
+        def write(folder: Path) -> None:
+            facts = {
+                "training": self._settings["train"],
+                "reading": self.identity.reading.to_json(),
+                "recipe": self._recipe,
+                "scenes": len(self.data.order.scene_ids),
+            }
+            model.save_pretrained(folder, facts)
+            (folder / "README.md").write_text(card, encoding="utf-8")
+
+        replace_folder(self.folder / "head", write)
+        replace_file(self.folder / "losses.csv", lambda path: write_losses(self.trainer.history, path))
+        write_json(self.folder / "metrics.json", self.metrics())
+        return model
+
+    def add_scores(self, metrics: Mapping[str, Mapping[str, Any]]) -> None:
+        """Put the scores of an evaluation on the finished head's card."""
+        card = self.folder / "head" / "README.md"
+        replace_text(card, with_scores(card.read_text(encoding="utf-8"), metrics))
+
+    def metrics(self) -> dict[str, Any]:
+        """Counts, times and the mean losses of the last epoch."""
+        return training_metrics(self.trainer, self.data, self.best)

@@ -1,0 +1,57 @@
+"""What a finished head says of itself, and what it may be shown."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from cache import explain_difference
+from diffps.errors import CheckpointError, ConfigError
+from diffps.features import FeatureSource
+from diffps.model import CONFIG_FILE, PersonSearcher
+from stages.config_data import ExtractConfig
+from stages.features.reading import Reading
+
+
+def training_of(folder: Path) -> dict[str, Any]:
+    """What a head's config.json says of its training: ``training`` (section train), ``reading``, ``recipe`` of its
+    features, ``scenes``. Empty where there is no head, or one that was not trained by this program's stages."""
+    path = folder / CONFIG_FILE
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")).get("training", {}) if path.exists() else {}
+    return found
+
+
+def reading_of(folder: Path, searcher: PersonSearcher, extract: ExtractConfig) -> Reading:
+    """The head's own reading. Heads that were saved without one say the timestep; the rest is the pass of ``extract``.
+
+    Raises CheckpointError where config.json holds something else.
+    """
+    said = training_of(folder)
+    try:
+        if "reading" in said:
+            return Reading.from_json(said["reading"])
+        trained: Mapping[str, Any] = said.get("training", {})
+        return Reading(
+            names=searcher.taps.names,
+            timestep=trained.get("timestep", extract.timesteps[0]),
+            pass_name=extract.name,
+            encoding=extract.encoding,
+            head=extract.head,
+            mirrored=trained.get("flip") == "cached",
+        )
+    except (KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{folder / CONFIG_FILE}: does not say what the head reads ({error})") from error
+
+
+def check_features(folder: Path, searcher: PersonSearcher, source: FeatureSource) -> None:
+    """Raises ConfigError where the head was trained on other features than those at hand."""
+    trained, shown = dict(searcher.shapes), {name: source.shapes[name] for name in searcher.shapes}
+    differing = explain_difference(trained, shown)
+    recipe = training_of(folder).get("recipe")
+    if recipe is not None:
+        differing = explain_difference(recipe, source.recipe) or differing
+    if differing:
+        raise ConfigError(
+            f"evaluate.head {folder}: was trained on other features than those at hand ({'; '.join(differing)}): set "
+            "encode and extract as they were then, or train a head on these"
+        )

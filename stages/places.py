@@ -1,0 +1,55 @@
+"""Where everything lies, each place once: the index, the words, results, the store and its manifests."""
+
+import os
+from pathlib import Path
+
+from diffps.records import Split, View
+
+INDEX = Path("data/index")
+WORDS = Path("data/encode/words.safetensors")
+TRAIN = Path("results/train")
+EVALUATE = Path("results/evaluate")
+SWEEP = Path("results/sweep")
+REPORT = Path("results/report")
+FIGURES = Path("results/figures")
+
+
+def checkout() -> Path:
+    """The folder DVC was called in: its temporary experiments run elsewhere and say so in DVC_ROOT."""
+    return Path(os.environ.get("DVC_ROOT", ""))
+
+
+def store_root(store: str) -> Path:
+    """Folder of ``runtime.store``; a temporary experiment uses the checkout's."""
+    return checkout() / store
+
+
+def images_root(root: str) -> Path:
+    """Folder of ``index.root``; the checkout's where a temporary experiment has no photographs of its own."""
+    here = Path(root)
+    return here if here.is_absolute() or here.exists() else checkout() / root
+
+
+def moments_manifest(root: Path, split: Split, view: View) -> Path:
+    """Manifest of a split's moments in the store at ``root``."""
+    return root / "manifests" / "encode" / split / f"{view}.json"
+
+
+def pass_manifests(root: Path, split: Split, view: View, name: str, timestep: int) -> Path:
+    """Folder of the manifests of the pass ``name`` at one timestep."""
+    return root / "manifests" / "extract" / split / view / name / f"t{timestep}"
+
+
+def checkpoint_record(root: Path, name: str) -> Path:
+    """Which checkpoint the pass ``name`` was last made with or found complete for."""
+    return root / "manifests" / "extract" / "checkpoints" / f"{name}.json"
+
+
+def inputs_manifest(root: Path, section: str) -> Path:
+    """Manifest of exactly what section ``train`` or ``evaluate`` reads."""
+    return root / "inputs" / f"{section}.json"
+
+
+def similarity_file(head: Path) -> Path:
+    """Threshold of a head's similarities: beside its folder, for everybody who reads its scores."""
+    return head.with_name(f"{head.name}-similarity.json")

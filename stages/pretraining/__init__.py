@@ -1,0 +1,1 @@
+"""The demo's backbone: trained on drawn streets, and measured on others."""

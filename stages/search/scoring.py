@@ -1,0 +1,119 @@
+"""Scores of what a head detected: persons found, queries answered, and the baselines beside them."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from diffps.errors import ImageError
+from diffps.images import load_image
+from diffps.metrics.baselines import colour_histograms
+from diffps.metrics.cbgm import context_overrides
+from diffps.metrics.detection import score_detection
+from diffps.metrics.galleries import SearchTask
+from diffps.metrics.matching import box_iou
+from diffps.metrics.search import SearchScores
+from diffps.records import UNLABELLED
+from stages.config_heads import CBGMConfig, EvaluateConfig
+from stages.job import Job
+from stages.search.gallery import SearchSet
+from stages.search.tables import Detected, write_per_query, write_ranking
+
+SAME_PERSON_IOU = 0.4  # above it a detection is the query itself, not its context (the detector's own NMS bound)
+
+
+def score_head(
+    config: EvaluateConfig, task: SearchTask, test: SearchSet, found: Detected, folder: Path
+) -> dict[str, Any]:
+    """Score, write the tables into ``folder``, and give the numbers."""
+    scores = rank(config, task, test, found)
+    found.write(folder, test)
+    write_ranking(task, scores, found, folder)
+    write_per_query(task, scores, folder)
+    return {
+        "detection": detection_metrics(test, found.boxes, found.scores, found.scenes),
+        "search": search_metrics(config, task, scores),
+    }
+
+
+def rank(config: EvaluateConfig, task: SearchTask, test: SearchSet, found: Detected) -> SearchScores:
+    """Rank what a head found, with context matching where ``config`` wants it."""
+    query_embeddings = found.query_embeddings[task.rows]
+    overrides = None
+    if config.cbgm is not None:
+        ranked = task.score(query_embeddings, found.embeddings, found.boxes, found.scenes, top=config.cbgm.k1)
+        contexts = _contexts(task, test, found, config.cbgm)
+        overrides = context_overrides(ranked.ranking, contexts, found.embeddings, found.scenes)
+    return task.score(
+        query_embeddings, found.embeddings, found.boxes, found.scenes, top=config.ranking, overrides=overrides
+    )
+
+
+def search_metrics(config: EvaluateConfig, task: SearchTask, scores: SearchScores) -> dict[str, Any]:
+    """The means, and what they are means of."""
+    return {
+        **defined(scores.summary()),
+        "gallery": task.name,
+        "convention": task.convention,
+        "gt_boxes": config.gt_boxes,
+        "cbgm": config.cbgm is not None,
+    }
+
+
+def detection_metrics(
+    test: SearchSet, boxes: NDArray[np.float32], scores: NDArray[np.float32], scenes: NDArray[np.int64]
+) -> dict[str, float | None]:
+    """ap, recall, precision, ap_small over all true boxes; ap_labelled and recall_labelled over those with a name."""
+    persons = [test.annotations[scene.scene_id] for scene in test.scenes]
+    true_boxes = np.concatenate([part.boxes for part in persons])
+    true_scenes = np.repeat(np.arange(len(persons)), [len(part.boxes) for part in persons])
+    labelled = np.concatenate([part.identities for part in persons]) != UNLABELLED
+    everyone = score_detection(boxes, scores, scenes, true_boxes, true_scenes)
+    named = score_detection(boxes, scores, scenes, true_boxes, true_scenes, labelled=labelled)
+    return defined({**everyone.summary(), "ap_labelled": named.ap, "recall_labelled": named.recall})
+
+
+def score_colours(task: SearchTask, test: SearchSet, root: Path, job: Job) -> dict[str, Any] | None:
+    """Colour histograms of true boxes, of queries and gallery alike; None, and said, where an image cannot be read."""
+    embeddings, boxes, scenes = [], [], []
+    queries: dict[int, NDArray[np.float32]] = {}
+    with job.track("baseline", len(test.scenes), "images") as tracker:
+        for number, scene in enumerate(test.scenes):
+            try:
+                image = load_image(root / scene.path)
+            except (ImageError, OSError) as error:
+                job.say(f"evaluate: no colour baseline: {error}")
+                return None
+            true_boxes = test.annotations[scene.scene_id].boxes
+            embeddings.append(colour_histograms(image, true_boxes))
+            boxes.append(true_boxes)
+            scenes.append(np.full(len(true_boxes), number))
+            asked = test.queries_in.get(scene.scene_id, [])
+            if asked:
+                histograms = colour_histograms(image, np.stack([test.queries[q].box for q in asked]))
+                queries |= dict(zip(asked, histograms, strict=True))
+            tracker.advance()
+    scores = task.score(
+        np.stack([queries[row] for row in task.rows]),
+        np.concatenate(embeddings),
+        np.concatenate(boxes),
+        np.concatenate(scenes),
+    )
+    return {"name": "colour histograms in ground-truth boxes", **defined(scores.summary())}
+
+
+def _contexts(task: SearchTask, test: SearchSet, found: Detected, cbgm: CBGMConfig) -> list[NDArray[np.float32]]:
+    """For each query its own embedding, then those of the most confident other people in its scene."""
+    contexts = []
+    for query, embedding in zip(task.queries, found.query_embeddings[task.rows], strict=True):
+        inside = np.flatnonzero(found.scenes == test.numbers[query.scene_id])
+        others = [d for d in inside if box_iou(found.boxes[d], query.box) <= SAME_PERSON_IOU]
+        strongest = sorted(others, key=lambda d: -found.scores[d])[: cbgm.k2 - 1]
+        contexts.append(np.concatenate([embedding[None], found.embeddings[strongest]]))
+    return contexts
+
+
+def defined(values: dict[str, float]) -> dict[str, float | None]:
+    """JSON has no NaN: what is undefined becomes null."""
+    return {name: None if isinstance(value, float) and np.isnan(value) else value for name, value in values.items()}

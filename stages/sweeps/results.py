@@ -1,0 +1,160 @@
+"""What came out of a sweep: one result per variant, and the table over them."""
+
+import csv
+import io
+import json
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from diffps.metrics.paired import paired_difference
+from stages.files import replace_file, replace_text, write_json
+from stages.head.identity import code_digest, index_digest, scoring_digest
+from stages.places import SWEEP
+from stages.sweeps.variants import Variant, describe_changes
+
+COLUMNS = {
+    "variant": str,
+    "group": str,
+    "status": str,
+    "changes": str,
+    "seed": int,
+    "timestep": int,
+    "encoding": str,
+    "taps": str,
+    "detection_ap": float,
+    "detection_recall": float,
+    "map": float,
+    "top1": float,
+    "seeds": int,
+    "map_mean": float,
+    "map_std": float,
+    "map_diff": float,
+    "map_diff_se": float,
+    "se_over": str,
+    "loss": float,
+    "epochs": int,
+    "seconds": float,
+    "parameters": int,
+    "folder": str,
+    "error": str,
+}
+
+
+def write_result(variant: Variant, root: Path, result: Mapping[str, Any]) -> None:
+    """Written last: with it a variant counts as done, under its settings, those of the evaluation, and the features in
+    the store at ``root``."""
+    write_json(variant.folder / "result.json", {"of": _made_under(variant, root), **result})
+
+
+def result_of(variant: Variant, root: Path) -> dict[str, Any] | None:
+    """The variant's result, None where it is missing or of other settings, code or features."""
+    path = variant.folder / "result.json"
+    if not path.is_file():
+        return None
+    result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return result if result.pop("of", None) == _made_under(variant, root) else None
+
+
+def write_table(variants: Sequence[Variant], root: Path) -> None:
+    """results/sweep/table.parquet, table.csv and metrics.json from the results there are."""
+    rows = table_rows(variants, root)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(COLUMNS), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    replace_text(SWEEP / "table.csv", text.getvalue())
+    replace_file(SWEEP / "table.parquet", lambda path: _write_parquet(rows, path))
+    keys = ("detection_ap", "map", "top1", "map_mean", "map_std", "map_diff", "map_diff_se")
+    found = {row["variant"]: {key: row[key] for key in keys if row[key] is not None} for row in rows}
+    write_json(SWEEP / "metrics.json", {name: scores for name, scores in found.items() if scores})
+
+
+def table_rows(variants: Sequence[Variant], root: Path) -> list[dict[str, Any]]:
+    """One row per variant, in order. Differences are to the first variant's group, paired query by query and seed by
+    seed; their standard error is over seeds where there are several, else over queries."""
+    results = {variant.name: result_of(variant, root) for variant in variants}
+    rows = [_row(variant, results[variant.name]) for variant in variants]
+    by_group: dict[str, list[tuple[Variant, dict[str, Any]]]] = {}
+    for variant, row in zip(variants, rows, strict=True):
+        if row["map"] is not None:
+            by_group.setdefault(variant.group, []).append((variant, row))
+    reference = by_group.get(variants[0].group, [])
+    for name, members in by_group.items():
+        maps = [row["map"] for _, row in members]
+        shared = {
+            "seeds": len(members),
+            "map_mean": statistics.fmean(maps),
+            "map_std": statistics.stdev(maps) if len(maps) > 1 else None,
+        }
+        if name != variants[0].group:
+            shared |= paired_difference(_pairs([v for v, _ in reference], [v for v, _ in members]))
+        for _, row in members:
+            row |= shared
+    return rows
+
+
+def _pairs(ours: Sequence[Variant], theirs: Sequence[Variant]) -> list[tuple[dict[str, float], dict[str, float]]]:
+    """Average precisions of equal seeds; of the first two heads where no seed is common."""
+    by_seed = {variant.params.train.seed: variant for variant in ours}
+    pairs = [(by_seed[v.params.train.seed], v) for v in theirs if v.params.train.seed in by_seed]
+    return [(_precisions(a), _precisions(b)) for a, b in pairs or list(zip(ours, theirs, strict=False))[:1]]
+
+
+def _row(variant: Variant, result: Mapping[str, Any] | None) -> dict[str, Any]:
+    train = variant.params.train
+    row: dict[str, Any] = dict.fromkeys(COLUMNS)
+    row |= {
+        "variant": variant.name,
+        "group": variant.group,
+        "status": result["status"] if result else _stage_of(variant),
+        "changes": describe_changes(variant.changes),
+        "seed": train.seed,
+        "timestep": train.timestep,
+        "encoding": variant.params.extract.encoding,
+        "taps": ", ".join(train.taps.names),
+        "epochs": train.epochs,
+        "folder": str(variant.folder),
+        "error": result.get("error") if result else None,
+    }
+    if result and result["status"] == "done":
+        training, scores = result["training"], result["scores"]
+        row |= {name: training[name] for name in ("loss", "seconds", "parameters")}
+        row |= {"detection_ap": scores["detection"]["ap"], "detection_recall": scores["detection"]["recall"]}
+        row |= {"map": scores["search"]["map"], "top1": scores["search"]["top1"]}
+    return row
+
+
+def _stage_of(variant: Variant) -> str:
+    if (variant.folder / "head").exists():
+        return "trained"
+    return "training" if (variant.folder / "checkpoint").exists() else "waiting"
+
+
+def _precisions(variant: Variant) -> dict[str, float]:
+    table = pq.read_table(variant.folder / "evaluate" / "per_query.parquet", columns=["query_id", "ap"])
+    pairs = zip(table["query_id"].to_pylist(), table["ap"].to_pylist(), strict=True)
+    return {query: precision for query, precision in pairs if precision is not None}
+
+
+def _write_parquet(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
+    types = {str: pa.string(), int: pa.int64(), float: pa.float64()}
+    schema = pa.schema([(name, types[kind]) for name, kind in COLUMNS.items()])
+    pq.write_table(pa.Table.from_pylist([dict(row) for row in rows], schema), path)
+
+
+def _made_under(variant: Variant, root: Path) -> dict[str, Any]:
+    evaluate = json.loads(json.dumps(asdict(variant.params.evaluate)))
+    return {
+        "settings": variant.settings,
+        "evaluate": evaluate,
+        "store": variant.reading.digest(root, ["train", "test"]),
+        "index": index_digest(),
+        "code": code_digest(),
+        "scoring": scoring_digest(),
+    }

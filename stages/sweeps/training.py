@@ -1,0 +1,142 @@
+"""One round of a sweep: heads trained from one stream, then scored over one reading of the gallery."""
+
+import os
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from cache import CacheError
+from diffps.errors import ConfigError
+from diffps.features import FeatureSource
+from diffps.model import PersonSearcher
+from diffps.records import Split
+from stages.cluster import own_device
+from stages.devices import choose_device
+from stages.features.cached import CachedSource
+from stages.features.live import LiveSource
+from stages.features.source import open_source, skipped_scenes
+from stages.features.words import read_words
+from stages.head.data import training_set
+from stages.head.identity import HeadIdentity
+from stages.head.loop import train_all
+from stages.head.run import HeadRun
+from stages.job import Job, QuietJob, Runtime, StoppedError
+from stages.places import INDEX, images_root, store_root
+from stages.search.evaluation import evaluate_heads
+from stages.search.gallery import open_task, read_search_set
+from stages.sweeps.results import write_result
+from stages.sweeps.rounds import shared_reading
+from stages.sweeps.variants import Variant
+
+# Opens the features of one split that a round reads.
+OpenFeatures = Callable[[Split], AbstractContextManager[FeatureSource]]
+
+
+def train_round(
+    variants: Sequence[Variant],
+    open_features: OpenFeatures,
+    root: Path,
+    device: torch.device,
+    job: Job,
+    progress: Callable[[], None] = lambda: None,
+) -> None:
+    """Train and score every variant of a round; ``progress`` is called when something can be told of one more.
+
+    All share :func:`stages.sweeps.rounds.plan_rounds`' conditions, and the features that ``open_features`` opens, of
+    the store at ``root``. A head that diverges is reported and left out.
+    """
+    first = variants[0].params
+    searchers: dict[str, PersonSearcher] = {}
+
+    def finish(name: str) -> None:
+        searchers[name] = runs[name].finish()
+        progress()
+
+    with open_features("train") as source:
+        data = training_set(first.train, first.encode.frame, INDEX, skipped_scenes(source, job))
+        runs = {}
+        for variant in variants:
+            own = variant.params
+            identity = HeadIdentity.of(own.index.dataset, own.train, own.encode, own.extract, root)
+            words = None if own.train.model.sfan is None else read_words()
+            runs[variant.name] = HeadRun(own.train, data, source, words, identity, variant.folder, device)
+        for run in runs.values():
+            job.say(run.resume())
+        train_all(runs, source, job, finish)
+    by_name = {variant.name: variant for variant in variants}
+    for name, run in runs.items():
+        if run.diverged is not None:
+            write_result(by_name[name], root, {"status": "diverged", "error": str(run.diverged)})
+    progress()
+    if not searchers:
+        return
+    folders = {name: runs[name].folder / "evaluate" for name in searchers}
+    test, config = read_search_set(INDEX), first.evaluate
+    task = open_task(config.gallery, config.convention, test, INDEX)
+    with open_features("test") as source:
+        scores = evaluate_heads(config, searchers, source, test, task, folders, device, job)
+    for name, (_, metrics) in scores.items():
+        runs[name].add_scores(metrics)
+        result = {"status": "done", "training": runs[name].metrics(), "scores": metrics}
+        write_result(by_name[name], root, result)
+    progress()
+
+
+def open_round(variants: Sequence[Variant], runtime: Runtime) -> OpenFeatures:
+    """The features of a round as its variants' parameters say."""
+    first, reading = variants[0].params, shared_reading(variants)
+
+    def opened(split: Split) -> CachedSource | LiveSource:
+        return open_source(
+            reading,
+            split,
+            first.train.source if split == "train" else first.evaluate.source,
+            encode=first.encode,
+            extract=first.extract,
+            images=images_root(first.index.root),
+            runtime=runtime,
+        )
+
+    return opened
+
+
+def check_features(variants: Sequence[Variant], open_features: OpenFeatures) -> None:
+    """Raises ConfigError, by name and with the command, where the store lacks what a round reads."""
+    first = variants[0].params
+    try:
+        for split in ("train", "test"):
+            with open_features(split):
+                pass
+    except CacheError as error:
+        reads = f"timestep {first.train.timestep}, encoding {first.extract.encoding}"
+        raise ConfigError(f"variants {', '.join(v.name for v in variants)} ({reads}): {error}") from error
+
+
+def round_on_worker(variants: Sequence[Variant], runtime: Runtime, folder: str, stop: str) -> int:
+    """:func:`train_round` in a worker process of a cluster that sees the same files; the number of heads. Raises
+    StoppedError, everything saved, once the file ``stop`` is there."""
+    # Only workers have distributed loaded anyway.
+    from distributed import get_worker
+
+    os.chdir(folder)
+    job = _WorkerJob(Path(stop))
+    if job.stopping:
+        raise StoppedError
+    device = choose_device(replace(runtime, device=own_device(runtime.device, get_worker().name)))
+    train_round(variants, open_round(variants, runtime), store_root(runtime.store), device, job)
+    return len(variants)
+
+
+class _WorkerJob:
+    """A job without a shell that is to stop once the file ``stop`` is there."""
+
+    def __init__(self, stop: Path) -> None:
+        quiet = QuietJob()
+        self.say, self.track, self._stop = quiet.say, quiet.track, stop
+
+    @property
+    def stopping(self) -> bool:
+        return self._stop.exists()

@@ -1,0 +1,35 @@
+"""Bytes, durations, shares and counts for people: one way of writing each."""
+
+import math
+
+
+def size(nbytes: float) -> str:
+    """Bytes in powers of ten: "43 MB", "1.2 TB"."""
+    for unit in ("B", "kB", "MB"):
+        if nbytes < 1000:
+            return f"{nbytes:.3g} {unit}"
+        nbytes /= 1000
+    return f"{nbytes:,.1f} GB" if nbytes < 10_000 else f"{nbytes / 1000:,.1f} TB"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as "8.2 s", "48 s", "3 min 20 s" or "2 h 05 min"."""
+    if seconds < 10:
+        return f"{seconds:.2g} s"
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 90:
+        return f"{minutes} min {rest:02d} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min"
+
+
+def percent(value: float | None) -> str:
+    """0.1234 as "12.3 %"; a dash where it is undefined."""
+    return "–" if value is None or not math.isfinite(value) else f"{100 * value:.1f} %"
+
+
+def count(number: int, noun: str) -> str:
+    """ "1 epoch", "2 epochs"."""
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")
