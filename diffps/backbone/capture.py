@@ -6,14 +6,15 @@ Features are channels last, (B, H, W, C); see :class:`TapReader` for maps and te
 """
 
 import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from diffps.backbone.hooks import Hooks
 from diffps.backbone.parts import DiffusersModel
 from diffps.errors import CheckpointError
 from diffps.taps import FeatureName, TapSpec, check_taps
@@ -40,10 +41,6 @@ class Request:
     head: HeadRule = "mean"
 
 
-class _StopForward(Exception):  # noqa: N818 - it is no error
-    """Leaves the UNet's forward once every tap is read."""
-
-
 class TapReader:
     """Hooks on one UNet, alive between ``__enter__`` and ``__exit__``; :meth:`run` does a forward and returns the taps.
 
@@ -56,12 +53,9 @@ class TapReader:
         self._unet = unet
         self._specs = [spec for spec in table.values() if spec.id in set(request.taps)]
         self._request = request
-        self._handles: list[torch.utils.hooks.RemovableHandle] = []
+        self._hooks = Hooks(spec.id for spec in self._specs)
         self._grids: dict[str, tuple[int, int]] = {}
         self._queries: dict[str, Tensor] = {}
-        self._taken: dict[str, Tensor] = {}
-        self._waiting: set[str] = set()
-        self._stop = False
         _refuse_hidden_projections(unet, self._specs)
         for spec in self._specs:
             if spec.kind.endswith("-map"):
@@ -73,63 +67,45 @@ class TapReader:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for handle in self._handles:
-            handle.remove()
-        self._handles.clear()
+        self._hooks.close()
 
     def run(self, latents: Tensor, timestep: int | Tensor, context: Tensor, stop: bool = True) -> dict[str, Tensor]:
         """Forward ``latents`` (B, 4, h, w) under ``context`` (1 or B, T, D); ``stop`` ends it after the last tap."""
-        self._taken, self._waiting, self._stop = {}, {spec.id for spec in self._specs}, stop
         context = context.expand(len(latents), -1, -1)
-        if self._waiting:
-            with suppress(_StopForward):
-                self._unet(latents, timestep, encoder_hidden_states=context, return_dict=False)
-        if self._waiting:
-            raise CheckpointError(f"tap {min(self._waiting)}: its module did not run in this UNet's forward")
-        taken, self._taken, self._grids, self._queries = self._taken, {}, {}, {}
+        taken = self._hooks.run(
+            lambda: self._unet(latents, timestep, encoder_hidden_states=context, return_dict=False), stop
+        )
+        self._grids.clear()
+        self._queries.clear()
         return taken
 
     def _watch(self, spec: TapSpec) -> None:
         module = self._unet.get_submodule(spec.module)
         parent, inside, _ = spec.module.partition(".transformer_blocks.")
         if inside:
-            self._watch_grid(parent)
+            self._hooks.on_input(self._unet.get_submodule(parent), lambda value: self._note_grid(parent, value))
         if spec.id == "unet-in":
-            self._handles.append(
-                module.register_forward_pre_hook(lambda _, inputs: self._keep(spec, inputs[0].permute(0, 2, 3, 1)))
-            )
+            self._hooks.on_input(module, lambda value: self._keep(spec, value.permute(0, 2, 3, 1)))
         elif spec.kind in ("self-map", "cross-map"):
             self._watch_map(spec, module, parent)
         else:
-            hook = self._output_hook(spec, parent)
-            self._handles.append(module.register_forward_hook(hook))
+            self._hooks.on_output(module, lambda value: self._keep(spec, self._on_grid(spec, parent, value)))
 
-    def _watch_grid(self, parent: str) -> None:
-        def note(_: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor]) -> None:
-            height, width = (args[0] if args else kwargs["hidden_states"]).shape[-2:]
-            self._grids[parent] = (height, width)
+    def _note_grid(self, parent: str, value: Tensor) -> None:
+        self._grids[parent] = (value.shape[-2], value.shape[-1])
 
-        module = self._unet.get_submodule(parent)
-        self._handles.append(module.register_forward_pre_hook(note, with_kwargs=True))
-
-    def _output_hook(self, spec: TapSpec, parent: str) -> Callable[[nn.Module, Any, Any], None]:
-        def hook(_: nn.Module, __: Any, output: Any) -> None:
-            value: Tensor = output[0] if isinstance(output, tuple) else output
-            if spec.kind == "text":
-                pass
-            elif value.ndim == 4:
-                value = value.permute(0, 2, 3, 1)
-            else:
-                value = value.reshape(len(value), *self._grids[parent], -1)
-            self._keep(spec, value)
-
-        return hook
+    def _on_grid(self, spec: TapSpec, parent: str, value: Tensor) -> Tensor:
+        if spec.kind == "text":
+            return value
+        if value.ndim == 4:
+            return value.permute(0, 2, 3, 1)
+        return value.reshape(len(value), *self._grids[parent], -1)
 
     def _watch_map(self, spec: TapSpec, attention: DiffusersModel, parent: str) -> None:
-        def keep_query(_: nn.Module, __: Any, query: Tensor) -> None:
+        def keep_query(query: Tensor) -> None:
             self._queries[spec.id] = query
 
-        def compute(_: nn.Module, __: Any, key: Tensor) -> None:
+        def compute(key: Tensor) -> None:
             query = self._queries.pop(spec.id)
             heads = _selected_heads(self._request.head, spec)
             spans = self._request.spans if spec.kind == "cross-map" else {}
@@ -138,18 +114,16 @@ class TapReader:
                 maps = maps.mean(2, keepdim=True)
             maps = maps.reshape(len(maps), *self._grids[parent], *maps.shape[2:])
             for column, word in enumerate(spans):
-                self._taken[str(FeatureName(spec.id, word))] = maps[..., column]
+                self._hooks.take(str(FeatureName(spec.id, word)), maps[..., column])
             self._keep(spec, None if spans else maps)
 
-        self._handles.append(attention.to_q.register_forward_hook(keep_query))
-        self._handles.append(attention.to_k.register_forward_hook(compute))
+        self._hooks.on_output(attention.to_q, keep_query)
+        self._hooks.on_output(attention.to_k, compute)
 
     def _keep(self, spec: TapSpec, value: Tensor | None) -> None:
         if value is not None:
-            self._taken[spec.id] = value
-        self._waiting.discard(spec.id)
-        if self._stop and not self._waiting:
-            raise _StopForward
+            self._hooks.take(spec.id, value)
+        self._hooks.done(spec.id)
 
 
 def attention_map(
