@@ -20,7 +20,7 @@ from diffps.backbone.latents import LatentEncoder, LatentRule, NoiseKey, NoiseRu
 from diffps.backbone.parts import DiffusersModel
 from diffps.backbone.prompts import PromptEncoder
 from diffps.errors import ConfigError, DivergedError, ImageError
-from diffps.geometry import Canvas
+from diffps.geometry import Canvas, check_sides
 from diffps.images import load_image, to_canvas_tensor
 from diffps.records import View
 from diffps.taps import LATENT_STRIDE, TapSpec, check_taps
@@ -163,13 +163,14 @@ class FrozenUNet:
                 raise ImageError(
                     f"images: a tensor {tuple(images.shape)}; expected (B, 3, H, W), and no canvas beside it"
                 )
-            Canvas(images.shape[2], images.shape[3])
+            check_sides(images.shape[2], images.shape[3])
             pixels = images.float().cpu()
             return pixels.flip(3) if view == "hflip" else pixels
         if not len(images):
             raise ImageError("images: none given")
         side = int(self.checkpoint.unet_config.get("sample_size") or 64) * LATENT_STRIDE
         frame = Canvas(*(canvas or (side, side)))
+        check_sides(frame.height, frame.width)
         arrays = [image if isinstance(image, np.ndarray) else load_image(image) for image in images]
         return torch.stack([to_canvas_tensor(array, frame, view) for array in arrays])
 

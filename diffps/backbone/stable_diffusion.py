@@ -1,0 +1,141 @@
+"""Stable Diffusion 1.x and 2.x as a prior: VAE, noise, prompt, UNet."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from diffps.backbone.checkpoint import Checkpoint
+from diffps.backbone.prior import Conditions, Encoder, Pass
+from diffps.geometry import SIDE_MULTIPLE
+from diffps.taps import TapSpec, check_taps
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from diffps.backbone.frozen import Extractor
+    from diffps.backbone.latents import NoiseKey
+    from diffps.backbone.prompts import EncodedPrompt, PromptEncoder
+
+
+@dataclass(frozen=True)
+class StableDiffusion:
+    """See :class:`~diffps.backbone.prior.Prior`."""
+
+    checkpoint: Checkpoint
+
+    multiple = SIDE_MULTIPLE
+
+    @property
+    def name(self) -> str:
+        return self.checkpoint.name
+
+    @property
+    def taps(self) -> Mapping[str, TapSpec]:
+        return self.checkpoint.taps
+
+    @property
+    def latent_channels(self) -> int:
+        return int(self.checkpoint.config("vae")["latent_channels"])
+
+    @property
+    def last_timestep(self) -> int:
+        return int(self.checkpoint.schedule["num_train_timesteps"]) - 1
+
+    def digests(self) -> Mapping[str, str]:
+        return self.checkpoint.digests()
+
+    def check_tensors(self) -> None:
+        self.checkpoint.check_tensors()
+
+    def start_recipe(self, dtype: str) -> dict[str, Any]:
+        return {"vae": self.checkpoint.digest("vae"), "dtype": dtype}
+
+    def pass_recipe(self, conditions: Conditions) -> dict[str, Any]:
+        recipe: dict[str, Any] = {
+            "unet": self.checkpoint.digest("unet"),
+            "text_encoder": self.checkpoint.digest("text_encoder"),
+            "schedule": self.checkpoint.schedule,
+            "prompt": conditions.prompt,
+            "token_ids": list(self.encode(conditions).ids),
+            "pad_token": list(self.prompts.pad_token),
+            "latent_rule": conditions.latent,
+            "noise": conditions.noise,
+        }
+        if conditions.noise == "seeded" or conditions.latent == "sample":
+            recipe["seed"] = conditions.seed
+        return recipe
+
+    def tokens(self, conditions: Conditions) -> Mapping[str, tuple[int, int]]:
+        return self.encode(conditions).spans
+
+    def word_embeddings(self, words: Sequence[str]) -> "Tensor":
+        return self.prompts.word_embeddings(words)
+
+    def describe(self) -> Iterator[str]:
+        unet = self.checkpoint.unet_config
+        channels = "-".join(map(str, unet["block_out_channels"]))
+        yield f"UNet of {channels} channels, text embeddings of {unet['cross_attention_dim']}"
+        word, number = self.prompts.pad_token
+        yield f"pad token {word!r} ({number}); {len(self.taps)} taps"
+
+    def open_encoder(self, device: "torch.device | str", dtype: str) -> Encoder:
+        from diffps.backbone.frozen import torch_dtype
+        from diffps.backbone.latents import LatentEncoder
+
+        return LatentEncoder(self.checkpoint.load_vae(torch_dtype(dtype)), device)
+
+    def open_pass(
+        self,
+        taps: Sequence[str],
+        conditions: Conditions,
+        device: "torch.device | str",
+        dtype: str,
+        *,
+        compiled: bool = False,
+    ) -> Pass:
+        from diffps.backbone.capture import Request
+        from diffps.backbone.frozen import Extractor, on_device, torch_dtype
+
+        check_taps(taps, self.taps)
+        encoded = self.encode(conditions)
+        unet = on_device(self.checkpoint.load_unet(torch_dtype(dtype)), device)
+        request = Request(tuple(taps), encoded.spans, conditions.head)
+        alphas = self.checkpoint.alphas_cumprod()
+        extractor = Extractor(unet, dict(self.taps), alphas, request, encoded.embedding, compiled=compiled)
+        return UNetPass(extractor, conditions, self.checkpoint.config("vae"))
+
+    @cached_property
+    def prompts(self) -> "PromptEncoder":
+        """Tokenizer and text encoder, loaded when first asked."""
+        from diffps.backbone.prompts import PromptEncoder
+
+        return PromptEncoder(self.checkpoint)
+
+    def encode(self, conditions: Conditions) -> "EncodedPrompt":
+        """The prompt as the UNet gets it. Raises PromptError."""
+        return self.prompts.encode(conditions.prompt, conditions.words)
+
+
+class UNetPass:
+    """A UNet from the VAE's moments on."""
+
+    def __init__(self, extractor: "Extractor", conditions: Conditions, vae: Mapping[str, Any]) -> None:
+        self._extractor, self._conditions = extractor, conditions
+        self._factors = float(vae["scaling_factor"]), float(vae.get("shift_factor") or 0.0)
+
+    def __enter__(self) -> "UNetPass":
+        self._extractor.__enter__()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._extractor.__exit__(None, None, None)
+
+    def features(self, starts: "Tensor", timestep: int, keys: "Sequence[NoiseKey]") -> "dict[str, Tensor]":
+        """Taps and maps from moments (B, h, w, 8), noised to ``timestep``."""
+        from diffps.backbone.latents import scaled_latents
+
+        rule = self._conditions
+        latents = scaled_latents(starts, rule.latent, keys, rule.seed, *self._factors)
+        return self._extractor.features(latents, timestep, rule.noise, keys, rule.seed)
