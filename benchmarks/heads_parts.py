@@ -36,7 +36,8 @@ from torch.profiler import ProfilerActivity, profile
 
 from diffps.features import Feature, FeatureShape
 from diffps.geometry import Canvas
-from diffps.heads.config import BoxConfig, ModelConfig, OIMConfig, ReIDConfig, TapsConfig
+from diffps.heads.config import ModelConfig, OIMConfig, TapsConfig
+from diffps.heads.config_rois import BoxConfig, ReIDConfig
 from diffps.model import PersonSearcher, Target, apply_init, build_searcher
 
 RESULTS = Path(__file__).parent / "results"

@@ -21,10 +21,19 @@ class LossWeights:
     """Factors of the five losses in their sum, each >= 0."""
 
     rpn_cls: float = 1.0
+    """Persons against background among anchors."""
+
     rpn_reg: float = 1.0
+    """Boxes of the anchors."""
+
     prop_cls: float = 1.0
+    """Persons against background among proposals."""
+
     prop_reg: float = 10.0
+    """Boxes of the proposals."""
+
     reid: float = 2.0
+    """Online instance matching."""
 
     def __post_init__(self) -> None:
         for item in fields(self):
@@ -34,26 +43,43 @@ class LossWeights:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainingConfig:
-    """How one head learns. Defaults are the paper's released configuration.
-
-    ``seed`` is the head's own (initialisation, RoI sampling, drop path). The learning rate rises linearly from
-    ``warmup_start`` times ``lr`` to ``lr`` over ``warmup_epochs`` and is multiplied by ``decay`` at each of
-    ``milestones`` (epochs, from 0). Gradients are clipped at norm ``clip``; ``accumulate`` batches make one step of the
-    optimiser.
-    """
+    """How one head learns. Defaults are the paper's released configuration."""
 
     seed: int = 1
+    """The head's own: initialisation, RoI sampling, drop path."""
+
     epochs: int = 30
+    """Times every training scene is seen."""
+
     lr: float = 1e-4
+    """Adam's learning rate."""
+
     milestones: tuple[int, ...] = (8, 14)
+    """Epochs, from 0, at which the rate is multiplied by ``decay``."""
+
     decay: float = 0.1
+    """Factor of the rate at each milestone."""
+
     warmup_epochs: float = 1.0
+    """Epochs over which the rate rises linearly from ``warmup_start`` times ``lr``; may be a fraction."""
+
     warmup_start: float = 0.001
+    """Share of ``lr`` that training begins with; in (0, 1]."""
+
     clip: float = 10.0
+    """Norm at which gradients are clipped."""
+
     precision: Dtype = "float32"
+    """What the head computes in; half precision by autocast."""
+
     accumulate: int = 1
+    """Batches that make one step of the optimiser."""
+
     init: Init = "xavier"
+    """Rule of the initial weights."""
+
     weights: LossWeights = field(default_factory=LossWeights)
+    """Factors of the five losses."""
 
     def __post_init__(self) -> None:
         for name in ("epochs", "accumulate"):

@@ -45,18 +45,28 @@ def plan(
     measure: Annotated[bool, typer.Option("--measure", help="Time VAE and UNet on a few blanks instead.")] = False,
 ) -> None:
     """Bytes, files and hours before the first byte; free space; after how many epochs caching pays."""
+    from cache.budget import measure_disk
+    from cache.files import free_bytes
+    from stages.features.plan import PassPlan
+    from stages.forecasts.speed import Speed, measure_speed, recorded_speed
     from stages.forecasts.store import plan_store, what_fits
     from stages.text import size
 
-    settings, runtime, _ = _open(params, overrides)
+    settings, runtime, store = _open(params, overrides)
     if not 0 <= rate < math.inf:
         raise typer.BadParameter(f"{rate:g}: expected images per second, such as 0.5", param_hint="--rate")
-    limit = _bytes(disk) if disk else None
-    found = plan_store(settings, runtime, rate or None, measure, limit)
+    free = _bytes(disk) if disk else free_bytes(store.root)
+    if rate:
+        speed: Speed | None = Speed(None, 1 / rate)
+    elif measure:
+        speed = measure_speed(PassPlan(settings.encode, settings.extract, store.root), runtime)
+    else:
+        speed = recorded_speed(store.root)
+    found = plan_store(settings, runtime.shard, free, speed, measure_disk(store.root))
     for line in found.lines():
         typer.echo(line)
     if disk or found.budget.nbytes > found.free:
-        fitting = what_fits(settings, runtime, found.free)
+        fitting = what_fits(settings, runtime.shard, found.free)
         typer.echo(f"on {size(found.free)} would fit:" if fitting else "nothing milder fits; use fewer images")
         for label, nbytes in fitting:
             typer.echo(f"  {size(nbytes):>10}  {label}")
@@ -89,6 +99,7 @@ def verify(
     """Every checksum of the store. Exit code 1 when something is damaged and was not repaired."""
     from cache.verify import verify as check
     from cache.verify import withdraw
+    from stages.features.plan import PassPlan
     from stages.features.upkeep import repairs
     from stages.text import size
 
@@ -108,7 +119,11 @@ def verify(
     if not damages:
         typer.echo(f"{store.root}: {size(total)} verified, nothing damaged")
         return
-    commands, others = repairs(settings.encode, settings.extract, store.root, (damage.spec for damage in damages))
+    commands, others = repairs(
+        settings.extract,
+        lambda extract: PassPlan(settings.encode, extract, store.root).arrays(),
+        (damage.spec for damage in damages),
+    )
     for spec in others:
         typer.echo(
             f"{spec.path}: {params} makes this under no encoding or head; run again what made it (extract with other "
@@ -146,7 +161,10 @@ def explain(
     if first:
         typer.echo(_words(store.array(first).full_recipe))
         return
-    typer.echo("\n".join(upkeep.explain(PassPlan(settings.encode, settings.extract, store.root), store)) or EVERY_ARRAY)
+    typer.echo(
+        "\n".join(upkeep.explain(PassPlan(settings.encode, settings.extract, store.root).arrays(), store))
+        or EVERY_ARRAY
+    )
 
 
 @app.command()

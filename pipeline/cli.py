@@ -167,3 +167,24 @@ def figure(
 @app.command(help="Look at this machine and the checkpoint: what is there, what does not go together.")
 def doctor(params: ParamsOption = PARAMS, overrides: SetOption = None) -> None:
     run_stage("doctor", params, overrides or [], dry_run=False)
+
+
+@app.command(
+    help="Every parameter with its meaning, as Markdown; or a JSON Schema, by which editors complete and check."
+)
+def params(
+    schema: Annotated[bool, typer.Option("--schema", help="JSON Schema of a params file.")] = False,
+    sweep_schema: Annotated[bool, typer.Option("--sweep-schema", help="JSON Schema of a sweep file.")] = False,
+) -> None:
+    import json
+
+    from pipeline.config import ParamsFile
+    from stages import reference
+    from stages.config_heads import TrainConfig
+
+    if schema:
+        typer.echo(json.dumps(reference.schema(ParamsFile), indent=1))
+    elif sweep_schema:
+        typer.echo(json.dumps(reference.sweep_schema(TrainConfig), indent=1))
+    else:
+        typer.echo(reference.page(ParamsFile), nl=False)

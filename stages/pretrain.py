@@ -12,8 +12,8 @@ def run(config: PretrainConfig, runtime: Runtime, job: Job) -> None:
     from pathlib import Path
 
     from stages.devices import choose_device
-    from stages.pretraining.report import write_report
-    from stages.pretraining.training import FOLDER, WORK, finished, train
+    from stages.pretraining.measure import write_report
+    from stages.pretraining.phases import FOLDER, WORK, finished, train
 
     device = choose_device(runtime)
     if finished(config):
@@ -25,7 +25,7 @@ def run(config: PretrainConfig, runtime: Runtime, job: Job) -> None:
 
 def dry_run(config: PretrainConfig, runtime: Runtime, job: Job) -> str:
     """What would be made and how long it takes."""
-    from stages.pretraining.training import FOLDER, WORK, finished
+    from stages.pretraining.phases import FOLDER, WORK, finished
 
     if finished(config):
         return f"pretrain: {FOLDER} is there; would measure it"

@@ -16,11 +16,11 @@ def run(params: Params, runtime: Runtime, job: Job) -> None:
     from stages.files import held
     from stages.forecasts.memory import split_by_memory
     from stages.places import SWEEP, store_root
+    from stages.sweeps.execute import check_features, open_round, train_round
+    from stages.sweeps.remote import train_on_cluster
     from stages.sweeps.results import result_of, write_table
     from stages.sweeps.rounds import plan_rounds
-    from stages.sweeps.training import check_features, open_round, train_round
     from stages.sweeps.variants import read_variants
-    from stages.sweeps.workers import train_on_cluster
 
     file, root = params.sweep.file, store_root(runtime.store)
     variants = read_variants(params)

@@ -4,24 +4,22 @@ import math
 
 
 def size(nbytes: float) -> str:
-    """Bytes in powers of ten: "43 MB", "1.2 TB"."""
-    for unit in ("B", "kB", "MB"):
-        if nbytes < 1000:
+    """Bytes in powers of ten: "43 MB", "1.02 TB"."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if nbytes < 999.5:
             return f"{nbytes:.3g} {unit}"
         nbytes /= 1000
-    return f"{nbytes:,.1f} GB" if nbytes < 10_000 else f"{nbytes / 1000:,.1f} TB"
+    return f"{nbytes:.3g} TB"
 
 
 def duration(seconds: float) -> str:
-    """Seconds as "8.2 s", "48 s", "3 min 20 s" or "2 h 05 min"."""
-    if seconds < 10:
-        return f"{seconds:.2g} s"
-    if seconds < 90:
-        return f"{seconds:.0f} s"
+    """Seconds as "3.2 s", "48 s", "3 min 20 s" or "2 h 05 min"."""
+    if seconds < 59.5:
+        return f"{seconds:.2g} s" if seconds < 9.95 else f"{seconds:.0f} s"
     minutes, rest = divmod(round(seconds), 60)
-    if minutes < 90:
+    if minutes < 60:
         return f"{minutes} min {rest:02d} s"
-    hours, minutes = divmod(minutes, 60)
+    hours, minutes = divmod(round(seconds / 60), 60)
     return f"{hours} h {minutes:02d} min"
 
 

@@ -69,7 +69,7 @@ def keys(cls: type, prefix: str = "") -> Iterator[str]:
     for field in fields(cls):
         key = f"{prefix}.{field.name}" if prefix else field.name
         yield key
-        inner = _dataclass_in(hints[field.name])
+        inner = dataclass_in(hints[field.name])
         if inner is not None:
             yield from keys(inner, key)
 
@@ -104,7 +104,7 @@ def _unknown_keys(cls: type, raw: Mapping[str, Any], prefix: str) -> Iterator[tu
         if name not in names:
             yield key, known
             continue
-        inner = _dataclass_in(hints[name])
+        inner = dataclass_in(hints[name])
         if inner is None:
             continue
         for part in value if isinstance(value, list) else [value]:
@@ -112,11 +112,11 @@ def _unknown_keys(cls: type, raw: Mapping[str, Any], prefix: str) -> Iterator[tu
                 yield from _unknown_keys(inner, part, key)
 
 
-def _dataclass_in(hint: Any) -> type | None:
+def dataclass_in(hint: Any) -> type | None:
     """The dataclass in ``X``, ``X | None`` or ``tuple[X, ...]``; None where there is none."""
     if isinstance(hint, type) and is_dataclass(hint):
         return hint
-    return next((found for part in get_args(hint) if (found := _dataclass_in(part)) is not None), None)
+    return next((found for part in get_args(hint) if (found := dataclass_in(part)) is not None), None)
 
 
 def _nearest(key: str, known: list[str]) -> str:

@@ -16,7 +16,7 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 from torchvision.ops import batched_nms, clip_boxes_to_image, remove_small_boxes
 
-from diffps.heads.config import BoxConfig, RPNConfig
+from diffps.heads.config_rois import BoxConfig, RPNConfig
 from diffps.heads.sampling import Samples, Target, cut_rois, sample_rois
 
 PERSON = 1  # the class beside background, 0

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Float32, Int64
 from torch import Tensor, nn
 
-from diffps.heads.config import ReIDConfig
+from diffps.heads.config_rois import ReIDConfig
 from diffps.heads.oim import BACKGROUND
 from diffps.heads.sampling import Target, cut_rois, sample_rois
 

@@ -1,27 +1,24 @@
 """A store and the parameters held against each other: how damage is repaired, and why an array is not there."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from cache import ArraySpec, CacheError, FeatureStore, explain_difference
 from diffps.errors import DiffPSError
-from stages.config_data import EncodeConfig, ExtractConfig
-from stages.features.plan import PassPlan
+from stages.config_data import ExtractConfig
 
 
 def repairs(
-    encode: EncodeConfig, extract: ExtractConfig, root: Path, damaged: Iterable[ArraySpec]
+    extract: ExtractConfig, wanted: Callable[[ExtractConfig], Sequence[ArraySpec]], damaged: Iterable[ArraySpec]
 ) -> tuple[list[list[str]], list[ArraySpec]]:
     """Arguments of the commands that write ``damaged`` arrays again once withdrawn, in their order; and the arrays
-    that these sections make under no encoding or head."""
+    that the parameters make under no encoding or head. ``wanted``: every array kept under a section ``extract``."""
     left = {spec.path: spec for spec in damaged}
 
     def claim(changed: ExtractConfig) -> set[str]:
         """Take what the changed section wants out of ``left``; the stages that write it."""
-        wanted = PassPlan(encode, changed, root).arrays()
-        mine = [spec.path for spec in wanted if spec.path in left and left[spec.path].id == spec.id]
+        mine = [spec.path for spec in wanted(changed) if spec.path in left and left[spec.path].id == spec.id]
         return {_stage(left.pop(path)) for path in mine}
 
     plain = [[stage] for stage in sorted({_stage(spec) for spec in left.values()})]
@@ -39,10 +36,10 @@ def repairs(
     return [command for command in commands if len(command) > 1 or command[0] in stages], list(left.values())
 
 
-def explain(plan: PassPlan, store: FeatureStore) -> Iterator[str]:
-    """For each array the plan wants and the store lacks: the nearest one it has, and the fields that differ."""
+def explain(wanted: Iterable[ArraySpec], store: FeatureStore) -> Iterator[str]:
+    """For each array that is wanted and the store lacks: the nearest one it has, and the fields that differ."""
     there = {spec.path: spec for spec in store.arrays()}
-    for spec in plan.arrays():
+    for spec in wanted:
         found = there.get(spec.path)
         if found is not None and found.id == spec.id:
             continue

@@ -4,17 +4,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from cache.budget import Budget, DiskRates, break_even, measure_disk
-from cache.files import free_bytes
+from cache.budget import Budget, DiskRates, break_even
 from diffps.errors import DiffPSError
 from diffps.taps import FeatureName
-from stages.features.plan import PassPlan
 from stages.features.reading import Reading
 from stages.forecasts.size import budget, feature_bytes, image_counts, sizes_or_standard
-from stages.forecasts.speed import Speed, measure_speed, recorded_speed
-from stages.job import Runtime
+from stages.forecasts.speed import Speed
 from stages.params import Params, override
-from stages.places import store_root
 from stages.text import duration, size
 
 
@@ -82,28 +78,23 @@ class StorePlan:
         return sum(groups.values()) - passes, passes
 
 
-def plan_store(params: Params, runtime: Runtime, rate: float | None, measure: bool, disk: int | None) -> StorePlan:
-    """What the parameters will cost here. ``rate``: whole images per second, through VAE and UNet; None: measured now,
-    or else what the store's receipts say. ``disk``: bytes to fit on; None: what is free."""
-    root, encode, extract = store_root(runtime.store), params.encode, params.extract
-    if rate is not None:
-        speed: Speed | None = Speed(None, 1 / rate)
-    else:
-        speed = measure_speed(PassPlan(encode, extract, root), runtime) if measure else recorded_speed(root)
+def plan_store(params: Params, shard: int, free: int, speed: Speed | None, disk: DiskRates) -> StorePlan:
+    """What the parameters will cost, in shards of ``shard`` images on a disk with ``free`` bytes left."""
+    encode, extract = params.encode, params.extract
     counts, sizes = image_counts(params.index), sizes_or_standard(encode, extract)
     images = counts.get("train", 0)
     return StorePlan(
-        budget=budget(counts, encode, extract, runtime.shard, sizes),
-        free=free_bytes(root) if disk is None else disk,
+        budget=budget(counts, encode, extract, shard, sizes),
+        free=free,
         speed=speed,
-        disk=measure_disk(root),
+        disk=disk,
         images=min(images, params.train.scenes or images),
         image_bytes=sum(feature_bytes(Reading.of(params.train, extract), encode, sizes).values()),
         epochs=int(params.train.epochs),
     )
 
 
-def what_fits(params: Params, runtime: Runtime, disk: int) -> list[tuple[str, int]]:
+def what_fits(params: Params, shard: int, disk: int) -> list[tuple[str, int]]:
     """(change, bytes) of the changes to the parameters that fit on ``disk`` bytes, mildest first."""
     read = {FeatureName.parse(name).tap for name in params.train.taps.names}
     used = [tap for tap in params.extract.taps if tap in read]
@@ -127,7 +118,7 @@ def what_fits(params: Params, runtime: Runtime, disk: int) -> list[tuple[str, in
     counts, sizes = image_counts(params.index), sizes_or_standard(params.encode, params.extract)
 
     def nbytes_of(changed: Params) -> int:
-        return budget(counts, changed.encode, changed.extract, runtime.shard, sizes).nbytes
+        return budget(counts, changed.encode, changed.extract, shard, sizes).nbytes
 
     now = nbytes_of(params)
     fitting: list[tuple[str, int]] = []

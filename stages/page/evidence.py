@@ -3,6 +3,8 @@
 import csv
 import json
 import math
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
@@ -11,11 +13,15 @@ import numpy as np
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from cache import FeatureStore
 from diffps.datasets.tables import read_annotations, read_queries, read_scenes
 from diffps.errors import DiffPSError, ImageError
+from diffps.features import FeatureSource
 from diffps.figures.sheets import Image
 from diffps.images import load_image
 from diffps.records import Annotations, Detections, Query, Scene
+from stages.features.cached import CachedSource
+from stages.features.reading import Reading
 from stages.head.saved import training_of
 from stages.job import Job
 from stages.params import Params
@@ -29,12 +35,17 @@ class NotThereError(DiffPSError, FileNotFoundError):
     """What a figure needs has not been made yet; the text names the command that makes it."""
 
 
+# Opens features of the test split.
+OpenFeatures = Callable[[Reading], AbstractContextManager[FeatureSource]]
+
+
 class Evidence:
     """Results of one run, and the folder of the ``store`` it read. What a later part may lack is empty rather than an
     error."""
 
-    def __init__(self, params: Params, store: Path, job: Job) -> None:
+    def __init__(self, params: Params, store: Path, job: Job, open_features: OpenFeatures | None = None) -> None:
         self.params, self.store, self.job = params, store, job
+        self.open_features = open_features or self._open_stored
         self.image = lru_cache(maxsize=64)(self._image)
 
     @cached_property
@@ -107,6 +118,10 @@ class Evidence:
         """Rows of results/sweep/table.parquet whose head is trained and scored, or none."""
         path = SWEEP / "table.parquet"
         return [row for row in _table(path, "sweep") if row["map"] is not None] if path.exists() else []
+
+    def _open_stored(self, reading: Reading) -> CachedSource:
+        tests = [scene for scene in self.scenes.values() if scene.split == "test"]
+        return CachedSource(reading, "test", FeatureStore(self.store), tests)
 
     def is_readable(self, scene_id: str) -> bool:
         """True where the scene's image can be shown; with ``runtime.skip_unreadable`` some cannot."""

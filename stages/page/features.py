@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cache import FeatureStore
 from cache.errors import NotCachedError, SkippedImage
 from diffps.features import Feature, Ref
 from diffps.figures.analyses import Person, Shown, attention_sheet, frequency_sheet, pca_sheet, semantics_sheet
@@ -18,7 +17,6 @@ from diffps.heads.sampling import cut_rois
 from diffps.heads.sfan import SFAN
 from diffps.model import PersonSearcher
 from diffps.taps import FeatureName
-from stages.features.cached import CachedSource
 from stages.features.reading import Reading
 from stages.page.evidence import Evidence, NotThereError
 
@@ -140,9 +138,8 @@ def _stream(evidence: Evidence, names: Iterable[str], timestep: int) -> Iterator
     """One mapping of name to Feature per scene shown. Raises NotThereError where the store does not have it."""
     reading = Reading.of(evidence.params.train, evidence.params.extract).at(names, timestep)
     refs = [[Ref(scene.scene_id)] for scene in shown_scenes(evidence)]
-    tests = [scene for scene in evidence.scenes.values() if scene.split == "test"]
     try:
-        with CachedSource(reading, "test", FeatureStore(evidence.store), tests) as source:
+        with evidence.open_features(reading) as source:
             yield from source.stream(refs, reading.names)
     except (NotCachedError, SkippedImage) as error:
         raise NotThereError(f"figure: {error}") from error

@@ -4,31 +4,12 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from tests.architecture.repository import PIPELINE, ROOT, imports
+from tests.architecture.house import House
+from tests.architecture.repository import PIPELINE, ROOT
 
 TEXT = (ROOT / "dvc.yaml").read_text()
 STAGES: dict[str, Any] = YAML(typ="safe", pure=True).load(TEXT)["stages"]
 PARAMS: dict[str, Any] = YAML(typ="safe", pure=True).load(ROOT / "params.yaml")
-
-
-# Says how to run, not what comes out; `sources` reads what manifests name, and its live half is for the commands.
-SHELL = {
-    "job",
-    "params",
-    "typed",
-    "devices",
-    "files",
-    "storage",
-    "forecast",
-    "sweep_forecast",
-    "cluster",
-    "worker",
-    "sources",
-}
-# Of other stages' modules these say what is called how and where it lies; any other function is work that is shared.
-PLACES = {"splits", "manifest_folder", "stored_name", "views_read"}
-# Types without behaviour of their own.
-SHARED = {"errors", "records", "geometry"}
 
 
 def entries(stage: str, *kinds: str) -> dict[str, dict[str, Any]]:
@@ -73,43 +54,55 @@ def test_dependencies_are_code_or_what_an_earlier_stage_makes(name: str) -> None
         assert (ROOT / path).exists() or whole & made or inside or path == "${sweep.file}", f"{name}: {path}"
 
 
-def shares_work(name: str) -> bool:
-    """Whether an imported name is a function of another stage's module, not a constant, a class or a place."""
-    package, stage, function = [*name.split("."), "", ""][:3]
-    return package == "stages" and stage in PIPELINE and function.islower() and function not in PLACES
+# Types without behaviour of their own.
+SHARED = {"diffps", "diffps.errors", "diffps.records", "diffps.geometry"}
 
 
-def reached(name: str) -> set[Path]:
-    """The modules that decide what a stage makes: its own, its helpers in stages/, other stages whose functions it
-    calls, the method's that these import."""
-    found, waiting = set(), [Path(f"stages/{name}.py")]
+def code(house: House, name: str, root: Path = ROOT) -> set[Path]:
+    """Files whose code decides what `run` of a door makes: all it imports but ground, which says where and how."""
+    door = f"stages.{name}"
+    found, waiting = {door}, {each.target for each in house.imports[door] if each.function != "dry_run"}
     while waiting:
-        path = waiting.pop()
-        found.add(path)
-        for module in imports(path):
-            if shares_work(module):
-                waiting += {Path(*module.split(".")[:2]).with_suffix(".py")} - found
-                continue
-            package, _, rest = module.partition(".")
-            imported = Path(*module.split(".")).with_suffix(".py")
-            if rest and package in {"stages", "diffps"} and (ROOT / imported).exists() and imported not in found:
-                if package == "diffps" and rest not in SHARED:
-                    found.add(imported)
-                elif package == "stages" and rest not in SHELL and rest not in PIPELINE:
-                    waiting.append(imported)
-    return found
+        waiting = {target for target in waiting if house.kinds.get(target) in ("room", "diffps", "cache")} - found
+        found |= waiting
+        waiting = {target for module in waiting for target in house.inner(module)}
+    return {path for module in found - SHARED if (path := file_of(module, root)) is not None}
 
 
-@pytest.mark.parametrize("name", PIPELINE[:-1])  # the page shows what others made
-def test_the_code_a_stage_reaches_is_a_dependency(name: str) -> None:
-    dependencies = {Path(path) for path in entries(name, "deps")}
-    for module in reached(name):
-        assert {module, *module.parents} & dependencies, f"{name} reaches {module}"
+def file_of(module: str, root: Path) -> Path | None:
+    """None for a package: its files are reached one by one."""
+    path = Path(*module.split(".")).with_suffix(".py")
+    return path if (root / path).is_file() else None
 
 
-def test_a_stage_reaches_what_it_has_another_stage_do() -> None:
-    assert {Path("stages/evaluate.py"), Path("stages/inference.py"), Path("stages/scoring.py")} <= reached("sweep")
-    assert Path("stages/extract.py") not in reached("train")
+def covered(path: Path, dependencies: set[Path]) -> bool:
+    return bool({path, *path.parents} & dependencies)
+
+
+@pytest.mark.parametrize("name", PIPELINE)
+def test_the_code_a_stage_reaches_is_a_dependency_and_nothing_else(house: House, name: str) -> None:
+    dependencies = {Path(path) for path in entries(name, "deps") if path.startswith(("diffps", "cache", "stages"))}
+    reached = code(house, name)
+    assert {path for path in reached if not covered(path, dependencies)} == set()
+    assert {path for path in dependencies if not any(covered(each, {path}) for each in reached)} == set()
+
+
+def test_code_that_is_reached_through_a_room_and_not_listed_is_seen(tmp_path: Path) -> None:
+    """The check itself, on a house whose door reaches the method through a room."""
+    files = {
+        "stages/train.py": "def run():\n    from stages.head import loop\ndef dry_run():\n    import stages.cost.x\n"
+    }
+    files |= {
+        "stages/head/loop.py": "import diffps.model\nimport stages.ground\n",
+        "stages/ground.py": "import cache.y\n",
+    }
+    files |= {"diffps/model.py": "", "stages/cost/x.py": "", "cache/y.py": ""}
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    found = code(House.at(tmp_path), "train", tmp_path)
+    assert found == {Path("stages/train.py"), Path("stages/head/loop.py"), Path("diffps/model.py")}
+    assert not all(covered(path, {Path("stages/head"), Path("stages/train.py")}) for path in found)
 
 
 def test_templates_stand_in_block_style_only() -> None:

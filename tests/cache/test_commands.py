@@ -13,8 +13,10 @@ from cache.budget import DiskRates
 from cache.verify import verify
 from pipeline.cache_commands import app
 from pipeline.config import load_params
-from stages.forecasts.store import Speed, plan
-from stages.job import QuietJob
+from stages.config_data import ExtractConfig
+from stages.features.upkeep import explain, repairs
+from stages.forecasts.speed import Speed
+from stages.forecasts.store import StorePlan, plan_store
 from tests.cache.builders import images, spec, write
 
 ROWS = images(6)
@@ -50,40 +52,49 @@ def test_status_of_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert "no store here yet" in run("verify").stdout
 
 
-def test_verify_names_the_damage_and_the_command(store: FeatureStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("stages.features.arrays.wanted_arrays", lambda params, root: [spec("int8")])
-    assert "nothing damaged" in run("verify").stdout
+def damage(store: FeatureStore, change: bytes | None = None) -> None:
+    """One byte of the shard of tap@int8 flipped; with ``change`` other content."""
     (file,) = (path for path in (store.root / "features.zarr" / spec().path / "c/0").rglob("*") if path.is_file())
     data = bytearray(file.read_bytes())
     data[0] ^= 1
-    file.write_bytes(data)
-    found = run("verify")
+    file.write_bytes(data if change is None else change)
+
+
+def test_verify_names_the_damage_and_the_command(store: FeatureStore) -> None:
+    assert "nothing damaged" in run("verify").stdout
+    damage(store)
+    found = run("verify", "--set", "encode.checkpoint=none")
     assert found.exit_code == 1
     assert "folder/000.jpg" in found.stdout
-    given = f"--params {PARAMS} --set runtime.store=store"
+    given = f"--params {PARAMS} --set runtime.store=store --set encode.checkpoint=none"
     assert f"to repair: diffps cache verify {given} --repair && diffps extract {given}\n" in found.stdout
-    assert f"1 shards now count as missing; `diffps extract {given}` writes" in run("verify", "--repair").stdout
+    repaired = run("verify", "--set", "encode.checkpoint=none", "--repair").stdout
+    assert f"1 shards now count as missing; `diffps extract {given}` writes" in repaired
     assert write(store, [spec("float16"), spec("int8")], ROWS) == [0]
     assert verify(store.root, store.arrays()) == []
 
 
-def test_verify_names_no_command_for_what_other_parameters_made(
-    store: FeatureStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (file,) = (path for path in (store.root / "features.zarr" / spec().path / "c/0").rglob("*") if path.is_file())
-    file.write_bytes(b"")
-    monkeypatch.setattr(
-        "stages.features.arrays.wanted_arrays", lambda params, root: [spec("int8", recipe={"unet": "5678"})]
-    )
-    lines = run("verify").stdout.splitlines()
+def test_repairs_are_the_commands_whose_parameters_make_the_array() -> None:
+    extract = ExtractConfig(taps=("mid-vit-out",))
+
+    def wanted(section: ExtractConfig) -> list[ArraySpec]:
+        return [spec(section.encoding)]
+
+    assert repairs(extract, wanted, [spec("int8")]) == ([["extract"]], [])
+    changed = [["extract", "--set", "extract.encoding=float16"], ["extract"]]
+    assert repairs(extract, wanted, [spec("int8"), spec("float16")]) == (changed, [])
+
+
+def test_verify_names_no_command_for_what_other_parameters_made(store: FeatureStore) -> None:
+    damage(store, b"")
+    lines = run("verify").stdout.splitlines()  # builtin:streets makes none of these arrays
     assert lines[-2].startswith(f"{spec().path}: {PARAMS} makes this under no encoding or head; run again")
     assert lines[-1] == f"to repair: diffps cache verify --params {PARAMS} --set runtime.store=store --repair"
     assert run("verify", "--repair").stdout.endswith("1 shards now count as missing\n")
 
 
 def test_verify_names_the_stage_without_a_checkpoint(store: FeatureStore) -> None:
-    (file,) = (path for path in (store.root / "features.zarr" / spec().path / "c/0").rglob("*") if path.is_file())
-    file.write_bytes(b"")
+    damage(store, b"")
     given = f"--params {PARAMS} --set runtime.store=store --set encode.checkpoint=none"
     found = run("verify", "--set", "encode.checkpoint=none").stdout
     assert f"--repair && diffps extract {given}\n" in found
@@ -97,21 +108,15 @@ def test_explain_names_the_fields_of_two_arrays(store: FeatureStore) -> None:
     assert "pass.unet 1234" in run("explain", spec().path).stdout
 
 
-def test_explain_says_why_something_would_be_extracted(store: FeatureStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    wanted: list[ArraySpec] = [
-        spec("int8"),
-        spec("float16", recipe={"unet": "5678", "prompt": "person"}),
-        spec(tap="new"),
-    ]
-    monkeypatch.setattr("stages.features.arrays.wanted_arrays", lambda params, root: wanted)
-    lines = run("explain").stdout.splitlines()
-    assert len(lines) == 2
-    assert 'recipe.pass.unet: "5678" != "1234"' in lines[0]
-    assert "has no new@int8" in lines[1]
+def test_explain_says_why_something_would_be_extracted(store: FeatureStore) -> None:
+    other = spec("float16", recipe={"unet": "5678", "prompt": "person"})
+    first, second = explain([spec("int8"), other, spec(tap="new")], store)
+    assert 'recipe.pass.unet: "5678" != "1234"' in first
+    assert "has no new@int8" in second
+    assert "differs from what is there" in run("explain").stdout or "the store has no" in run("explain").stdout
 
 
-def test_gc_asks_first(store: FeatureStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("stages.features.arrays.wanted_arrays", lambda params, root: [spec("int8")])
+def test_gc_asks_first(store: FeatureStore) -> None:
     params = store.root.parent / "mine.yaml"
     params.write_text(PARAMS.read_text().replace("store: data/features", "store: store"))
     assert "store: store" in params.read_text()
@@ -124,7 +129,7 @@ def test_gc_asks_first(store: FeatureStore, monkeypatch: pytest.MonkeyPatch) -> 
     assert refused.exit_code == 1
     assert len(store.arrays()) == 2
     assert "freed" in gc("--yes").stdout
-    assert store.arrays() == [spec("int8")]
+    assert store.arrays() == []
     assert "nothing to delete" in gc().stdout
 
 
@@ -137,68 +142,64 @@ def test_export_and_stats(store: FeatureStore) -> None:
     assert np.load("stats.npz")["mean"].shape == (12,)
 
 
-def test_plan_says_what_it_costs_and_what_would_fit(store: FeatureStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cache.budget.measure_disk", lambda root: DiskRates(1e9, 2e9))
+def test_plan_says_what_it_costs_and_what_would_fit(store: FeatureStore) -> None:
     lines = run("plan", "--rate", "2", "--disk", "400MB", "--set", "encode.checkpoint=none").stdout
     assert "500 passes" in lines
     assert "DOES NOT FIT" in lines
     assert "break-even: after" in lines
     assert "on 400 MB would fit:" in lines
     assert "encoding project:64" in lines
-    monkeypatch.setattr("cache.budget.measure_disk", lambda root: DiskRates(1e9, 1e3))
-    assert "do not cache" in run("plan", "--rate", "50", "--set", "encode.checkpoint=none").stdout
 
 
 FREE_DISK = DiskRates(1e30, 1e30)
+RECORDED = Speed(2.0, 1.0)
+
+
+def planned(changes: list[str], speed: Speed | None = RECORDED, disk: DiskRates = FREE_DISK) -> StorePlan:
+    params, runtime = load_params(PARAMS, ["encode.checkpoint=none", *changes])
+    return plan_store(params, runtime.shard, 10**12, speed, disk)
 
 
 @pytest.mark.parametrize(
-    ("changes", "rate", "said"),
+    ("changes", "speed", "said"),
     [
         # 200 training images in two views and 100 test images: 500 through the VAE (2 s), 500 a timestep through the
         # UNet (1 s); an epoch computed anew is 200 x 3 s.
-        ([], "0", ("25 min (VAE 2 s an image, UNet 1 s a pass)", "after 2.5 epochs of 200 images, 0.50 trainings")),
-        (["extract.timesteps=[0,100,200,300]"], "0", ("50 min (VAE", "after 5.0 epochs of 200 images, 1.00 trainings")),
-        (["encode.views=[identity]", "train.flip=feature"], "0", ("15 min (VAE", "after 1.5 epochs of 200 images")),
-        (["train.scenes=100"], "0", ("25 min (VAE", "after 5.0 epochs of 100 images, 1.00 trainings")),
-        ([], "0.5", ("17 min (0.5 images a second, VAE and UNet together)", "after 2.5 epochs")),
-        (["extract.timesteps=[0,100,200,300]"], "0.5", ("67 min (0.5", "at every timestep)", "after 10.0 epochs")),
+        ([], RECORDED, ("25 min 00 s (VAE 2 s an image, UNet 1 s a pass)", "after 2.5 epochs of 200 images, 0.50 ")),
+        (["extract.timesteps=[0,100,200,300]"], RECORDED, ("50 min 00 s (VAE", "after 5.0 epochs of 200 images, 1.00")),
+        (["encode.views=[identity]", "train.flip=feature"], RECORDED, ("15 min 00 s (VAE", "after 1.5 epochs of 200")),
+        (["train.scenes=100"], RECORDED, ("25 min 00 s (VAE", "after 5.0 epochs of 100 images, 1.00 trainings")),
+        ([], Speed(None, 2.0), ("16 min 40 s (0.5 images a second, VAE and UNet together)", "after 2.5 epochs")),
+        (["extract.timesteps=[0,100,200,300]"], Speed(None, 2.0), ("1 h 07 min (0.5", "at every timestep)", "10.0 ep")),
     ],
 )
-def test_plan_counts_views_timesteps_and_the_test_split(
-    store: FeatureStore, monkeypatch: pytest.MonkeyPatch, changes: list[str], rate: str, said: tuple[str, ...]
-) -> None:
-    monkeypatch.setattr("cache.budget.measure_disk", lambda root: FREE_DISK)
-    monkeypatch.setattr("stages.forecasts.store.recorded_speed", lambda root: Speed(2.0, 1.0))
-    options = [text for change in changes for text in ("--set", change)]
-    lines = run("plan", "--rate", rate, "--set", "encode.checkpoint=none", *options).stdout
+def test_plan_counts_views_timesteps_and_the_test_split(changes: list[str], speed: Speed, said: list[str]) -> None:
+    lines = "\n".join(planned(changes, speed).lines())
     for words in said:
         assert words in lines
 
 
-def test_plan_counts_the_disk(store: FeatureStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cache.budget.measure_disk", lambda root: FREE_DISK)
-    params = load_params(PARAMS, ["encode.checkpoint=none", "extract.timesteps=[0,100,200,300]"])
-    found = plan(params, QuietJob(), None, False, None)
+def test_plan_counts_the_disk() -> None:
+    found = planned(["extract.timesteps=[0,100,200,300]"], None)
     assert list(found.lines())[-1].startswith("hours: no rate known")
     # Writing takes 200 s beside the 3000 s of computing, reading an epoch 200 s against 600 s.
     disk = DiskRates(found.budget.nbytes / 200, 1000.0)
-    *_, filled, pays = replace(found, speed=Speed(2.0, 1.0), disk=disk, image_bytes=1000).lines()
+    *_, filled, pays = replace(found, speed=RECORDED, disk=disk, image_bytes=1000).lines()
     assert filled.startswith("encode and extract: 53 min ")
     assert pays.startswith("break-even: after 8.0 epochs")
     assert pays.endswith("3.0 times as fast")
-    *_, never = replace(found, speed=Speed(2.0, 1.0), disk=disk, image_bytes=3000).lines()
-    assert "never" in never
-    *_, none = replace(found, speed=Speed(2.0, 1.0), images=0).lines()
+    *_, never = replace(found, speed=RECORDED, disk=disk, image_bytes=3000).lines()
+    assert "do not cache" in never
+    *_, none = replace(found, speed=RECORDED, images=0).lines()
     assert none == "break-even: there are no training images"
 
 
-def test_plan_counts_what_training_reads_of_an_image(store: FeatureStore) -> None:
+def test_plan_counts_what_training_reads_of_an_image() -> None:
     """One view, one timestep, and none of the taps that are only kept."""
-    changes = ["encode.checkpoint=none", "encode.canvas=[64,64]", "extract.encoding=float16"]
-    before = plan(load_params(PARAMS, changes), QuietJob(), 1.0, False, None).image_bytes
-    more = ["extract.timesteps=[0,100]", f"extract.taps={[*load_params(PARAMS).extract.taps, 'mid-vit-out']}"]
-    assert plan(load_params(PARAMS, [*changes, *more]), QuietJob(), 1.0, False, None).image_bytes == before
+    changes = ["encode.canvas=[64,64]", "extract.encoding=float16"]
+    taps = load_params(PARAMS)[0].extract.taps
+    more = ["extract.timesteps=[0,100]", f"extract.taps={[*taps, 'mid-vit-out']}"]
+    assert planned([*changes, *more]).image_bytes == planned(changes).image_bytes
 
 
 @pytest.mark.parametrize("size", ["5", "GB", "5 parsecs", "infGB", "nanGB", "-5GB", "0GB", "1e400TB"])

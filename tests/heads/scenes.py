@@ -7,15 +7,8 @@ import torch
 
 from diffps.features import Feature, FeatureShape
 from diffps.geometry import Canvas
-from diffps.heads.config import (
-    BoxConfig,
-    EmbeddingConfig,
-    ModelConfig,
-    OIMConfig,
-    ReIDConfig,
-    RPNConfig,
-    TapsConfig,
-)
+from diffps.heads.config import EmbeddingConfig, ModelConfig, OIMConfig, TapsConfig
+from diffps.heads.config_rois import BoxConfig, ReIDConfig, RPNConfig
 from diffps.model import PersonSearcher, Target, apply_init, build_searcher
 
 CANVAS = Canvas(128, 192)

@@ -12,7 +12,8 @@ from torchvision.models import convnext_base, resnet50
 from diffps.errors import CheckpointError
 from diffps.heads import backbone_head
 from diffps.heads.backbone_head import build_head, load_head_weights
-from diffps.heads.config import ModelConfig, ReIDConfig
+from diffps.heads.config import ModelConfig
+from diffps.heads.config_rois import ReIDConfig
 
 
 def filled(module: nn.Module) -> nn.Module:

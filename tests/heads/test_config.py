@@ -8,16 +8,8 @@ from typing import Any
 import pytest
 
 from diffps.errors import ConfigError
-from diffps.heads.config import (
-    BoxConfig,
-    DGRPNConfig,
-    EmbeddingConfig,
-    ModelConfig,
-    OIMConfig,
-    ReIDConfig,
-    RPNConfig,
-    TapsConfig,
-)
+from diffps.heads.config import DGRPNConfig, EmbeddingConfig, ModelConfig, OIMConfig, TapsConfig
+from diffps.heads.config_rois import BoxConfig, ReIDConfig, RPNConfig
 from tests.heads.scenes import CONFIG, scenes, searcher
 
 

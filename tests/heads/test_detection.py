@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from diffps.heads.config import BoxConfig, RPNConfig
+from diffps.heads.config_rois import BoxConfig, RPNConfig
 from diffps.heads.detection import BoxHead, ProposalNetwork
 from diffps.heads.sampling import Target, cut_rois, sample_rois
 from tests.heads import reference

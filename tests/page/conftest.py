@@ -4,22 +4,28 @@ import csv
 import json
 from collections.abc import Iterator
 from contextlib import chdir, contextmanager
+from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from PIL import Image, ImageDraw
 
 from diffps.datasets.tables import box_columns, write_index
-from diffps.heads.config import TapsConfig
+from diffps.features import FeatureShape
+from diffps.heads.config import EmbeddingConfig, ModelConfig, TapsConfig
+from diffps.model import build_searcher
 from diffps.records import Annotations, Query, Scene, SearchIndex
-from stages import encode, evaluate, extract, index, report, train
-from stages.job import QuietJob, RuntimeConfig
-from stages.page.evidence import Evidence
+from stages import report
+from stages.config_data import EncodeConfig, ExtractConfig, IndexConfig
+from stages.config_heads import EvaluateConfig, ReportConfig, SweepConfig, TrainConfig
+from stages.job import QuietJob, Runtime
+from stages.page.evidence import Evidence, OpenFeatures
+from stages.params import Params
 
 HOSTILE = "<script>alert(1)</script>'\"&$x^2$"
 SELF_K = "up-level3-repeat0-vit-block0-self-k"
@@ -27,27 +33,49 @@ CROSS = "up-level3-repeat0-vit-block0-cross-map"
 SIZE = 160, 240  # height, width
 PEOPLE = 4
 
+GRID = 16, 24
+SHAPES = {SELF_K: FeatureShape(*GRID, 8), f"{CROSS}.person": FeatureShape(*GRID, 1)}
+
+SMALL: dict[str, Any] = {
+    "channels": 32,
+    "head_channels": 64,
+    "head_blocks": 1,
+    "head_weights": "random",
+    "embedding": EmbeddingConfig(size=64, reduction=4),
+}
+
 
 class Run:
     """The folder of a run, its parameters, and how to make the parts that a test wants otherwise."""
 
     def __init__(self, folder: Path, checkpoint: str = "builtin:random") -> None:
         self.folder = folder
-        self.job = QuietJob(runtime=RuntimeConfig(store=str(folder / "data/features"), device="cpu"))
+        self.store, self.job = folder / "data/features", QuietJob()
+        self.open_features: OpenFeatures | None = None
+        self.runtime = Runtime(store=str(self.store), device="cpu")
         taps = TapsConfig(detection=SELF_K, guidance=f"{CROSS}.person", level1=(), level2=(), level3=(SELF_K,))
-        self.params: Any = SimpleNamespace(
-            index=index.Config(root=str(folder / "images")),
-            encode=encode.Config(checkpoint=checkpoint, canvas=(128, 192)),
-            extract=extract.Config(taps=(SELF_K, CROSS), words=("person",)),
-            train=train.Config(taps=taps, epochs=6),
-            evaluate=evaluate.Config(),
-            report=report.Config(queries=4, results=5, scenes=2),
-            runtime=self.job.runtime,
+        self.params = Params(
+            index=IndexConfig(root=str(folder / "images")),
+            encode=EncodeConfig(checkpoint=checkpoint, canvas=(128, 192)),
+            extract=ExtractConfig(taps=(SELF_K, CROSS), words=("person",)),
+            train=TrainConfig(taps=taps, epochs=6),
+            evaluate=EvaluateConfig(),
+            sweep=SweepConfig(),
+            report=ReportConfig(queries=4, results=5, scenes=2),
         )
 
     @property
     def evidence(self) -> Evidence:
-        return Evidence(self.params, self.job)
+        return Evidence(self.params, self.store, self.job, self.open_features)
+
+    def change(self, section: str, **values: Any) -> None:
+        """Other values in a section of the parameters."""
+        changed = replace(getattr(self.params, section), **values)
+        self.params = replace(self.params, **{section: changed})
+
+    def report(self) -> None:
+        """Write the page."""
+        report.run(self.params, self.runtime, self.job)
 
     def write(self, name: str, content: object) -> None:
         path = self.folder / name
@@ -75,6 +103,17 @@ def made_up_run(folder: Path) -> Iterator[Run]:
 def run(tmp_path: Path) -> Iterator[Run]:
     with made_up_run(tmp_path) as made:
         yield made
+
+
+def save_head(run: Run, config: ModelConfig, training: dict[str, Any] | None = None) -> None:
+    """A small untrained head in results/train/head, which says ``training`` of its training."""
+    taps = TapsConfig(detection=SELF_K, guidance=f"{CROSS}.person", level3=(SELF_K,))
+    torch.manual_seed(0)
+    words = torch.rand(4, 12) if config.sfan else None
+    head = build_searcher(config, taps, SHAPES, run.params.encode.frame, words, identities=4)
+    if config.sfan:  # equal weights, as they start, make the summed map the same everywhere
+        torch.nn.init.uniform_(head.reid_head.sfan.part_weights)
+    head.save_pretrained(run.folder / "results/train/head", training)
 
 
 def draw_scenes(run: Run) -> dict[str, Annotations]:

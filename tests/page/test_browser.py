@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from stages import report
 from tests.page.browser import EXECUTABLE, Browser
 from tests.page.conftest import made_up_run
 
@@ -42,7 +41,7 @@ SORT_STATES = "[...document.querySelectorAll('#sweep thead th')].map(th => th.ge
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with made_up_run(tmp_path_factory.mktemp("run")) as run:
-        report.run(run.params, run.job)
+        run.report()
         return run.folder / "results/report/index.html"
 
 

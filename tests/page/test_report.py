@@ -1,7 +1,7 @@
 import json
 import re
 import shutil
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
@@ -9,10 +9,10 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from stages import report
+from diffps.heads.config import ModelConfig
 from stages.page.cost import measure_cost
 from stages.page.evidence import NotThereError
-from tests.page.conftest import HOSTILE, Run, made_up_run
+from tests.page.conftest import HOSTILE, SMALL, Run, made_up_run, save_head
 
 PAGE = "results/report/index.html"
 ADDRESS = {"src", "href", "srcset", "action", "poster", "data", "formaction", "xlink:href"}
@@ -51,7 +51,7 @@ class Reader(HTMLParser):
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Reader:
     with made_up_run(tmp_path_factory.mktemp("run")) as run:
-        report.run(run.params, run.job)
+        run.report()
         return Reader((run.folder / PAGE).read_text())
 
 
@@ -78,8 +78,8 @@ def test_what_the_cache_saved_is_reckoned_from_receipts(page: Reader) -> None:
     [("builtin:random", "random weights"), ("builtin:streets", "drawn masks"), ("some/model", None)],
 )
 def test_the_page_says_what_its_maps_are_worth(run: Run, checkpoint: str, words: str | None) -> None:
-    run.params.encode = replace(run.params.encode, checkpoint=checkpoint)
-    report.run(run.params, run.job)
+    run.change("encode", checkpoint=checkpoint)
+    run.report()
     notes = re.findall(r'role="note">(.*?)</p>', (run.folder / PAGE).read_text(), re.DOTALL)
     assert [words in note for note in notes] == [True] if words else notes == []
 
@@ -131,7 +131,7 @@ def test_every_section_with_data_is_there_and_no_other(page: Reader) -> None:
 
 
 def test_summary_and_threshold_are_written(run: Run) -> None:
-    report.run(run.params, run.job)
+    run.report()
     lines = (run.folder / "results/report/summary.txt").read_text().splitlines()
     assert len(lines) == 4
     assert lines[0].startswith("mAP 41.2")
@@ -148,7 +148,7 @@ def test_a_query_with_nobody_to_find_shows_what_was_found(run: Run) -> None:
     metrics = json.loads((run.folder / "results/evaluate/metrics.json").read_text())
     metrics["search"]["queries_without_positives"] = len(names) - 1
     run.write("results/evaluate/metrics.json", metrics)
-    report.run(run.params, run.job)
+    run.report()
     page = Reader((run.folder / PAGE).read_text())
     text = " ".join("".join(page.text).split())
     assert text.count("nobody annotated to be found") == run.params.report.queries - 1
@@ -156,17 +156,18 @@ def test_a_query_with_nobody_to_find_shows_what_was_found(run: Run) -> None:
     assert "of 1 queries" in text
 
 
-def test_the_recipe_is_that_of_the_head_which_was_scored(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_recipe_is_that_of_the_head_which_was_scored(run: Run) -> None:
     """Trained with --set, then reported without: params no longer say what the head is."""
     trained = json.loads(json.dumps(asdict(run.params.train)))
-    monkeypatch.setattr("stages.head.saved.training_of", lambda folder: {"training": trained, "scenes": 5})
-    report.run(run.params, run.job)
+    save_head(run, ModelConfig(**SMALL, msfrn=None, sfan=None), {"training": trained, "scenes": 5})
+    run.report()
     plain = " ".join("".join(Reader((run.folder / PAGE).read_text()).text).split())
     assert "was not trained as the parameters now say" not in plain
     assert "on 5 scenes" in plain
     trained["lr"] = 0.125
     trained["model"]["dgrpn"] = None
-    report.run(run.params, run.job)
+    save_head(run, ModelConfig(**SMALL, msfrn=None, sfan=None), {"training": trained, "scenes": 5})
+    run.report()
     other = " ".join("".join(Reader((run.folder / PAGE).read_text()).text).split())
     assert "was not trained as the parameters now say (train.lr was 0.125" in other
     assert "lr0.125" in re.sub(r"\s", "", other)
@@ -175,9 +176,9 @@ def test_the_recipe_is_that_of_the_head_which_was_scored(run: Run, monkeypatch: 
 
 
 def test_the_same_results_give_the_same_page(run: Run) -> None:
-    report.run(run.params, run.job)
+    run.report()
     first = (run.folder / PAGE).read_bytes()
-    report.run(run.params, run.job)
+    run.report()
     assert (run.folder / PAGE).read_bytes() == first
     assert len(first) < 1e6
 
@@ -185,7 +186,7 @@ def test_the_same_results_give_the_same_page(run: Run) -> None:
 def test_without_evaluation_the_command_that_is_missing_is_named(run: Run) -> None:
     (run.folder / "results/evaluate/metrics.json").unlink()
     with pytest.raises(NotThereError, match="diffps evaluate"):
-        report.run(run.params, run.job)
+        run.report()
     assert not (run.folder / PAGE).exists()
 
 
@@ -194,7 +195,7 @@ def test_further_galleries_have_a_table(run: Run) -> None:
     scores = json.loads(path.read_text())
     scores["also"] = {"4000": {"map": 0.123, "top1": None, "queries": 6}}
     path.write_text(json.dumps(scores))
-    report.run(run.params, run.job)
+    run.report()
     page = Reader((run.folder / PAGE).read_text())
     assert "galleries" in [attributes.get("id") for attributes in page.all("section")]
     assert {"4000", "0.123"} <= set(page.text)
@@ -221,7 +222,7 @@ def test_both_views_count_into_the_break_even(run: Run) -> None:
 
 def test_a_run_without_a_store_says_so(run: Run) -> None:
     shutil.rmtree(run.folder / "data/features")
-    report.run(run.params, run.job)
+    run.report()
     assert "read its features live" in (run.folder / PAGE).read_text()
 
 
@@ -229,7 +230,7 @@ def test_a_run_that_found_nothing_still_has_its_page(run: Run) -> None:
     for name in ("detections", "ranking"):
         path = run.folder / f"results/evaluate/{name}.parquet"
         pq.write_table(pq.read_table(path).slice(0, 0), path)
-    report.run(run.params, run.job)
+    run.report()
     text = (run.folder / PAGE).read_text()
     assert "Missed persons" in text
     assert "False alarms" not in text
@@ -241,7 +242,7 @@ def test_a_run_without_sweep_training_curves_and_times_still_has_its_page(run: R
         (run.folder / name).unlink()
     for receipt in (run.folder / "data/features/receipts").rglob("*.json"):
         receipt.write_text('{"info": {}}')
-    report.run(run.params, run.job)
+    run.report()
     text = (run.folder / PAGE).read_text()
     assert "what it saved is not known" in text
     assert 'id="sweep"' not in text

@@ -25,7 +25,9 @@ class Project:
             "DVC_NO_ANALYTICS": "1",
             "OMP_NUM_THREADS": "1",
         }
-        self.environment.pop("DVC_ROOT", None)
+        # As on people's machines: Python writes bytecode beside the code that DVC follows.
+        for name in ("DVC_ROOT", "PYTHONDONTWRITEBYTECODE"):
+            self.environment.pop(name, None)
 
     @classmethod
     def create(cls, root: Path) -> "Project":

@@ -32,7 +32,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
 
 
 def index_does(monkeypatch: pytest.MonkeyPatch, action: Callable[[Job], None]) -> None:
-    monkeypatch.setattr(stages.index, "run", lambda params, job: action(job))
+    monkeypatch.setattr(stages.index, "run", lambda params, runtime, job: action(job))
 
 
 def fail(error: BaseException) -> Callable[[Job], None]:

@@ -5,6 +5,7 @@ import pytest
 
 from diffps.errors import ConfigError
 from pipeline.config import load_params
+from stages.job import Runtime
 from stages.params import Params, override
 from tests.tiny import write_params
 
@@ -34,7 +35,9 @@ def refusal(path: Path, *overrides: str) -> str:
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_every_preset_is_complete_and_consistent(name: str) -> None:
-    assert isinstance(load_params(ROOT / "presets" / name), Params)
+    params, runtime = load_params(ROOT / "presets" / name)
+    assert isinstance(params, Params)
+    assert isinstance(runtime, Runtime)
 
 
 def test_the_params_of_a_fresh_clone_are_the_demo() -> None:
@@ -81,20 +84,20 @@ def test_no_file_and_no_text_are_refused(tmp_path: Path) -> None:
 
 
 def test_set_is_typed_like_the_file(params_file: Path) -> None:
-    params = load_params(params_file, ["train.lr=3e-4", "extract.timesteps=[0, 50]", "train.model.dgrpn=null"])
+    params, _ = load_params(params_file, ["train.lr=3e-4", "extract.timesteps=[0, 50]", "train.model.dgrpn=null"])
     assert params.train.lr == 3e-4
     assert params.extract.timesteps == (0, 50)
     assert params.train.model.dgrpn is None
 
 
 def test_set_of_a_section_changes_what_it_names(params_file: Path) -> None:
-    params = load_params(params_file, ["train.model.dgrpn=null"])
-    assert load_params(params_file, ["train.model={dgrpn: null}"]) == params
-    assert load_params(params_file, ["train={model: {dgrpn: null}}"]) == params
+    params, runtime = load_params(params_file, ["train.model.dgrpn=null"])
+    assert load_params(params_file, ["train.model={dgrpn: null}"]) == (params, runtime)
+    assert load_params(params_file, ["train={model: {dgrpn: null}}"]) == (params, runtime)
 
 
 def test_the_last_set_of_a_key_wins(params_file: Path) -> None:
-    assert load_params(params_file, ["train.seed=2", "train.seed=3"]).train.seed == 3
+    assert load_params(params_file, ["train.seed=2", "train.seed=3"])[0].train.seed == 3
 
 
 @pytest.mark.parametrize(
@@ -137,7 +140,7 @@ def test_sections_that_contradict_each_other_are_refused_before_any_stage(
 
 
 def test_an_override_is_checked_like_a_file() -> None:
-    params = load_params(ROOT / "params.yaml")
+    params, _ = load_params(ROOT / "params.yaml")
     assert override(params, {"train.model.dgrpn": None}, "variant x").train.model.dgrpn is None
     assert override(params, {}, "variant x") == params
     with pytest.raises(ConfigError, match="variant x: train.lrr is not a parameter; nearest: train.lr"):

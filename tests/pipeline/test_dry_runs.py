@@ -11,14 +11,15 @@ import torch
 from safetensors.torch import save_file
 
 from diffps.features import FeatureShape
+from diffps.model import PersonSearcher
 from pipeline.cli import main
 from pipeline.config import load_params
 from stages import index, train
 from stages.head.data import training_set
-from stages.head.run import build_model
-from stages.job import QuietJob
+from stages.head.model import new_model
+from stages.job import QuietJob, Runtime
 from stages.params import Params, override
-from stages.places import INDEX_FOLDER, WORDS_FILE
+from stages.places import INDEX, WORDS
 from tests.tiny import write_params
 
 LATENT = 128 // 8
@@ -26,6 +27,7 @@ LATENT = 128 // 8
 # topology (each level halves the side) and the checkpoint's own widths.
 SIDES = {"level1": 4, "level2": 8, "level3": 16}
 CHANNELS = {"level1": 96, "level2": 64, "level3": 32}
+CHECKSUM = 4
 POSITIONS_PER_SCALE = 256  # int8 keeps a float16 scale for each channel and so many positions
 
 
@@ -35,17 +37,16 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_params(path)
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.chdir(path)
-        params = load_params(path / "params.yaml")
-        index.run(params, QuietJob(params.runtime))
+        index.run(*load_params(path / "params.yaml"), QuietJob())
     (path / "data/encode").mkdir()  # the words, which encode writes: four embeddings of builtin:random's width
-    save_file({"embeddings": torch.linspace(-1, 1, 4 * 64).reshape(4, 64)}, path / WORDS_FILE)
+    save_file({"embeddings": torch.linspace(-1, 1, 4 * 64).reshape(4, 64)}, path / WORDS)
     return path
 
 
 @pytest.fixture
 def params(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
     monkeypatch.chdir(folder)
-    return load_params(Path("params.yaml"))
+    return load_params(Path("params.yaml"))[0]
 
 
 @pytest.fixture
@@ -90,20 +91,25 @@ def shapes(params: Params) -> dict[str, FeatureShape]:
 
 
 def stored_bytes(params: Params) -> int:
-    """Of one image's features that the head reads: int8 with float16 scales, maps in float32."""
+    """Of one image's features that the head reads: int8 with float16 scales, maps in float32, a checksum for each."""
     total = 0
     for name, (height, width, channels) in shapes(params).items():
         positions = height * width
         if name.endswith(".person"):
-            total += positions * 4
+            total += positions * 4 + CHECKSUM
         else:
-            total += positions * channels + math.ceil(positions / POSITIONS_PER_SCALE) * channels * 2
+            total += positions * channels + math.ceil(positions / POSITIONS_PER_SCALE) * channels * 2 + 2 * CHECKSUM
     return total
 
 
 def parameters(params: Params) -> int:
-    identities = training_set(params, INDEX_FOLDER).identities
-    return sum(parameter.numel() for parameter in build_model(params, shapes(params), identities).parameters())
+    identities = training_set(params.train, params.encode.frame, INDEX).identities
+    return sum(parameter.numel() for parameter in model_of(params, identities).parameters())
+
+
+def model_of(params: Params, identities: int) -> PersonSearcher:
+    words = torch.linspace(-1, 1, 4 * 64).reshape(4, 64)
+    return new_model(params.train, params.encode.frame, shapes(params), words, identities)
 
 
 def test_index_names_the_dataset(say: Callable[..., str]) -> None:
@@ -139,7 +145,8 @@ def test_train_counts_parameters_steps_bytes_and_memory(say: Callable[..., str],
     assert nbytes(r"head #", text) == pytest.approx(4 * count, rel=0.01)
     assert nbytes(r"checkpoint #", text) == pytest.approx(12 * count, rel=0.01)
     step = params.train.batch * stored_bytes(params)
-    assert nbytes(r"reads # a step", text) == pytest.approx(step, rel=0.01)
+    assert nbytes(r"an image, # a step", text) == pytest.approx(step, rel=0.01)
+    assert nbytes(r"reads # an image", text) == pytest.approx(stored_bytes(params), rel=0.01)
     assert nbytes(r"a step, # in all", text) == pytest.approx(3 * 8 // params.train.batch * step, rel=0.01)
     assert "measured on cpu" in text
 
@@ -160,7 +167,7 @@ def test_train_tells_the_costs_of_a_step_that_does_not_fit(
     text = say("train")
     assert "time: not measured, a step does not fit in memory here" in text
     assert number(r"all +#", text) == parameters(params)
-    assert nbytes(r"reads # a step", text) == pytest.approx(params.train.batch * stored_bytes(params), rel=0.01)
+    assert nbytes(r"an image, # a step", text) == pytest.approx(params.train.batch * stored_bytes(params), rel=0.01)
     assert "keeps pace" not in text
 
 
@@ -170,7 +177,7 @@ def test_train_hides_no_other_failure(params: Params, monkeypatch: pytest.Monkey
 
     monkeypatch.setattr("diffps.training.HeadTrainer.step", fail)
     with pytest.raises(RuntimeError, match="shapes differ"):
-        train.dry_run(params, QuietJob(params.runtime))
+        train.dry_run(params, Runtime(), QuietJob())
 
 
 def test_train_live_reads_no_store(say: Callable[..., str]) -> None:
@@ -184,7 +191,7 @@ def test_train_counts_flops(say: Callable[..., str], params: Params) -> None:
     """Of the box head, whose operations can be counted by hand: a multiplication and an addition for every weight and
     place it is used at."""
     samples = 4096  # so many that three decimals of a GFLOP say something
-    model = build_model(params, shapes(params), 4)
+    model = model_of(params, 4)
     flops = 0
 
     def count(module: torch.nn.Module, given: object, out: torch.Tensor) -> None:
@@ -201,13 +208,13 @@ def test_train_counts_flops(say: Callable[..., str], params: Params) -> None:
     assert said == pytest.approx(flops / 1e9, rel=0.05)
 
 
-def test_sweep_counts_passes_and_bytes(say: Callable[..., str], params: Params) -> None:
+def test_sweep_counts_rounds_and_bytes(say: Callable[..., str], params: Params) -> None:
     text = say("sweep")
     assert "2 variants, 0 done already" in text
-    assert "pass 1: full, no-dgrpn" in text
-    assert "pass 2" not in text
+    assert "round 1: full, no-dgrpn" in text
+    assert "round 2" not in text
     images = 8 * params.train.epochs
-    assert nbytes(r"reads # once", text) == pytest.approx(images * stored_bytes(params), rel=0.01)
+    assert nbytes(r"an image, # once", text) == pytest.approx(images * stored_bytes(params), rel=0.01)
     full = parameters(params)
     without = parameters(override(params, {"train.model.dgrpn": None}, "tests"))
     assert nbytes(r"# in results/sweep", text) == pytest.approx(16 * (full + without), rel=0.01)

@@ -35,7 +35,7 @@ def bytes_per_view(params: Params) -> int:
 @pytest.mark.parametrize("name", IMAGES)
 def test_the_size_in_the_header_is_the_size(name: str) -> None:
     path = ROOT / "presets" / f"{name}.yaml"
-    params = load_params(path)
+    params, _ = load_params(path)
     assert params.extract.encoding == "int8"
     train, test = IMAGES[name]
     size = bytes_per_view(params) * (train * len(params.encode.views) + test) / 1e9
@@ -46,7 +46,7 @@ def test_the_size_in_the_header_is_the_size(name: str) -> None:
 
 @pytest.mark.parametrize("name", IMAGES)
 def test_the_papers_model_is_the_default_one(name: str) -> None:
-    params = load_params(ROOT / "presets" / f"{name}.yaml")
+    params, _ = load_params(ROOT / "presets" / f"{name}.yaml")
     paper = ModelConfig()
     model = params.train.model
     for part in ("channels", "head", "dgrpn", "msfrn", "sfan", "rpn", "box", "reid", "embedding", "head_channels"):
@@ -56,7 +56,7 @@ def test_the_papers_model_is_the_default_one(name: str) -> None:
 
 @pytest.mark.parametrize("name", IMAGES)
 def test_the_papers_training(name: str) -> None:
-    config = load_params(ROOT / "presets" / f"{name}.yaml").train
+    config = load_params(ROOT / "presets" / f"{name}.yaml")[0].train
     assert (config.lr, config.epochs, config.batch, config.accumulate, config.seed) == (1e-4, 30, 5, 1, 1)
     assert (config.milestones, config.decay) == ((8, 14), 0.1)
     assert (config.warmup_epochs, config.warmup_start) == (1.0, 0.001)
@@ -67,6 +67,6 @@ def test_the_papers_training(name: str) -> None:
 
 
 def test_the_default_training_is_the_papers_but_for_precision() -> None:
-    config = load_params(ROOT / "presets" / "cuhk-sysu.yaml").train
+    config = load_params(ROOT / "presets" / "cuhk-sysu.yaml")[0].train
     paper = {field.name: getattr(config, field.name) for field in fields(TrainingConfig)}
     assert TrainingConfig(**{**paper, "precision": "float32"}) == TrainingConfig()

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.runtime import Shell, _duration, _size
-from stages.job import RuntimeConfig
+from pipeline.runtime import Shell
 
 
 class Terminal(io.StringIO):
@@ -24,7 +23,7 @@ def events(log: Path) -> list[dict[str, object]]:
 
 def test_outside_a_terminal_long_work_reports_lines_with_everything_in_them(tmp_path: Path) -> None:
     out = io.StringIO()
-    shell = Shell(RuntimeConfig(), tmp_path / "log.jsonl", out, line_seconds=0.02)
+    shell = Shell(tmp_path / "log.jsonl", out, line_seconds=0.02)
     with shell.track("extract", 4, "images") as work:
         work.advance(2, 3_000_000)
         while out.getvalue().count("\n") < 2:
@@ -49,14 +48,14 @@ def test_outside_a_terminal_long_work_reports_lines_with_everything_in_them(tmp_
 
 def test_short_work_reports_once(tmp_path: Path) -> None:
     out = io.StringIO()
-    with Shell(RuntimeConfig(), tmp_path / "log.jsonl", out).track("index", 3, "frames") as work:
+    with Shell(tmp_path / "log.jsonl", out).track("index", 3, "frames") as work:
         work.advance(3)
     assert out.getvalue().count("\n") == 1
 
 
 def test_in_a_terminal_there_is_a_bar_and_messages_stand_above_it(tmp_path: Path) -> None:
     out = Terminal()
-    shell = Shell(RuntimeConfig(), tmp_path / "log.jsonl", out)
+    shell = Shell(tmp_path / "log.jsonl", out)
     with shell.track("train [1]", 2, "epochs") as work, shell.track("epoch", 1, "batches") as inner:
         shell.say("loss 1.0 [not markup]")
         inner.advance()
@@ -69,7 +68,7 @@ def test_in_a_terminal_there_is_a_bar_and_messages_stand_above_it(tmp_path: Path
 
 def test_work_that_fails_still_says_how_far_it_came(tmp_path: Path) -> None:
     out = io.StringIO()
-    shell = Shell(RuntimeConfig(), tmp_path / "log.jsonl", out)
+    shell = Shell(tmp_path / "log.jsonl", out)
     with pytest.raises(RuntimeError), shell.track("encode", 5, "images") as work:
         work.advance()
         raise RuntimeError
@@ -79,7 +78,7 @@ def test_work_that_fails_still_says_how_far_it_came(tmp_path: Path) -> None:
 
 def test_what_is_said_goes_to_people_and_with_its_fields_to_the_log(tmp_path: Path) -> None:
     out = io.StringIO()
-    shell = Shell(RuntimeConfig(), tmp_path / "results" / "index" / "log.jsonl", out)
+    shell = Shell(tmp_path / "results" / "index" / "log.jsonl", out)
     shell.say("12 scenes", scenes=12, root=Path("data"))
     assert out.getvalue() == "12 scenes\n"
     (event,) = events(tmp_path / "results" / "index" / "log.jsonl")
@@ -92,8 +91,7 @@ SCRIPT = """
 import sys, time
 from pathlib import Path
 from pipeline.runtime import Shell
-from stages.job import RuntimeConfig
-shell = Shell(RuntimeConfig(), Path(sys.argv[1]))
+shell = Shell(Path(sys.argv[1]))
 with shell.signals():
     print("ready", flush=True)
     while not (shell.stopping and sys.argv[2] == "polite"):
@@ -137,18 +135,6 @@ def test_the_second_signal_stops_now(tmp_path: Path, second: int, code: int) -> 
 
 def test_signals_are_as_before_afterwards(tmp_path: Path) -> None:
     before = signal.getsignal(signal.SIGTERM)
-    with Shell(RuntimeConfig(), tmp_path / "log.jsonl").signals():
+    with Shell(tmp_path / "log.jsonl").signals():
         assert signal.getsignal(signal.SIGTERM) is not before
     assert signal.getsignal(signal.SIGTERM) is before
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(3.21, "3.2 s"), (75, "1 min 15 s"), (119.7, "2 min 00 s"), (7265, "2 h 01 min")]
-)
-def test_durations_read_well(seconds: float, text: str) -> None:
-    assert _duration(seconds) == text
-
-
-@pytest.mark.parametrize(("nbytes", "text"), [(12, "12 B"), (86_300_000, "86.3 MB"), (1.02e12, "1.02 TB")])
-def test_sizes_are_decimal(nbytes: int, text: str) -> None:
-    assert _size(nbytes) == text

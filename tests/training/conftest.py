@@ -10,16 +10,8 @@ import torch
 
 from diffps.features import Feature, FeatureShape, Ref
 from diffps.geometry import Canvas
-from diffps.heads.config import (
-    BoxConfig,
-    EmbeddingConfig,
-    ModelConfig,
-    OIMConfig,
-    ReIDConfig,
-    RPNConfig,
-    SFANConfig,
-    TapsConfig,
-)
+from diffps.heads.config import EmbeddingConfig, ModelConfig, OIMConfig, SFANConfig, TapsConfig
+from diffps.heads.config_rois import BoxConfig, ReIDConfig, RPNConfig
 from diffps.model import PersonSearcher, Target, apply_init, build_searcher
 from diffps.schedule import Sample, SampleOrder, TrainingConfig
 from diffps.training import HeadTrainer

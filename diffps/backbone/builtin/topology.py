@@ -25,9 +25,16 @@ class Widths:
     """Channels per level, outermost first (level 3 of the up path is the outermost), and of the text embedding."""
 
     unet: tuple[int, int, int, int] = (32, 64, 96, 96)
+    """Channels of the UNet per level, outermost first."""
+
     heads: tuple[int, int, int, int] = (1, 2, 3, 3)
+    """Attention heads per level."""
+
     text: int = 64
+    """Width of the text embedding."""
+
     vae: tuple[int, int, int, int] = (16, 16, 32, 32)
+    """Channels of the VAE per level."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,22 +27,37 @@ _UNLABELLED = -2  # PRW's mark of a person without a name
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StreetsConfig:
-    """What to draw. Persons of the two splits are different ones; the cameras are the same, as in PRW.
-
-    ``persons`` is the least and the greatest number placed in a scene, ``unlabelled`` the share of them that is nobody
-    of the split's identities, ``size`` the frame's side in pixels.
-    """
+    """Drawn street scenes. Persons of the two splits are different ones; the cameras are the same, as in PRW."""
 
     seed: int = 0
+    """Names the drawn world: its persons and cameras."""
+
     train_scenes: int = 200
+    """Scenes of the train split."""
+
     test_scenes: int = 100
+    """Scenes of the test split."""
+
     train_identities: int = 48
+    """Persons of the train split."""
+
     test_identities: int = 32
+    """Persons of the test split; others than those of the train split."""
+
     cameras: int = 6
+    """Cameras, 2 to 9; the same for both splits, as in PRW."""
+
     size: int = 256
+    """The frame's side in pixels."""
+
     persons: tuple[int, int] = (2, 6)
+    """Least and greatest number of persons in a scene."""
+
     unlabelled: float = 0.15
+    """Share of the persons that is nobody of the split's identities; in [0, 1)."""
+
     queries_per_identity: int = 2
+    """Queries drawn of every test identity."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "persons", tuple(self.persons))  # a list when it comes from a file

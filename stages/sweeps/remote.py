@@ -9,7 +9,7 @@ from uuid import uuid4
 from stages.cluster import for_workers, outcome
 from stages.job import Job, Runtime, StoppedError
 from stages.places import SWEEP
-from stages.sweeps.training import round_on_worker
+from stages.sweeps.execute import round_on_worker
 from stages.sweeps.variants import Variant
 
 if TYPE_CHECKING:
