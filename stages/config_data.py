@@ -6,11 +6,12 @@ Each key is documented below its field; the parameter reference and the JSON Sch
 from dataclasses import dataclass, field
 from typing import Literal
 
+from diffps.backbone.prior import TIMM, Conditions
 from diffps.datasets.streets import StreetsConfig
 from diffps.errors import ConfigError
-from diffps.geometry import Canvas
+from diffps.geometry import Canvas, check_sides
 from diffps.records import Dtype, Split, View
-from diffps.taps import FeatureName, check_taps, standard_taps
+from diffps.taps import FeatureName, check_taps, tap_kind
 
 LAST_TIMESTEP = 999
 
@@ -61,9 +62,15 @@ class EncodeConfig:
     """What the VAE computes in."""
 
     def __post_init__(self) -> None:
-        Canvas(*self.canvas)
+        if self.is_diffusion:  # other models say what divides their canvases when they are found
+            check_sides(*self.canvas)
         if "identity" not in self.views or len(set(self.views)) != len(self.views):
             raise ConfigError(f"encode.views {list(self.views)}: expected identity, and hflip at most once")
+
+    @property
+    def is_diffusion(self) -> bool:
+        """True for a diffusion model, False for one that timm builds."""
+        return not self.checkpoint.startswith(TIMM)
 
     @property
     def frame(self) -> Canvas:
@@ -118,7 +125,7 @@ class ExtractConfig:
     def __post_init__(self) -> None:
         check_taps(self.taps)
         for tap in self.taps:
-            kind = standard_taps()[tap].kind
+            kind = tap_kind(tap)
             if kind == "text":
                 raise ConfigError(f"extract.taps {tap}: the same for every image, so not stored")
             if kind == "self-map":
@@ -138,7 +145,18 @@ class ExtractConfig:
     @property
     def names(self) -> tuple[str, ...]:
         """What heads can ask for: grid taps by id, maps as ``<tap>.<word>``."""
-        table = standard_taps()
-        grids = [tap for tap in self.taps if table[tap].kind == "grid"]
-        maps = [str(FeatureName(tap, word)) for tap in self.taps if table[tap].kind != "grid" for word in self.words]
+        grids = [tap for tap in self.taps if tap_kind(tap) == "grid"]
+        maps = [str(FeatureName(tap, word)) for tap in self.taps if tap_kind(tap) != "grid" for word in self.words]
         return (*grids, *maps)
+
+    @property
+    def conditions(self) -> Conditions:
+        """What the pass is run under besides the image."""
+        return Conditions(
+            prompt=self.prompt,
+            words=self.words,
+            head=self.head,
+            latent=self.latent,
+            noise=self.noise,
+            seed=self.seed,
+        )

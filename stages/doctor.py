@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 
-from diffps.errors import CheckpointError, ConfigError
+from diffps.errors import ConfigError
 from stages.config_data import EncodeConfig, ExtractConfig, IndexConfig
 from stages.job import Job, Runtime
 from stages.params import Params
@@ -23,7 +23,7 @@ def run(params: Params, runtime: Runtime, job: Job) -> None:
         _dataset(params.index),
     ):
         job.say(line)
-    for line in _checkpoint(params.encode, params.extract):
+    for line in _prior(params.encode, params.extract):
         job.say(line)
 
 
@@ -99,26 +99,11 @@ def _dataset(config: IndexConfig) -> str:
     return f"PROBLEM: dataset {config.dataset}: no folder {config.root}; put it there, or set index.root"
 
 
-def _checkpoint(encode: EncodeConfig, extract: ExtractConfig) -> Iterator[str]:
-    from diffps.backbone.checkpoint import load_checkpoint
-    from diffps.backbone.prompts import PromptEncoder
+def _prior(encode: EncodeConfig, extract: ExtractConfig) -> Iterator[str]:
+    from diffps.backbone.families import load_prior
 
-    name = encode.checkpoint
-    if not name.startswith("builtin:") and not Path(name).is_dir() and name.startswith(("models/", "./", "/")):
-        raise CheckpointError(
-            f"checkpoint {name}: no such folder; download one there, or set encode.checkpoint to a hub id"
-        )
-    checkpoint = load_checkpoint(name, encode.revision, extract.unet)
-    channels = "-".join(map(str, checkpoint.unet_config["block_out_channels"]))
-    width = checkpoint.unet_config["cross_attention_dim"]
-    yield f"checkpoint: {name} at {checkpoint.folder}, UNet of {channels} channels, text embeddings of {width}"
-    if checkpoint.unet_weights is not None:
-        yield f"  UNet weights from {checkpoint.unet_weights}"
-    yield "  digests: " + ", ".join(f"{part} {checkpoint.digest(part)}" for part in ("unet", "vae", "text_encoder"))
-    encoder = PromptEncoder(checkpoint)
-    word, number = encoder.pad_token
-    yield f"  pad token {word!r} ({number}); {len(checkpoint.taps)} taps"
-    prompt = encoder.encode(extract.prompt, extract.words)
-    yield f"  prompt {extract.prompt!r}: words at token positions {dict(prompt.spans)}"
-    missing = [tap for tap in extract.taps if tap not in checkpoint.taps]
-    yield f"PROBLEM: this UNet lacks {', '.join(missing)}" if missing else "  every tap of extract.taps is there"
+    prior = load_prior(encode.checkpoint, encode.revision, extract.unet)
+    prior.check_tensors()
+    yield from prior.describe(extract.conditions)
+    missing = [tap for tap in extract.taps if tap not in prior.taps]
+    yield f"PROBLEM: this model lacks {', '.join(missing)}" if missing else "  every tap of extract.taps is there"

@@ -13,7 +13,8 @@ def run(params: Params, runtime: Runtime, job: Job) -> None:
 
     from cache import FeatureStore
     from diffps.backbone.builtin.topology import check_unseen
-    from diffps.backbone.checkpoint import load_checkpoint
+    from diffps.backbone.families import load_prior
+    from diffps.backbone.stable_diffusion import StableDiffusion
     from diffps.datasets.tables import read_scenes
     from stages.features.arrays import latent_work
     from stages.features.backbone import latent_computer
@@ -22,13 +23,15 @@ def run(params: Params, runtime: Runtime, job: Job) -> None:
     from stages.places import INDEX, images_root, store_root
 
     config, images = params.encode, images_root(params.index.root)
-    checkpoint = load_checkpoint(config.checkpoint, config.revision)
+    prior = load_prior(config.checkpoint, config.revision)
     scenes = read_scenes(INDEX)
-    if params.index.dataset == "streets":
-        check_unseen(checkpoint.folder, params.index.streets.seed)
-    write_words(checkpoint, config.words)
+    if params.index.dataset == "streets" and isinstance(prior, StableDiffusion):
+        check_unseen(prior.checkpoint.folder, params.index.streets.seed)
+    write_words(prior, config.words)
+    if prior.latent_channels is None:
+        job.say(f"encode: {prior.name} reads images as they are, so there are no moments to store")
     store = FeatureStore(store_root(runtime.store))
-    work = latent_work(config, checkpoint, store.root, scenes, images)
+    work = latent_work(config, prior, store.root, scenes, images)
     write_missing("encode", store, work, partial(latent_computer, config, images), runtime, job)
 
 

@@ -95,8 +95,8 @@ class Prior(Protocol):
     def word_embeddings(self, words: Sequence[str]) -> "Tensor | None":
         """(W, D) float32, T_c of SFAN; None for a model without text."""
 
-    def describe(self) -> Iterable[str]:
-        """Lines for people: what it is, from where, how large."""
+    def describe(self, conditions: Conditions) -> Iterable[str]:
+        """Lines for people: what it is, from where, its digests, what the conditions come to. Raises PromptError."""
 
     def open_encoder(self, device: "torch.device | str", dtype: str) -> Encoder:
         """Load the first half. Raises CheckpointError."""
@@ -111,21 +111,6 @@ class Prior(Protocol):
         compiled: bool = False,
     ) -> Pass:
         """Load the model and read ``taps`` of it. Raises CheckpointError, UnknownTapError, PromptError."""
-
-
-def load_prior(
-    name: str,
-    revision: str | None = None,
-    unet: str | None = None,
-    variant: str | None = None,
-    hub: str | None = None,
-) -> Prior:
-    """Find a frozen model by what the user calls it; see :func:`~diffps.backbone.checkpoint.load_checkpoint` for
-    diffusion models. Raises CheckpointError with the way out."""
-    from diffps.backbone.checkpoint import load_checkpoint
-    from diffps.backbone.stable_diffusion import StableDiffusion
-
-    return StableDiffusion(load_checkpoint(name, revision, unet, variant, hub))
 
 
 def check_pass(

@@ -44,7 +44,7 @@ class StableDiffusion:
         return int(self.checkpoint.schedule["num_train_timesteps"]) - 1
 
     def digests(self) -> Mapping[str, str]:
-        return self.checkpoint.digests()
+        return {**self.checkpoint.digests()}
 
     def check_tensors(self) -> None:
         self.checkpoint.check_tensors()
@@ -73,12 +73,18 @@ class StableDiffusion:
     def word_embeddings(self, words: Sequence[str]) -> "Tensor":
         return self.prompts.word_embeddings(words)
 
-    def describe(self) -> Iterator[str]:
-        unet = self.checkpoint.unet_config
+    def describe(self, conditions: Conditions) -> Iterator[str]:
+        checkpoint, unet = self.checkpoint, self.checkpoint.unet_config
         channels = "-".join(map(str, unet["block_out_channels"]))
-        yield f"UNet of {channels} channels, text embeddings of {unet['cross_attention_dim']}"
+        sizes = f"UNet of {channels} channels, text embeddings of {unet['cross_attention_dim']}"
+        yield f"checkpoint: {self.name} at {checkpoint.file or checkpoint.folder}, {sizes}"
+        if checkpoint.unet_weights is not None:
+            yield f"  UNet weights from {checkpoint.unet_weights}"
+        yield "  digests: " + ", ".join(f"{part} {digest}" for part, digest in self.digests().items())
         word, number = self.prompts.pad_token
-        yield f"pad token {word!r} ({number}); {len(self.taps)} taps"
+        yield f"  pad token {word!r} ({number}); {len(self.taps)} taps"
+        places = {word: tuple(span) for word, span in self.tokens(conditions).items()}
+        yield f"  prompt {conditions.prompt!r}: words at token positions {places}"
 
     def open_encoder(self, device: "torch.device | str", dtype: str) -> Encoder:
         from diffps.backbone.frozen import torch_dtype

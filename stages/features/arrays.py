@@ -5,7 +5,7 @@ from functools import cache
 from pathlib import Path
 
 from cache import CacheError, FeatureStore
-from diffps.backbone.checkpoint import Checkpoint
+from diffps.backbone.prior import Prior
 from diffps.records import Scene, Split, View
 from stages.config_data import EncodeConfig
 from stages.features.backbone import is_readable
@@ -26,33 +26,43 @@ def images_of(scenes: Sequence[Scene], split: Split) -> list[tuple[str, str]]:
     return [(scene.scene_id, scene.digest) for scene in scenes if scene.split == split]
 
 
-def latent_work(
-    config: EncodeConfig, checkpoint: Checkpoint, root: Path, scenes: Sequence[Scene], images: Path
-) -> list[Work]:
-    """What encode writes over ``scenes``, whose files lie below ``images``: moments of every split and view."""
-    by_id = {scene.scene_id: scene for scene in scenes}
-    readable = cache(lambda scene_id: is_readable(images, by_id[scene_id]))
-    work = []
+def latent_work(config: EncodeConfig, prior: Prior, root: Path, scenes: Sequence[Scene], images: Path) -> list[Work]:
+    """What encode writes over ``scenes``, whose files lie below ``images``: moments of every split and view, where
+    the prior has any."""
+    if prior.latent_channels is None:
+        return []
+    readable, work = _readable(scenes, images), []
     for split in splits(scenes):
         for view in config.views_of(split):
-            specs = [moments_spec(config, checkpoint, split, view)]
+            specs = [moments_spec(config, prior, split, view)]
             manifests = {moments_manifest(root, split, view): specs}
             work.append(Work(Place(split, view), specs, images_of(scenes, split), manifests, readable))
     return work
 
 
-def pass_work(plan: PassPlan, scenes: Sequence[Scene]) -> list[Work]:
-    """What a pass writes over ``scenes``: taps and maps of every split, view and timestep."""
+def pass_work(plan: PassPlan, scenes: Sequence[Scene], images: Path | None = None) -> list[Work]:
+    """What a pass writes over ``scenes``: taps and maps of every split, view and timestep.
+
+    ``images``: the folder of the image files, where those are what a prior without moments starts from.
+    """
     work = []
     for split in splits(scenes):
         for view in plan.encode.views_of(split):
-            readable = _has_moments(plan, split, view)
+            if images is None or plan.prior.latent_channels is not None:
+                readable = _has_moments(plan, split, view)
+            else:
+                readable = _readable(scenes, images)
             for timestep in plan.extract.timesteps:
                 specs = list(plan.specs(split, view, timestep).values())
                 folder = pass_manifests(plan.root, split, view, plan.extract.name, timestep)
                 manifests = {folder / f"{spec.name}.json": [spec] for spec in specs}
                 work.append(Work(Place(split, view, timestep), specs, images_of(scenes, split), manifests, readable))
     return work
+
+
+def _readable(scenes: Sequence[Scene], images: Path) -> Callable[[str], bool]:
+    by_id = {scene.scene_id: scene for scene in scenes}
+    return cache(lambda scene_id: is_readable(images, by_id[scene_id]))
 
 
 def _has_moments(plan: PassPlan, split: Split, view: View) -> Callable[[str], bool]:

@@ -6,16 +6,22 @@ from collections.abc import Sequence
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from diffps.backbone.checkpoint import Checkpoint
-from diffps.backbone.prompts import PromptEncoder
+from diffps.backbone.prior import Prior
 from diffps.errors import ConfigError
 from stages.files import replace_bytes
 from stages.places import WORDS
 
 
-def write_words(checkpoint: Checkpoint, words: Sequence[str]) -> None:
-    """Embed ``words``, each as a prompt of its own: ``embeddings`` (W, D) float32. An equal file stays as it is."""
-    embeddings = PromptEncoder(checkpoint).word_embeddings(words)
+def write_words(prior: Prior, words: Sequence[str]) -> None:
+    """Embed ``words``, each as a prompt of its own: ``embeddings`` (W, D) float32. An equal file stays as it is.
+
+    Of a prior without text there is no file.
+    """
+    embeddings = prior.word_embeddings(words)
+    if embeddings is None:
+        WORDS.parent.mkdir(parents=True, exist_ok=True)
+        WORDS.unlink(missing_ok=True)
+        return
     data = save({"embeddings": embeddings}, {"words": json.dumps(list(words))})
     if not WORDS.is_file() or WORDS.read_bytes() != data:
         replace_bytes(WORDS, data)
