@@ -46,6 +46,23 @@ DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Say what would be
 PARAMS = Path("params.yaml")
 
 
+def _version(asked: bool) -> None:
+    if asked:
+        from pipeline.version import version_text
+
+        typer.echo(version_text())
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Say which version this is, and stop.", is_eager=True, callback=_version)
+    ] = False,
+) -> None:
+    pass
+
+
 def main() -> None:
     """Entry point. Exit codes: 0; 2 for what the user can mend (one line says what); 130 and 143 when stopped."""
     try:
@@ -188,3 +205,7 @@ def params(
         typer.echo(json.dumps(reference.sweep_schema(TrainConfig), indent=1))
     else:
         typer.echo(reference.page(ParamsFile), nl=False)
+
+
+if __name__ == "__main__":
+    main()

@@ -120,6 +120,8 @@ def _modules(root: Path, package: str) -> Iterator[tuple[str, Path]]:
 
 def _kind(name: str, tree: ast.Module) -> Kind:
     package, *rest = name.split(".")
+    if rest == ["__main__"]:  # `python -m diffps` is the command line
+        return "pipeline"
     if package == "stages":
         if len(rest) > 1:
             return "room"

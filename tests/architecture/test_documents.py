@@ -38,13 +38,16 @@ def test_the_arguments_of_every_command_are_understood(command: str, tmp_path: P
     from pipeline.cli import app
     from pipeline.config import load_params
 
-    name, *arguments = shlex.split(command)[1:]
+    typed, _, into = command.partition(" > ")
+    assert not into or (ROOT / into.strip()).is_file()
+    name, *arguments = shlex.split(typed)[1:]
     found = get_command(app).commands[name]  # type: ignore[attr-defined]
     if name == "cache":
         name, *arguments = arguments
         found = found.commands[name]
     context = found.make_context(name, arguments)
-    load_params(ROOT / context.params["params"], context.params["overrides"] or [])
+    if "params" in context.params:
+        load_params(ROOT / context.params["params"], context.params["overrides"] or [])
 
 
 @pytest.mark.parametrize("command", [line for line in commands() if not line.startswith("diffps ")])

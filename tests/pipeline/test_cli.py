@@ -1,8 +1,10 @@
 import json
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -118,3 +120,16 @@ def test_wrong_arguments_are_code_2(
 ) -> None:
     assert run(*arguments) == 2
     assert "Traceback" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("module", ["diffps", "pipeline", "pipeline.cli"])
+def test_the_command_line_is_a_module_too(module: str) -> None:
+    def said(*arguments: str) -> "subprocess.CompletedProcess[str]":
+        command = [sys.executable, "-m", module, *arguments]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+    assert said("--version").stdout.startswith(f"diffps {version('diffps')} (commit ")
+    assert "extract" in said("--help").stdout
+    wrong = said("anything")
+    assert wrong.returncode == 2
+    assert "anything" in wrong.stderr

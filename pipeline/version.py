@@ -1,0 +1,34 @@
+"""Which version this is, and of a checkout which commit."""
+
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+
+def version_text() -> str:
+    """ "diffps 0.1.0 (commit 1a2b3c4)"; "+" behind the commit where files were changed since."""
+    try:
+        number = version("diffps")
+    except PackageNotFoundError:  # run from a folder without being installed
+        number = "not installed"
+    found = commit()
+    return f"diffps {number}" + (f" (commit {found})" if found else "")
+
+
+def commit() -> str | None:
+    """Commit of the checkout this code lies in; None where it is in none, or git is not here."""
+    root = Path(__file__).parents[1]
+    if not (root / ".git").exists():
+        return None
+    try:
+        done = subprocess.run(
+            ["git", "describe", "--always", "--dirty=+", "--exclude=*"],
+            cwd=root,
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=10,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
