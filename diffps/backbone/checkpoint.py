@@ -128,7 +128,7 @@ class Checkpoint:
             self._digests[part] = self.weights(part).digest()
         return self._digests[part]
 
-    def digests(self) -> dict[Part, str]:
+    def digests(self) -> dict[str, str]:
         """Who this checkpoint is, wherever it lies: the digest of every part."""
         return {part: self.digest(part) for part in _STEMS}
 

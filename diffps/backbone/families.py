@@ -1,8 +1,10 @@
 """The families of frozen models, and which of them a name belongs to."""
 
 from diffps.backbone.checkpoint import load_checkpoint
-from diffps.backbone.prior import Prior
+from diffps.backbone.prior import TIMM, Prior
 from diffps.backbone.stable_diffusion import StableDiffusion
+from diffps.backbone.timm_models import TimmModel
+from diffps.errors import CheckpointError
 
 
 def load_prior(
@@ -12,6 +14,11 @@ def load_prior(
     variant: str | None = None,
     hub: str | None = None,
 ) -> Prior:
-    """Find a frozen model by what the user calls it; see :func:`~diffps.backbone.checkpoint.load_checkpoint` for
-    diffusion models. Raises CheckpointError with the way out."""
+    """Find a frozen model by what the user calls it: see :mod:`~diffps.backbone.timm_names` for names that begin
+    with ``timm:``, else :func:`~diffps.backbone.checkpoint.load_checkpoint`. Raises CheckpointError with the way
+    out."""
+    if name.startswith(TIMM):
+        if unet is not None:
+            raise CheckpointError(f"checkpoint {name}: has no UNet that {unet} could take the place of")
+        return TimmModel(name, revision)
     return StableDiffusion(load_checkpoint(name, revision, unet, variant, hub))

@@ -27,11 +27,16 @@ NO_WEIGHT = "embeddings.position_ids"  # 0, 1, 2, …: once kept with the weight
 def part_digest(
     part: ConfigPart, config: Mapping[str, Any], tensors: Iterable[tuple[str, str, Iterable[bytes]]]
 ) -> str:
-    """SHA-256 over a part's complete ``config`` and its tensors, 16 hex digits.
+    """SHA-256 over a part's complete ``config`` and its tensors, 16 hex digits; see :func:`tensor_digest`."""
+    return tensor_digest(identity(part, config), tensors)
+
+
+def tensor_digest(config: Mapping[str, Any], tensors: Iterable[tuple[str, str, Iterable[bytes]]]) -> str:
+    """SHA-256 over a ``config`` and ``tensors``, 16 hex digits.
 
     ``tensors`` are (name, dtype and shape, bytes in pieces), in order of their names.
     """
-    state = hashlib.sha256(json.dumps(identity(part, config), sort_keys=True).encode())
+    state = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
     for name, kind, pieces in tensors:
         state.update(f"{name} {kind}".encode())
         for piece in pieces:

@@ -62,7 +62,7 @@ def find_unet(name: str, variant: str | None) -> Path:
         return path
     hub_file = _HUB_FILE.fullmatch(name)
     if hub_file and not path.exists() and not name.startswith(_LOCAL):
-        return _fetch_file(*hub_file.groups())
+        return fetch_file(*hub_file.groups())
     folder = _find_folder(name, None, variant, None, ("unet",))
     return folder / "unet" if (folder / "unet").is_dir() else folder
 
@@ -177,13 +177,14 @@ def _fetch_folder(
     return folder
 
 
-def _fetch_file(repo: str, filename: str) -> Path:
+def fetch_file(repo: str, filename: str, revision: str | None = None) -> Path:
+    """A file of a hub repository, from the hub's cache where it is there. Raises CheckpointError."""
     from huggingface_hub import hf_hub_download
 
     try:
-        return Path(hf_hub_download(repo, filename))
+        return Path(hf_hub_download(repo, filename, revision=revision))
     except Exception as error:
-        raise _explain(error, repo, None) from error
+        raise _explain(error, repo, revision) from error
 
 
 def _explain(error: Exception, repo: str, revision: str | None) -> CheckpointError:

@@ -98,6 +98,9 @@ class Prior(Protocol):
     def describe(self, conditions: Conditions) -> Iterable[str]:
         """Lines for people: what it is, from where, its digests, what the conditions come to. Raises PromptError."""
 
+    def flops(self, canvas: tuple[int, int], taps: Sequence[str]) -> Mapping[str, int]:
+        """Operations of one image by part, up to the last of ``taps``; from config alone."""
+
     def open_encoder(self, device: "torch.device | str", dtype: str) -> Encoder:
         """Load the first half. Raises CheckpointError."""
 

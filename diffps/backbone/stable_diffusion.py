@@ -1,14 +1,16 @@
 """Stable Diffusion 1.x and 2.x as a prior: VAE, noise, prompt, UNet."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from diffps.backbone.checkpoint import Checkpoint
+from diffps.backbone.configs import ConfigPart
+from diffps.backbone.flops import count_flops
 from diffps.backbone.prior import Conditions, Encoder, Pass
 from diffps.geometry import SIDE_MULTIPLE
-from diffps.taps import TapSpec, check_taps
+from diffps.taps import LATENT_STRIDE, TapSpec, check_taps
 
 if TYPE_CHECKING:
     import torch
@@ -44,7 +46,7 @@ class StableDiffusion:
         return int(self.checkpoint.schedule["num_train_timesteps"]) - 1
 
     def digests(self) -> Mapping[str, str]:
-        return {**self.checkpoint.digests()}
+        return self.checkpoint.digests()
 
     def check_tensors(self) -> None:
         self.checkpoint.check_tensors()
@@ -85,6 +87,27 @@ class StableDiffusion:
         yield f"  pad token {word!r} ({number}); {len(self.taps)} taps"
         places = {word: tuple(span) for word, span in self.tokens(conditions).items()}
         yield f"  prompt {conditions.prompt!r}: words at token positions {places}"
+
+    def flops(self, canvas: tuple[int, int], taps: Sequence[str]) -> Mapping[str, int]:
+        import torch
+
+        from diffps.backbone.capture import Request, TapReader
+        from diffps.backbone.parts import empty_model
+
+        def count(part: ConfigPart, run: Callable[[Any], object]) -> int:
+            model = empty_model(part, self.checkpoint.config(part)).eval()
+            return count_flops(lambda: run(model))
+
+        height, width = (side // LATENT_STRIDE for side in canvas)
+        pixels = torch.empty(1, 3, *canvas, device="meta")
+        latents = torch.empty(1, self.latent_channels, height, width, device="meta")
+        context = torch.empty(1, self.prompts.length, self.checkpoint.unet_config["cross_attention_dim"], device="meta")
+
+        def read(unet: Any) -> None:
+            with TapReader(unet, self.taps, Request(tuple(taps))) as reader:
+                reader.run(latents, torch.zeros(1, device="meta"), context)
+
+        return {"VAE": count("vae", lambda vae: vae.encode(pixels)), "UNet": count("unet", read)}
 
     def open_encoder(self, device: "torch.device | str", dtype: str) -> Encoder:
         from diffps.backbone.frozen import torch_dtype

@@ -75,11 +75,11 @@ class Weights:
 
     def digest(self) -> str:
         """SHA-256 over config and tensors, 16 hex digits; see :func:`~diffps.backbone.identity.part_digest`."""
-        return part_digest(self.part, self.config, self._converted_bytes() if self.original else self._bytes())
-
-    def _bytes(self) -> Iterator[tuple[str, str, Iterator[bytes]]]:
-        for name, tensor in sorted(self._current(self.stored).items()):
-            yield name, f"{tensor.dtype} {list(tensor.shape)}", _pieces(tensor)
+        return part_digest(
+            self.part,
+            self.config,
+            self._converted_bytes() if self.original else stored_bytes(self._current(self.stored)),
+        )
 
     def _converted_bytes(self) -> Iterator[tuple[str, str, list[bytes]]]:
         import torch
@@ -101,6 +101,12 @@ class Weights:
         found = {current_name(name): tensor for name, tensor in tensors.items()}
         found.pop(NO_WEIGHT, None)
         return found
+
+
+def stored_bytes(tensors: Mapping[str, StoredTensor]) -> Iterator[tuple[str, str, Iterator[bytes]]]:
+    """What identifies ``tensors``: (name, dtype and shape, bytes in pieces), straight from their files."""
+    for name, tensor in sorted(tensors.items()):
+        yield name, f"{tensor.dtype} {list(tensor.shape)}", _pieces(tensor)
 
 
 def _pieces(tensor: StoredTensor) -> Iterator[bytes]:

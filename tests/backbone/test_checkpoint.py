@@ -243,7 +243,7 @@ def test_a_hub_checkpoint_loads_from_where_the_hub_puts_it(folder: Path, monkeyp
         return str(folder)
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", fetch)
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda repo, file: str(folder / UNET))
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda repo, file, revision: str(folder / UNET))
     checkpoint = load_checkpoint("someone/sd", "main", unet="CompVis/cleandift/cleandift_sd21_unet.safetensors")
     assert asked["someone/sd"]["revision"] == "main"
     assert not any(pattern.endswith(".bin") for pattern in asked["someone/sd"]["allow_patterns"])
