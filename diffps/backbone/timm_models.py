@@ -11,7 +11,7 @@ from diffps.backbone.headers import StoredTensor, one_line, read_header
 from diffps.backbone.identity import tensor_digest
 from diffps.backbone.locate import fetch_file
 from diffps.backbone.prior import Conditions, Encoder, Pass
-from diffps.backbone.timm_names import TimmName, fitted, read_name
+from diffps.backbone.timm_names import TimmName, fitted, read_name, without_classifier
 from diffps.backbone.weights import stored_bytes
 from diffps.errors import CheckpointError
 from diffps.taps import TapSpec, check_taps
@@ -154,10 +154,8 @@ class TimmModel:
     @cached_property
     def _stored(self) -> dict[str, StoredTensor]:
         """Where the tensors lie, but for the classifier's."""
-        classifier = self._empty[0].pretrained_cfg.get("classifier") or ()
-        heads = tuple(f"{name}." for name in ((classifier,) if isinstance(classifier, str) else classifier))
         found = {name: tensor for file in self._files for name, tensor in read_header(file).items()}
-        return {name: tensor for name, tensor in found.items() if not name.startswith(heads)}
+        return without_classifier(self._empty[0], found)
 
     @cached_property
     def _digest(self) -> str:

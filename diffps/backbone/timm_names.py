@@ -8,7 +8,7 @@ import difflib
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from diffps.backbone.prior import TIMM
 from diffps.backbone.weights import find_weights, read_json
@@ -17,6 +17,7 @@ from diffps.errors import CheckpointError
 if TYPE_CHECKING:
     from torch import Tensor
 
+Value = TypeVar("Value")
 _RUNNING = (".running_mean", ".running_var")
 
 
@@ -59,7 +60,7 @@ def fitted(model: Any, tensors: "Mapping[str, Tensor]", file: Path) -> "Mapping[
     convert = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
     if problem and convert is not None:
         try:
-            converted: Mapping[str, Tensor] = convert(dict(tensors), model)
+            converted = without_classifier(model, convert(dict(tensors), model))
         except Exception:  # of a file that is of no format the conversion knows
             converted = {}
         if not _difference(model, converted):
@@ -67,6 +68,13 @@ def fitted(model: Any, tensors: "Mapping[str, Tensor]", file: Path) -> "Mapping[
     if problem:
         raise CheckpointError(f"{file}: not the weights of {model.pretrained_cfg['architecture']}: {problem}")
     return tensors
+
+
+def without_classifier(model: Any, tensors: Mapping[str, Value]) -> dict[str, Value]:
+    """``tensors`` but for those of the layer that names classes, which no tap comes after."""
+    names = model.pretrained_cfg.get("classifier") or ()
+    heads = tuple(f"{name}." for name in ((names,) if isinstance(names, str) else names))
+    return {name: tensor for name, tensor in tensors.items() if not name.startswith(heads)}
 
 
 def _difference(model: Any, tensors: "Mapping[str, Tensor]") -> str:

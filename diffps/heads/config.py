@@ -20,7 +20,7 @@ class TapsConfig:
     detection: str
     """The tap of the detection branch."""
 
-    guidance: str
+    guidance: str | None = None
     """The attention map that guides proposals: a cross-map tap with its word, ``<tap>.<word>``."""
 
     level1: tuple[str, ...] = ()
@@ -43,7 +43,8 @@ class TapsConfig:
     @property
     def names(self) -> tuple[str, ...]:
         """Every feature read, once, in a fixed order."""
-        return tuple(dict.fromkeys([self.detection, self.guidance, *self.level1, *self.level2, *self.level3]))
+        guidance = [] if self.guidance is None else [self.guidance]
+        return tuple(dict.fromkeys([self.detection, *guidance, *self.level1, *self.level2, *self.level3]))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
