@@ -1,4 +1,7 @@
-"""Run the VAE once over every image and keep the moments: whatever is read from the UNet later starts from these."""
+"""Run the VAE once over every image and keep the moments: whatever is read from the UNet later starts from these.
+
+A prior without a VAE has none, and starts from the images.
+"""
 
 from stages.job import Job, Runtime
 from stages.params import Params
@@ -20,7 +23,7 @@ def run(params: Params, runtime: Runtime, job: Job) -> None:
     from stages.features.backbone import latent_computer
     from stages.features.complete import write_missing
     from stages.features.words import write_words
-    from stages.places import INDEX, images_root, store_root
+    from stages.places import INDEX, images_root, moments_manifests, store_root
 
     config, images = params.encode, images_root(params.index.root)
     prior = load_prior(config.checkpoint, config.revision)
@@ -28,9 +31,11 @@ def run(params: Params, runtime: Runtime, job: Job) -> None:
     if params.index.dataset == "streets" and isinstance(prior, StableDiffusion):
         check_unseen(prior.checkpoint.folder, params.index.streets.seed)
     write_words(prior, config.words)
-    if prior.latent_channels is None:
-        job.say(f"encode: {prior.name} reads images as they are, so there are no moments to store")
     store = FeatureStore(store_root(runtime.store))
+    if prior.latent_channels is None:
+        moments_manifests(store.root).mkdir(parents=True, exist_ok=True)  # an output of the stage all the same
+        job.say(f"encode: {prior.name} reads images as they are, so there are no moments to store")
+        return
     work = latent_work(config, prior, store.root, scenes, images)
     write_missing("encode", store, work, partial(latent_computer, config, images), runtime, job)
 
@@ -43,6 +48,8 @@ def dry_run(params: Params, runtime: Runtime, job: Job) -> str:
 
     config, counts = params.encode, image_counts(params.index)
     sizes = sizes_or_standard(config, params.extract)
+    if sizes.latent_channels is None:
+        return f"encode: {config.checkpoint} reads images as they are, so there are no moments to store"
     planned = moments_only(budget(counts, config, params.extract, runtime.shard, sizes))
     views = sum(array.images for array in planned.arrays)
     height, width = config.canvas

@@ -30,9 +30,14 @@ def images_root(root: str) -> Path:
     return here if here.is_absolute() or here.exists() else checkout() / root
 
 
+def moments_manifests(root: Path) -> Path:
+    """Folder of the manifests of moments in the store at ``root``."""
+    return root / "manifests" / "encode"
+
+
 def moments_manifest(root: Path, split: Split, view: View) -> Path:
-    """Manifest of a split's moments in the store at ``root``."""
-    return root / "manifests" / "encode" / split / f"{view}.json"
+    """Manifest of a split's moments."""
+    return moments_manifests(root) / split / f"{view}.json"
 
 
 def pass_manifests(root: Path, split: Split, view: View, name: str, timestep: int) -> Path:

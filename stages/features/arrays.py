@@ -31,7 +31,7 @@ def latent_work(config: EncodeConfig, prior: Prior, root: Path, scenes: Sequence
     the prior has any."""
     if prior.latent_channels is None:
         return []
-    readable, work = _readable(scenes, images), []
+    work, readable = list[Work](), _readable(scenes, images)
     for split in splits(scenes):
         for view in config.views_of(split):
             specs = [moments_spec(config, prior, split, view)]

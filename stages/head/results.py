@@ -8,6 +8,7 @@ from typing import Any
 
 from diffps.cards import CardFacts
 from diffps.training import HeadTrainer, StepResult
+from stages.features.recipes import start_of
 from stages.head.data import TrainingSet
 from stages.head.identity import HeadIdentity
 
@@ -54,13 +55,18 @@ def write_losses(history: Sequence[StepResult], path: Path) -> None:
             writer.writerow([part[-1].position, part[-1].epoch, *(f"{x:.6g}" for x in (part[-1].lr, *means))])
 
 
+# Parts of priors, as recipes call them and people do.
+PARTS = {"unet": "UNet", "vae": "VAE", "text_encoder": "text encoder", "model": "model"}
+
+
 def card_facts(
     identity: HeadIdentity, recipe: Mapping[str, Any], trainer: HeadTrainer, data: TrainingSet, best: Best | None
 ) -> CardFacts:
     """``recipe`` is that of the features: digests of the models they were made by."""
     settings = identity.settings
     checkpoint, revision = settings["checkpoint"]
-    digests = f"UNet {recipe['unet']}, VAE {recipe['latent']['vae']}, text encoder {recipe['text_encoder']}"
+    made_by = {**start_of(recipe), **recipe}
+    digests = ", ".join(f"{part} {made_by[key]}" for key, part in PARTS.items() if key in made_by)
     features = {"pass": identity.reading.pass_name, **settings["features"]}
     return CardFacts(
         dataset=identity.dataset,

@@ -1,0 +1,186 @@
+"""A prior of timm through the stages: nothing to encode, cached equals live, and a person search from end to end."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from diffps.datasets.tables import read_scenes
+from diffps.errors import CheckpointError, ConfigError, UnknownTapError
+from diffps.features import Feature, Ref
+from stages import encode, evaluate, extract, index, train
+from stages.features.reading import Reading
+from stages.features.source import open_source
+from stages.job import QuietJob, Runtime
+from stages.params import Params, override
+from stages.places import INDEX, WORDS, images_root
+from stages.typed import build
+from tests.backbone.lite0 import imagenet_lite0
+from tests.backbone.test_timm import SMALL, write_folder
+from tests.tiny import tiny_raw
+
+VIT = ("vit-block01-q", "vit-block02-ffn-inner", "vit-norm")
+CNN = ("cnn-stage5-block02-out", "cnn-stage3-block01-out", "cnn-stage2-block01-out")  # strides 16, 8, 4
+RUNTIME = Runtime(device="cpu", threads=1, batch=2, vae_batch=2, shard=4)
+
+
+class Heard(QuietJob):
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[str] = []
+
+    def say(self, message: str, **fields: object) -> None:
+        self.lines.append(message)
+
+
+def make_params(checkpoint: str, taps: tuple[str, ...], **extra: Any) -> Params:
+    """The small demo on another prior: all taps on one level where their grids are one, else one a level."""
+    one = taps[0].startswith("vit")
+    levels = {"level1": [], "level2": [], "level3": list(taps)} if one else {}
+    if not one:
+        levels = {"level1": [taps[0]], "level2": [taps[1]], "level3": [taps[2]]}
+    raw = tiny_raw(
+        {
+            "encode": {"checkpoint": checkpoint, "canvas": [96, 160] if one else [128, 192]},
+            "extract": {"taps": list(taps), "words": [], **extra},
+            "train": {
+                "taps": {"detection": taps[-1], "guidance": None, **levels},
+                "model": {"dgrpn": None, "sfan": None},
+            },
+        }
+    )
+    raw["train"]["taps"].update(levels)
+    raw.pop("runtime")
+    known = {name: raw[name] for name in Params.__dataclass_fields__}
+    return build(Params, known, "tests")
+
+
+@pytest.fixture(scope="module")
+def vit(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("vit")
+    return f"timm:{write_folder(folder, 'vit_small_patch16_dinov3', {**SMALL, 'img_size': 64})}"
+
+
+@pytest.fixture(scope="module")
+def here(tmp_path_factory: pytest.TempPathFactory, vit: str) -> Iterator[Path]:
+    """A folder with the drawn streets indexed; the tests run in it."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        folder = tmp_path_factory.mktemp("project")
+        monkeypatch.chdir(folder)
+        index.run(make_params(vit, VIT), RUNTIME, QuietJob())
+        yield folder
+
+
+def source(params: Params, kind: Any) -> Any:
+    reading = Reading.of(params.train, params.extract)
+    images = images_root(params.index.root)
+    return open_source(
+        reading, "train", kind, encode=params.encode, extract=params.extract, images=images, runtime=RUNTIME
+    )
+
+
+def test_encode_has_nothing_to_store_and_says_so(here: Path, vit: str) -> None:
+    job = Heard()
+    WORDS.parent.mkdir(parents=True)
+    WORDS.write_bytes(b"of another prior")
+    encode.run(make_params(vit, VIT), RUNTIME, job)
+    assert any("reads images as they are, so there are no moments to store" in line for line in job.lines)
+    assert not WORDS.exists()
+    assert Path("data/features/manifests/encode").is_dir()
+    assert "no moments" in encode.dry_run(make_params(vit, VIT), RUNTIME, job)
+
+
+def _kept(feature: Feature) -> tuple[torch.Tensor, torch.Tensor]:
+    return feature.values.clone(), feature.dense().clone()
+
+
+@pytest.mark.parametrize("encoding", ["float16", "int8", "bitround:7", "project:8"])
+def test_cached_equals_live_to_the_last_bit(here: Path, vit: str, encoding: str) -> None:
+    params = make_params(vit, VIT, encoding=encoding, name=encoding.replace(":", ""))
+    extract.run(params, RUNTIME, QuietJob())
+    scenes = read_scenes(INDEX, "train")
+    batches = [[Ref(scene.scene_id, view)] for scene in scenes[:3] for view in ("identity", "hflip")]
+    found: list[list[dict[str, tuple[torch.Tensor, torch.Tensor]]]] = []
+    for kind in ("cached", "live"):
+        with source(params, kind) as opened:
+            assert opened.shapes["vit-norm"] == (6, 10, 48)
+            # A batch's tensors are good until the next one is asked for.
+            found.append([{name: _kept(batch[name]) for name in VIT} for batch in opened.stream(batches, list(VIT))])
+    assert len(found[0]) == len(batches)
+    for one, other in zip(*found, strict=True):
+        for name in VIT:
+            assert all(torch.equal(a, b) for a, b in zip(one[name], other[name], strict=True)), name
+    assert not torch.equal(found[0][0]["vit-norm"][0], found[0][1]["vit-norm"][0])
+
+
+def test_run_again_nothing_is_computed_and_one_more_tap_adds_only_that(here: Path, vit: str) -> None:
+    params = make_params(vit, VIT, name="again")
+    extract.run(params, RUNTIME, QuietJob())
+    job = Heard()
+    extract.run(params, RUNTIME, job)
+    assert "extract: nothing is missing" in job.lines
+    manifests = {path: path.read_bytes() for path in Path("data/features/manifests/extract").rglob("again/*/*.json")}
+    extract.run(make_params(vit, (*VIT, "vit-block00-attn-out"), name="again"), RUNTIME, QuietJob())
+    assert all(path.read_bytes() == data for path, data in manifests.items())
+
+
+@pytest.mark.slow
+def test_two_workers_write_the_same_bytes(here: Path, vit: str) -> None:
+    params = make_params(vit, VIT)
+    stores = [
+        replace(RUNTIME, store=f"data/{name}", scheduler=scheduler) for name, scheduler in (("a", ""), ("b", "local:2"))
+    ]
+    for runtime in stores:
+        extract.run(params, runtime, QuietJob())
+    one, other = (
+        {
+            path.relative_to(runtime.store): path.read_bytes()
+            for path in Path(runtime.store).rglob("c/*")
+            if path.is_file()
+        }
+        for runtime in stores
+    )
+    assert one
+    assert one == other
+
+
+def test_the_same_weights_elsewhere_continue_the_store(here: Path, vit: str, tmp_path: Path) -> None:
+    import shutil
+
+    shutil.copytree(vit.removeprefix("timm:"), tmp_path / "moved")
+    extract.run(make_params(vit, VIT, name="moved"), RUNTIME, QuietJob())
+    job = Heard()
+    extract.run(make_params(f"timm:{tmp_path / 'moved'}", VIT, name="moved"), RUNTIME, job)
+    assert "extract: nothing is missing" in job.lines
+
+
+def test_what_does_not_go_with_the_prior_is_said_before_anything_runs(here: Path, vit: str) -> None:
+    params = make_params(vit, VIT)
+    with pytest.raises(
+        ConfigError, match="train.model.sfan: timm:.* has no text to compare with; set train.model.sfan"
+    ):
+        override(params, {"train.model.sfan": {}}, "test")
+    with pytest.raises(ConfigError, match="train.model.dgrpn: needs a map in train.taps.guidance"):
+        override(params, {"train.model.dgrpn": {}}, "test")
+    with pytest.raises(ConfigError, match="multiple of 16; nearest are 96 and 112"):
+        extract.dry_run(replace(params, encode=replace(params.encode, canvas=(100, 160))), RUNTIME, QuietJob())
+    with pytest.raises(UnknownTapError, match="nearest is 'vit-block02-"):
+        extract.dry_run(make_params(vit, ("vit-block07-out",)), RUNTIME, QuietJob())
+    with pytest.raises(CheckpointError, match="timm has no model 'vit_smoll'"):
+        extract.dry_run(make_params("timm:vit_smoll", VIT), RUNTIME, QuietJob())
+    with pytest.raises(ConfigError, match="extract.timesteps 5: .* has none but 0"):
+        changed = replace(params.extract, timesteps=(0, 5))
+        extract.run(replace(params, extract=changed), RUNTIME, QuietJob())
+
+
+def test_a_real_prior_from_the_index_to_the_scores(here: Path, tmp_path: Path) -> None:
+    params = make_params(imagenet_lite0(tmp_path), CNN, name="lite0")
+    for stage in (encode, extract, train, evaluate):
+        stage.run(params, RUNTIME, QuietJob())
+    scores = json.loads(Path("results/evaluate/metrics.json").read_text())
+    assert 0 <= scores["search"]["map"] <= 100
+    assert scores["search"]["queries"] > 0
