@@ -6,7 +6,7 @@ Each key is documented below its field; the parameter reference and the JSON Sch
 from dataclasses import dataclass, field
 from typing import Literal
 
-from diffps.backbone.prior import TIMM, Conditions
+from diffps.backbone.prior import CLIP, TIMM, Conditions
 from diffps.datasets.streets import StreetsConfig
 from diffps.errors import ConfigError
 from diffps.geometry import Canvas, check_sides
@@ -69,8 +69,8 @@ class EncodeConfig:
 
     @property
     def is_diffusion(self) -> bool:
-        """True for a diffusion model, False for one that timm builds."""
-        return not self.checkpoint.startswith(TIMM)
+        """True for a diffusion model, False for one that reads images as they are."""
+        return not self.checkpoint.startswith((TIMM, CLIP))
 
     @property
     def frame(self) -> Canvas:

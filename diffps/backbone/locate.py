@@ -4,6 +4,7 @@ Nothing here reads weights. What is not there is said with the files that are wa
 """
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -153,6 +154,24 @@ def _instead(folder: Path) -> str:
         + ", ".join(f"{part}/" for part in PARTS)
         + ")"
     )
+
+
+def find_folder(name: str, revision: str | None, patterns: Sequence[str]) -> Path:
+    """A folder, a repository of a hub cache, or a hub id whose files of ``patterns`` are fetched into the hub's cache.
+
+    Raises CheckpointError.
+    """
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return _snapshot(path, revision)
+    if name.startswith(_LOCAL) or not _HUB_ID.fullmatch(name):
+        raise CheckpointError(f"{name}: no such folder (looked in {path.absolute().parent}), and no hub id")
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(name, revision=revision, allow_patterns=list(patterns)))
+    except Exception as error:
+        raise _explain(error, name, revision) from error
 
 
 def _fetch_folder(

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
     from diffps.backbone.latents import NoiseKey
 
-TIMM = "timm:"  # begins the names of models that timm builds
+# What begins the names of models that timm builds, and of CLIP and SigLIP.
+TIMM, CLIP = "timm:", "clip:"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -117,7 +118,7 @@ class Prior(Protocol):
 
 
 def check_pass(
-    prior: Prior, canvas: tuple[int, int], taps: Iterable[str], timesteps: Iterable[int], words: Sequence[str]
+    prior: Prior, canvas: tuple[int, int], taps: Iterable[str], timesteps: Iterable[int], conditions: Conditions
 ) -> None:
     """Raises UnknownTapError, or ConfigError for what this prior cannot be asked for; loads nothing."""
     check_sides(*canvas, prior.multiple)
@@ -127,5 +128,9 @@ def check_pass(
         if not 0 <= timestep <= prior.last_timestep:
             known = f"0 to {prior.last_timestep}" if prior.last_timestep else "none but 0: it is no diffusion model"
             raise ConfigError(f"extract.timesteps {timestep}: {prior.name} has {known}")
-    if not words and any(prior.taps[tap].kind == "cross-map" for tap in taps):
+    maps = [prior.taps[tap] for tap in taps if prior.taps[tap].kind == "cross-map"]
+    if maps and not conditions.words:
         raise ConfigError("extract.words: a map is kept per word; name one")
+    if conditions.head != "mean" and any(not 0 <= conditions.head < tap.channels for tap in maps):
+        least = min(maps, key=lambda tap: tap.channels)
+        raise ConfigError(f"extract.head {conditions.head}: {least.id} has heads 0 to {least.channels - 1}")

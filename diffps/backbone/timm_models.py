@@ -10,6 +10,7 @@ from diffps.backbone.flops import count_flops
 from diffps.backbone.headers import StoredTensor, one_line, read_header
 from diffps.backbone.identity import tensor_digest
 from diffps.backbone.locate import fetch_file
+from diffps.backbone.pixels import Normalisation, PixelPass, Pixels
 from diffps.backbone.prior import Conditions, Encoder, Pass
 from diffps.backbone.timm_names import TimmName, fitted, read_name, without_classifier
 from diffps.backbone.weights import stored_bytes
@@ -18,9 +19,6 @@ from diffps.taps import TapSpec, check_taps
 
 if TYPE_CHECKING:
     import torch
-    from torch import Tensor
-
-    from diffps.backbone.latents import NoiseKey
 
 
 @dataclass(frozen=True)
@@ -95,10 +93,14 @@ class TimmModel:
         compiled: bool = False,
     ) -> Pass:
         from diffps.backbone.frozen import on_device, torch_dtype
+        from diffps.backbone.timm_taps import TimmReader
 
         check_taps(taps, self.taps)
         model = on_device(self.load(torch_dtype(dtype)), device)
-        return TimmPass(model, {tap: self.taps[tap] for tap in taps}, self._normalisation, compiled)
+        specs = {tap: self.taps[tap] for tap in taps}
+        return PixelPass(
+            lambda: TimmReader(model, specs), self._normalisation, device, torch_dtype(dtype), compiled=compiled
+        )
 
     def load(self, dtype: "torch.dtype") -> Any:
         """The model in ``dtype`` on the CPU, without its classifier, frozen, in eval mode. Raises CheckpointError."""
@@ -137,7 +139,7 @@ class TimmModel:
         raise CheckpointError(f"{self.name}: timm does not build it ({reason})")
 
     @property
-    def _normalisation(self) -> Mapping[str, Sequence[float]]:
+    def _normalisation(self) -> Normalisation:
         config = {**self._empty[0].pretrained_cfg, **self._source.config}
         return {name: tuple(float(value) for value in config[name]) for name in ("mean", "std")}
 
@@ -161,42 +163,3 @@ class TimmModel:
     def _digest(self) -> str:
         who = {"architecture": self._source.architecture.partition(".")[0], "arguments": self._source.arguments}
         return tensor_digest(who, stored_bytes(self._stored))
-
-
-class Pixels:
-    """The canvas is what the model reads: (B, 3, H, W) -> (B, H, W, 3)."""
-
-    def moments(self, pixels: "Tensor") -> "Tensor":
-        return pixels.permute(0, 2, 3, 1).contiguous()
-
-
-class TimmPass:
-    """A model from the canvas on."""
-
-    def __init__(
-        self, model: Any, specs: Mapping[str, TapSpec], normalisation: Mapping[str, Sequence[float]], compiled: bool
-    ) -> None:
-        self._model, self._specs, self._compiled = model, specs, compiled
-        self._normalisation = normalisation
-
-    def __enter__(self) -> "TimmPass":
-        import torch
-
-        from diffps.backbone.timm_taps import TimmReader
-
-        self._reader = TimmReader(self._model, self._specs)
-        self._run = torch.compile(self._reader.run) if self._compiled else self._reader.run
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._reader.close()
-
-    def features(self, starts: "Tensor", timestep: int, keys: "Sequence[NoiseKey]") -> "dict[str, Tensor]":
-        """Taps of canvases (B, H, W, 3) in [-1, 1], normalised as the model was trained."""
-        import torch
-
-        weight = next(self._model.parameters())
-        mean, std = (torch.tensor(self._normalisation[name], device=weight.device) for name in ("mean", "std"))
-        with torch.inference_mode():
-            normal = ((starts.to(weight.device) + 1) / 2 - mean) / std
-            return self._run(normal.permute(0, 3, 1, 2).contiguous().to(weight.dtype), not self._compiled)

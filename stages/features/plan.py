@@ -28,7 +28,7 @@ class PassPlan:
     def __init__(self, encode: EncodeConfig, extract: ExtractConfig, root: Path) -> None:
         self.encode, self.extract, self.root = encode, extract, root
         self.prior = load_prior(encode.checkpoint, encode.revision, extract.unet)
-        check_pass(self.prior, encode.canvas, extract.taps, extract.timesteps, extract.words)
+        check_pass(self.prior, encode.canvas, extract.taps, extract.timesteps, extract.conditions)
         self._tokens = self.prior.tokens(extract.conditions)
 
     def recipe(self, view: View) -> dict[str, Any]:

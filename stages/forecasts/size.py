@@ -38,7 +38,7 @@ class Sizes(NamedTuple):
 def sizes_of(encode: EncodeConfig, extract: ExtractConfig) -> Sizes:
     """Sizes of the prior. Raises CheckpointError where it is not here, UnknownTapError for a tap it lacks."""
     prior = load_prior(encode.checkpoint, encode.revision, extract.unet)
-    check_pass(prior, encode.canvas, extract.taps, extract.timesteps, extract.words)
+    check_pass(prior, encode.canvas, extract.taps, extract.timesteps, extract.conditions)
     return Sizes(prior.taps, prior.latent_channels)
 
 

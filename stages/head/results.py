@@ -56,7 +56,14 @@ def write_losses(history: Sequence[StepResult], path: Path) -> None:
 
 
 # Parts of priors, as recipes call them and people do.
-PARTS = {"unet": "UNet", "vae": "VAE", "text_encoder": "text encoder", "model": "model"}
+PARTS = {
+    "unet": "UNet",
+    "vae": "VAE",
+    "text_encoder": "text encoder",
+    "model": "model",
+    "vision": "vision",
+    "text": "text",
+}
 
 
 def card_facts(

@@ -231,11 +231,11 @@ def test_weights_on_a_hub_that_cannot_be_reached_are_one_line() -> None:
 def test_what_a_prior_cannot_be_asked_for_is_one_line() -> None:
     prior = load_prior("timm:vit_base_patch14_dinov2.lvd142m")
     with pytest.raises(ConfigError, match="height 1280: must be a positive multiple of 14; nearest are 1274 and 1288"):
-        check_pass(prior, (1280, 1274), ["vit-norm"], [0], ())
+        check_pass(prior, (1280, 1274), ["vit-norm"], [0], Conditions())
     with pytest.raises(ConfigError, match="timesteps 3: timm:vit_base.* has none but 0: it is no diffusion model"):
-        check_pass(prior, (1274, 1288), ["vit-norm"], [0, 3], ())
+        check_pass(prior, (1274, 1288), ["vit-norm"], [0, 3], Conditions())
     with pytest.raises(UnknownTapError, match="the nearest is 'vit-block11-out'"):
-        check_pass(prior, (1274, 1288), ["vit-block12-out"], [0], ())
+        check_pass(prior, (1274, 1288), ["vit-block12-out"], [0], Conditions())
     with pytest.raises(CheckpointError, match="has no UNet"):
         load_prior("timm:resnet50", unet="other")
 

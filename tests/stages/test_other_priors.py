@@ -1,4 +1,4 @@
-"""A prior of timm through the stages: nothing to encode, cached equals live, and a person search from end to end."""
+"""Priors without a VAE through the stages: nothing to encode, cached equals live, person search from end to end."""
 
 import json
 from collections.abc import Iterator
@@ -15,11 +15,13 @@ from diffps.features import Feature, Ref
 from stages import encode, evaluate, extract, index, train
 from stages.features.reading import Reading
 from stages.features.source import open_source
+from stages.features.words import read_words
 from stages.job import QuietJob, Runtime
 from stages.params import Params, override
 from stages.places import INDEX, WORDS, images_root
 from stages.typed import build
 from tests.backbone.lite0 import imagenet_lite0
+from tests.backbone.test_clip import write_model
 from tests.backbone.test_timm import SMALL, write_folder
 from tests.tiny import tiny_raw
 
@@ -136,12 +138,9 @@ def test_two_workers_write_the_same_bytes(here: Path, vit: str) -> None:
     ]
     for runtime in stores:
         extract.run(params, runtime, QuietJob())
+    # A manifest holds the digests of everything its array consists of.
     one, other = (
-        {
-            path.relative_to(runtime.store): path.read_bytes()
-            for path in Path(runtime.store).rglob("c/*")
-            if path.is_file()
-        }
+        {path.name: path.read_bytes() for path in sorted(Path(runtime.store).rglob("base/t0/*.json"))}
         for runtime in stores
     )
     assert one
@@ -184,3 +183,25 @@ def test_a_real_prior_from_the_index_to_the_scores(here: Path, tmp_path: Path) -
     scores = json.loads(Path("results/evaluate/metrics.json").read_text())
     assert 0 <= scores["search"]["map"] <= 100
     assert scores["search"]["queries"] > 0
+
+
+def test_word_maps_of_clip_guide_proposals_and_its_texts_sfan(here: Path, tmp_path: Path) -> None:
+    checkpoint = f"clip:{write_model(tmp_path, 'siglip')}"
+    params = make_params(checkpoint, ("vit-block01-v", "vit-norm"), name="siglip", words=["person"])
+    guided = {
+        "extract.taps": ["vit-block01-v", "vit-norm", "vit-text-map"],
+        "train.taps.detection": "vit-norm",
+        "train.taps.guidance": "vit-text-map.person",
+        "train.taps.level3": ["vit-block01-v"],
+        "train.model.dgrpn": {"delta": 2.0, "peak_window": 3, "neighbourhood": 5},
+        "train.model.sfan": {},
+    }
+    params = override(params, guided, "test")
+    for stage in (encode, extract, train):
+        stage.run(params, RUNTIME, QuietJob())
+    assert read_words().shape == (4, 48)
+    with source(params, "cached") as opened:
+        assert opened.shapes["vit-text-map.person"] == (6, 10, 1)
+    card = Path("results/train/head/README.md").read_text()
+    assert "(vision " in card
+    assert "text " in card
