@@ -18,9 +18,9 @@ T = TypeVar("T")
 
 
 @contextmanager
-def cluster(runtime: Runtime) -> "Iterator[Client | None]":
+def cluster(runtime: Runtime, connect_seconds: float = CONNECT_SECONDS) -> "Iterator[Client | None]":
     """Client of ``runtime.scheduler``: None when it is empty, a cluster of N processes here for ``local:N``, else the
-    scheduler at that address. Raises ConfigError."""
+    scheduler at that address, which has ``connect_seconds`` to answer. Raises ConfigError."""
     if not runtime.scheduler:
         yield None
         return
@@ -35,12 +35,12 @@ def cluster(runtime: Runtime) -> "Iterator[Client | None]":
             yield client
         return
     try:
-        client = Client(runtime.scheduler, timeout=CONNECT_SECONDS)
+        client = Client(runtime.scheduler, timeout=connect_seconds)
     except (OSError, ValueError) as error:
         raise ConfigError(f"runtime.scheduler {runtime.scheduler!r}: no scheduler answers there ({error})") from error
     with client:
         try:
-            client.wait_for_workers(1, timeout=CONNECT_SECONDS)
+            client.wait_for_workers(1, timeout=connect_seconds)
         except TimeoutError as error:
             raise ConfigError(
                 f"runtime.scheduler {runtime.scheduler!r}: has no workers; `dask worker {runtime.scheduler}` starts one"

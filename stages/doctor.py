@@ -1,7 +1,7 @@
 """What this machine and the checkpoint are, and what does not go together, before hours are spent."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 
@@ -17,7 +17,7 @@ PROBE_BYTES = 64 << 20
 def run(params: Params, runtime: Runtime, job: Job) -> None:
     """Say what is there, line by line. Raises CheckpointError last, so that everything else has been said."""
     for line in (
-        *_software(),
+        *software(),
         *_devices(params.encode, params.extract, runtime),
         *_disk(runtime),
         _dataset(params.index),
@@ -27,33 +27,35 @@ def run(params: Params, runtime: Runtime, job: Job) -> None:
         job.say(line)
 
 
-def _software() -> Iterator[str]:
-    yield "software: " + ", ".join(f"{name} {_version(name) or 'MISSING'}" for name in PACKAGES)
-    yield from _outside_requirements()
+def installed(name: str) -> str | None:
+    """The version of a package here, None where it is not installed."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def software(version_of: Callable[[str], str | None] = installed) -> Iterator[str]:
+    """Versions of what matters most, and a line for each that does not go with the rest."""
+    yield "software: " + ", ".join(f"{name} {version_of(name) or 'MISSING'}" for name in PACKAGES)
+    yield from _outside_requirements(version_of)
     try:
         from torchvision.ops import nms  # noqa: F401 - a mismatched build fails here, and takes diffusers down with it
     except (ImportError, RuntimeError) as error:
-        versions = f"torchvision {_version('torchvision')} does not go with torch {_version('torch')}"
+        versions = f"torchvision {version_of('torchvision')} does not go with torch {version_of('torch')}"
         yield f"PROBLEM: {versions} ({error}); install both in one command, from the same index"
 
 
-def _outside_requirements() -> Iterator[str]:
+def _outside_requirements(version_of: Callable[[str], str | None]) -> Iterator[str]:
     """What this package asks for and the environment does not have."""
     from packaging.requirements import Requirement
 
     for requirement in map(Requirement, requires("diffps") or ()):
         if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
             continue
-        found = _version(requirement.name)
+        found = version_of(requirement.name)
         if found is None or not requirement.specifier.contains(found, prereleases=True):
             yield f"PROBLEM: {requirement} is needed, found {found or 'none'}; pip install '{requirement}'"
-
-
-def _version(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None
 
 
 def _devices(encode: EncodeConfig, extract: ExtractConfig, runtime: Runtime) -> Iterator[str]:

@@ -13,7 +13,7 @@ def run(params: Params, runtime: Runtime, job: Job) -> None:
     from stages.files import held
     from stages.head.data import training_set
     from stages.head.identity import HeadIdentity
-    from stages.head.loop import train_all
+    from stages.head.loop import train_head
     from stages.head.run import HeadRun
     from stages.places import INDEX, TRAIN, images_root, store_root
 
@@ -27,10 +27,7 @@ def run(params: Params, runtime: Runtime, job: Job) -> None:
         data = training_set(train, encode.frame, INDEX, skipped_scenes(source, job))
         words = None if train.model.sfan is None else read_words()
         head = HeadRun(train, data, source, words, identity, TRAIN, device)
-        job.say(head.resume())
-        train_all({"head": head}, source, job, lambda _: head.finish())
-    if head.diverged is not None:
-        raise head.diverged
+        train_head(head, source, job)
     job.say(f"{TRAIN / 'head'}: written; mean loss of the last epoch {head.metrics()['loss']:.4f}")
 
 

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from diffps.errors import ConfigError
 from diffps.records import Split, View
 from diffps.taps import FeatureName
 from stages.config_data import ExtractConfig
@@ -53,6 +54,15 @@ class Reading:
     def at(self, names: Iterable[str], timestep: int | None = None) -> "Reading":
         """The same pass read for other features, or at another timestep."""
         return replace(self, names=tuple(names), timestep=self.timestep if timestep is None else timestep)
+
+    def asked_of(self, extract: ExtractConfig) -> ExtractConfig:
+        """Section ``extract`` asked for exactly this. Raises ConfigError where it lacks the word of a map."""
+        taps = tuple(dict.fromkeys(FeatureName.parse(name).tap for name in self.names))
+        asked = replace(extract, taps=taps, timesteps=(self.timestep,), encoding=self.encoding, head=self.head)
+        for name in self.names:
+            if name not in asked.names:
+                raise ConfigError(f"extract.words {list(extract.words)}: lacks the word of {name}, which is read")
+        return asked
 
     def views(self, split: Split) -> tuple[View, ...]:
         """Views read of a split: mirrored images serve training only."""

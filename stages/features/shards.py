@@ -117,8 +117,9 @@ def _compute(
     while True:
         queue: Queue[Computed | _End] = Queue(ROWS_AHEAD)
         future = pool.submit(_write, open_shard, task, queue, computer.batch)
-        seconds, rows = 0.0, computer.rows(place, task)
+        seconds = 0.0
         try:
+            rows = computer.rows(place, task)
             while True:
                 started = time.perf_counter()
                 row = next(rows, None)

@@ -40,7 +40,7 @@ def open_source(
         raise DatasetError(f"{INDEX}: has no image of the {split} split, which is to be read")
     root = store_root(runtime.store)
     if kind == "live":
-        return LiveSource(reading, split, PassPlan(encode, extract, root), scenes, images, runtime)
+        return LiveSource(reading, split, PassPlan(encode, reading.asked_of(extract), root), scenes, images, runtime)
     source = CachedSource(reading, split, FeatureStore(root), chosen, threads=runtime.readers)
     for manifest, spec in source.manifests.items():
         check_made_under(encode, extract, spec, manifest)

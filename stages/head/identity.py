@@ -15,9 +15,10 @@ from stages.features.reading import Reading
 from stages.places import INDEX
 
 # Code that computes the weights; a change of it asks for a new training, as it does for DVC.
-CODE = ("features.py", "model.py", "schedule.py", "training.py", "heads/*.py")
+CODE = tuple(f"diffps/{name}" for name in ("features.py", "model.py", "schedule.py", "training.py", "heads/*.py"))
 # Code that a head's scores come from beside that: a change of it asks for new scores of the same head.
 SCORING = ("diffps/metrics/*.py", "stages/search/*.py")
+ROOT = Path(diffps.__file__).parents[1]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -74,17 +75,17 @@ def _digest_of(files: tuple[tuple[str, int, int], ...]) -> str:
 @cache
 def code_digest() -> str:
     """Ten hex digits over the code that computes the weights."""
-    return _digest_of_code([f"diffps/{pattern}" for pattern in CODE])
+    return digest_of_code(CODE, ROOT)
 
 
 @cache
 def scoring_digest() -> str:
     """Ten hex digits over the code that makes scores of what a head finds."""
-    return _digest_of_code(SCORING)
+    return digest_of_code(SCORING, ROOT)
 
 
-def _digest_of_code(patterns: Sequence[str]) -> str:
-    root = Path(diffps.__file__).parents[1]
+def digest_of_code(patterns: Sequence[str], root: Path) -> str:
+    """Ten hex digits over the files below ``root`` that ``patterns`` match."""
     found = hashlib.sha256()
     for pattern in patterns:
         for path in sorted(root.glob(pattern)):

@@ -12,8 +12,24 @@ from stages.job import Job, StoppedError
 SAVE_SECONDS = 60.0
 
 
-def train_all(runs: Mapping[str, HeadRun], source: FeatureSource, job: Job, done: Callable[[str], object]) -> None:
-    """Train every run to its end from one stream, saving now and then, and call ``done`` with each that is finished.
+def train_head(run: HeadRun, source: FeatureSource, job: Job, save_seconds: float = SAVE_SECONDS) -> None:
+    """Train one head to its end, from where its folder left off, and write it. Raises StoppedError, everything saved;
+    DivergedError, the last good checkpoint kept."""
+    job.say(run.resume())
+    train_all({"": run}, source, job, lambda _: run.finish(), save_seconds)
+    if run.diverged is not None:
+        raise run.diverged
+
+
+def train_all(
+    runs: Mapping[str, HeadRun],
+    source: FeatureSource,
+    job: Job,
+    done: Callable[[str], object],
+    save_seconds: float = SAVE_SECONDS,
+) -> None:
+    """Train every run to its end from one stream, saving every ``save_seconds``, and call ``done`` with each that is
+    finished.
 
     All runs have the same order of samples. A head that diverges gets its ``diverged`` set instead. Raises
     StoppedError, everything saved, when the job is to stop.
@@ -37,7 +53,7 @@ def train_all(runs: Mapping[str, HeadRun], source: FeatureSource, job: Job, done
                     run.end_epoch(source)
             tracker.advance(len(results))
             going = {name for name in results if runs[name].diverged is None}
-            if time.monotonic() - saved_at >= SAVE_SECONDS or (job.stopping and not stopping):
+            if time.monotonic() - saved_at >= save_seconds or (job.stopping and not stopping):
                 unsaved |= going
                 saved_at, stopping = time.monotonic(), job.stopping
             unsaved = (unsaved & going) | {name for name in going if heads[name].finished}

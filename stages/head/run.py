@@ -5,7 +5,7 @@ The folder holds ``checkpoint/`` (to go on from), and once the head is finished 
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +27,12 @@ from stages.head.model import new_model
 from stages.head.results import Best, card_facts, training_metrics, write_losses
 from stages.head.validation import held_out_map
 
+Judge = Callable[[HeadTrainer, TrainingSet, FeatureSource], float]
+
 
 class HeadRun:
-    """One head and the folder it is trained into. ``words`` (W, D): text embeddings, None where SFAN is off."""
+    """One head and the folder it is trained into. ``words`` (W, D): text embeddings, None where SFAN is off. ``judge``
+    scores it after an epoch, the higher the better, where the best weights are kept."""
 
     def __init__(
         self,
@@ -40,8 +43,9 @@ class HeadRun:
         identity: HeadIdentity,
         folder: Path,
         device: torch.device,
+        judge: Judge = held_out_map,
     ) -> None:
-        self.data, self.folder, self.identity = data, folder, identity
+        self.data, self.folder, self.identity, self._judge = data, folder, identity, judge
         self.diverged: DivergedError | None = None
         self.best: Best | None = None
         self._keep_best, self._recipe = train.checkpoint == "best", source.recipe
@@ -102,7 +106,7 @@ class HeadRun:
         """Keep the weights where they are the best so far on the held-out identities."""
         if not self._keep_best:
             return
-        score = held_out_map(self.trainer, self.data, source)
+        score = self._judge(self.trainer, self.data, source)
         if self.best is None or score > self.best[0]:
             self.best = (score, self.trainer.position // self.trainer.batches_per_epoch - 1)
             tensors = {name: t.detach().cpu().contiguous() for name, t in self.trainer.model.state_dict().items()}

@@ -22,7 +22,8 @@ def training_of(folder: Path) -> dict[str, Any]:
 
 
 def reading_of(folder: Path, searcher: PersonSearcher, extract: ExtractConfig) -> Reading:
-    """The head's own reading. Heads that were saved without one say the timestep; the rest is the pass of ``extract``.
+    """The head's own reading. Heads that were saved without one say the timestep and the attention head of their maps;
+    the rest is the pass of ``extract``.
 
     Raises CheckpointError where config.json holds something else.
     """
@@ -36,7 +37,7 @@ def reading_of(folder: Path, searcher: PersonSearcher, extract: ExtractConfig) -
             timestep=trained.get("timestep", extract.timesteps[0]),
             pass_name=extract.name,
             encoding=extract.encoding,
-            head=extract.head,
+            head=said.get("recipe", {}).get("head", extract.head),
             mirrored=trained.get("flip") == "cached",
         )
     except (KeyError, TypeError, AttributeError) as error:

@@ -1,4 +1,4 @@
-"""Several heads scored over one reading of the gallery."""
+"""Heads scored over one reading of the gallery: several side by side, or one with all that is told of it."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -6,15 +6,17 @@ from typing import Any, NamedTuple
 
 import torch
 
+from diffps.cards import NO_CARD, with_scores
 from diffps.features import FeatureSource
+from diffps.metrics.baselines import chance_level
 from diffps.metrics.galleries import SearchTask
 from diffps.model import PersonSearcher
 from stages.config_heads import EvaluateConfig
-from stages.files import write_json
+from stages.files import replace_text, write_json
 from stages.job import Job
-from stages.search.gallery import SearchSet
+from stages.search.gallery import SearchSet, open_task, read_search_set
 from stages.search.inference import search_gallery
-from stages.search.scoring import score_head
+from stages.search.scoring import defined, rank, score_colours, score_head, search_metrics
 from stages.search.tables import Detected
 
 
@@ -47,3 +49,58 @@ def evaluate_heads(
         write_json(folders[name] / "metrics.json", metrics)
         results[name] = Evaluation(detected, metrics)
     return results
+
+
+def evaluate_head(
+    config: EvaluateConfig,
+    searcher: PersonSearcher,
+    source: FeatureSource,
+    index: Path,
+    images: Path,
+    folder: Path,
+    device: torch.device,
+    job: Job,
+) -> None:
+    """Score the head of ``config.head`` on the test split of ``index`` into ``folder``.
+
+    Beside what :func:`evaluate_heads` writes: the galleries of ``config.also``, chance, the colours of the image files
+    below ``images``; coco.json, embeddings.npy, and the head's card with its scores.
+    """
+    test = read_search_set(index)
+    tasks = {str(name): open_task(name, config.convention, test, index) for name in (config.gallery, *config.also)}
+    task = tasks[str(config.gallery)]
+    detected, metrics = evaluate_heads(config, {"": searcher}, source, test, task, {"": folder}, device, job)[""]
+    metrics["also"] = {
+        str(name): search_metrics(config, tasks[str(name)], rank(config, tasks[str(name)], test, detected))
+        for name in config.also
+    }
+    metrics["chance"] = defined(chance_level(task, detected.boxes, detected.scenes))
+    if config.baseline:
+        metrics["baseline"] = score_colours(task, test, images, job)
+    detected.write_exchange(folder, test)
+    write_json(folder / "metrics.json", metrics)
+    _write_card(Path(config.head), metrics, folder)
+    job.say(_line(metrics), **metrics)
+
+
+def _write_card(head: Path, metrics: Mapping[str, Any], folder: Path) -> None:
+    """The head's card with these scores, for whoever hands it on: its folder is what train wrote and stays that."""
+    card = head / "README.md"
+    text = card.read_text(encoding="utf-8") if card.is_file() else NO_CARD
+    replace_text(folder / "card.md", with_scores(text, metrics))
+
+
+def _line(metrics: Mapping[str, Any]) -> str:
+    search, detection = metrics["search"], metrics["detection"]
+    alone = search["queries_without_positives"]
+    queries = f"{search['queries'] - alone} queries" + (f" ({alone} more have nobody to find)" if alone else "")
+    return (
+        f"evaluate: mAP {_percent(search['map'])}, top-1 {_percent(search['top1'])} of {queries} "
+        f"(chance {_percent(metrics['chance']['map'])}); detection AP {_percent(detection['ap'])}, "
+        f"recall {_percent(detection['recall'])}"
+    )
+
+
+def _percent(value: float | None) -> str:
+    """Without labelled persons to be found a score is undefined."""
+    return "undefined" if value is None else f"{value:.1%}"

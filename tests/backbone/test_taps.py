@@ -8,7 +8,7 @@ import torch
 
 from diffps.backbone.capture import Request, TapReader
 from diffps.errors import CheckpointError, UnknownTapError
-from diffps.taps import STANDARD_UNET, check_taps, map_name, standard_taps, tap_table
+from diffps.taps import STANDARD_UNET, FeatureName, check_taps, standard_taps, tap_table
 
 MEASURED = Path(__file__).resolve().parents[3] / "shared" / "data" / "sd21_taps_1280.tsv"
 
@@ -124,4 +124,7 @@ def test_a_unet_of_another_kind_is_refused() -> None:
 
 
 def test_a_phrase_is_one_name() -> None:
-    assert map_name("x-map", "red  shirt") == "x-map.red-shirt"
+    name = str(FeatureName("x-map", "red  shirt"))
+    assert name == "x-map.red-shirt"
+    assert FeatureName.parse(name) == FeatureName("x-map", "red-shirt")
+    assert FeatureName.parse("mid-vit-out") == FeatureName("mid-vit-out")

@@ -1,36 +1,49 @@
-"""A store that several test files look after: drawn scenes on a small canvas, extracted once, copied, never changed."""
+"""The drawn world as far as a test needs it: each step made once, copied, never changed."""
 
-import shutil
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from stages.params import Params
-from tests.stages.drawn import Project
-
-
-class SmallProject(Project):
-    """The drawn project on a smaller canvas."""
-
-    def params(self, **sections: dict[str, Any]) -> Params:
-        return super().params(**{"encode": {"canvas": [64, 64]}, **sections})
+from stages import encode, extract, index
+from tests.world import FLOAT16, Project, write_small_index
 
 
 @pytest.fixture(scope="session")
-def small_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the dataset drawn, indexed, encoded and extracted in float16."""
-    folder = tmp_path_factory.mktemp("template")
+def indexed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the scenes drawn and indexed."""
+    folder = tmp_path_factory.mktemp("indexed")
     with pytest.MonkeyPatch.context() as monkeypatch:
-        project = SmallProject(folder, monkeypatch)
-        project.index()
-        project.encode()
-        project.extract(extract={"encoding": "float16"})
+        Project(folder, monkeypatch).run(index)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def encoded(indexed: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with moments and words."""
+    folder = tmp_path_factory.mktemp("encoded") / "project"
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        Project.copy_of(indexed, folder, monkeypatch).run(encode)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def extracted(encoded: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with the taps and maps in float16."""
+    folder = tmp_path_factory.mktemp("extracted") / "project"
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        Project.copy_of(encoded, folder, monkeypatch).run(extract, extract=FLOAT16)
     return folder
 
 
 @pytest.fixture
-def small(small_template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SmallProject:
-    """A copy of it."""
-    shutil.copytree(small_template, tmp_path / "project")
-    return SmallProject(tmp_path / "project", monkeypatch)
+def small(extracted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
+    """A project of one's own with features in float16."""
+    return Project.copy_of(extracted, tmp_path / "project", monkeypatch)
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working directory, with the made-up index and the words."""
+    monkeypatch.chdir(tmp_path)
+    write_small_index(tmp_path)
+    return tmp_path

@@ -10,9 +10,9 @@ CODE = """
 import numba, numpy as np, torch
 from diffps.metrics.similarity import exact_unit_rows
 from stages.devices import choose_device
-from stages.job import RuntimeConfig
+from stages.job import Runtime
 
-choose_device(RuntimeConfig(device="cpu", threads={threads}))
+choose_device(Runtime(device="cpu", threads={threads}))
 before = torch.get_num_threads()
 exact_unit_rows(np.ones((4, 8), np.float32), "rows")
 print(before, torch.get_num_threads(), numba.get_num_threads())

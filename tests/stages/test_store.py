@@ -14,24 +14,20 @@ import pytest
 from typer.testing import CliRunner
 
 from cache import FeatureStore
+from cache.budget import DiskRates
 from cache.errors import DamagedError, NotCachedError, RecipeError
 from diffps.datasets.tables import read_scenes
 from diffps.features import Ref
 from pipeline.cli import app
-from pipeline.config import load_params
-from stages import extract
-from stages.features import transcode
-from stages.features.reading import Reading
-from stages.features.recipes import Pass, moments_spec, stored_map
-from stages.features.source import open_source
-from stages.forecasts.store import plan
+from stages import encode, extract
+from stages.features.transcode import current_names, transcode_pass
+from stages.forecasts.store import plan_store
 from stages.job import QuietJob
-from tests.stages.conftest import SmallProject as Project
-from tests.stages.drawn import KEPT, TAPS
+from stages.places import INDEX
+from tests.stages.computers import extract_by, refuse
 from tests.stages.test_store_changes import index_of
-from tests.tiny import reading
+from tests.world import FLOAT16, KEPT, STORE, TAPS, Listener, Project
 
-STORE = Path("data/features")
 MAP = "up-level1-repeat0-vit-block0-cross-map.person"
 
 
@@ -40,20 +36,11 @@ def project(small: Project) -> Project:
     return small
 
 
-@pytest.fixture
-def no_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: object, **__: object) -> None:
-        raise AssertionError("the UNet was loaded")
-
-    monkeypatch.setattr("stages.features.backbone.PassRunner.__init__", refuse)
-
-
-def test_the_name_of_a_map_says_which_head_it_is_of() -> None:
-    assert stored_map(MAP, "mean") == MAP
-    assert stored_map(MAP, 0) == f"{MAP}@head0"
-    stored = Reading(names=(), timestep=0, pass_name="base", encoding="int8", head=3, mirrored=False).stored
-    assert stored(MAP) == f"{MAP}@head3"
-    assert stored("mid-vit-out") == "mid-vit-out@int8"
+def transcode(project: Project, encoding: str, source: str = "float16") -> None:
+    """The pass of the project's parameters, written again under ``encoding``."""
+    params, store = project.params(), FeatureStore(STORE)
+    scenes = read_scenes(INDEX)
+    transcode_pass(params.encode, params.extract, store, scenes, encoding, source, QuietJob(), takeover=False)
 
 
 def test_maps_of_several_heads_lie_side_by_side(project: Project) -> None:
@@ -62,17 +49,14 @@ def test_maps_of_several_heads_lie_side_by_side(project: Project) -> None:
     ids: dict[Any, str] = {}
     maps: dict[Any, Any] = {}
     for head in ("mean", 0, 1):
-        section = {"encoding": "float16", "head": head}
-        project.extract(extract=section)
-        spec = Pass(project.params(extract=section), STORE).specs("train", "identity", 0)[MAP]
+        section = {**FLOAT16, "head": head}
+        project.run(extract, extract=section)
+        spec = project.plan(extract=section).specs("train", "identity", 0)[MAP]
         ids[head] = spec.id
         reader = FeatureStore(STORE).reader([spec])
         maps[head] = reader.read_float(next(iter(FeatureStore(STORE).rows("train").scenes)), spec.name)
-        params = project.params(extract=section)
         first = next(iter(FeatureStore(STORE).rows("train").scenes))
-        with open_source(
-            reading(params, [MAP]), params, QuietJob(params.runtime), split="train", source=params.train.source
-        ) as source:
+        with project.source(extract=section) as source:
             (features,) = source.stream([[Ref(first)]], [MAP])
             assert np.array_equal(features[MAP].coefficients()[0, 0].numpy(), maps[head][..., 0])
     assert len(set(ids.values())) == 3
@@ -90,13 +74,11 @@ def test_maps_of_several_heads_lie_side_by_side(project: Project) -> None:
         }
 
 
-@pytest.mark.usefixtures("no_model")
 def test_the_mean_lies_where_it_always_did(project: Project) -> None:
-    params = project.params(extract={"encoding": "float16"})
-    spec = Pass(params, STORE).specs("train", "identity", 0)[MAP]
+    spec = project.plan(extract=FLOAT16).specs("train", "identity", 0)[MAP]
     assert spec.name == MAP
     assert spec.full_recipe["recipe"]["head"] == "mean"  # type: ignore[call-overload, index]
-    extract.run(params, QuietJob(params.runtime))
+    extract_by(project, refuse, extract=FLOAT16)  # nothing is missing
 
 
 def command(*arguments: str) -> str:
@@ -107,9 +89,7 @@ def command(*arguments: str) -> str:
 
 
 @pytest.mark.parametrize("encoding", [pytest.param("int8", marks=pytest.mark.slow), "project:16"])
-def test_a_transcoded_store_is_trained_on_like_an_extracted_one(
-    project: Project, no_model: None, encoding: str
-) -> None:
+def test_a_transcoded_store_is_trained_on_like_an_extracted_one(project: Project, encoding: str) -> None:
     project.params()
     ours = ["--set", f"extract.encoding={encoding}"]
     command("cache", "transcode", encoding)
@@ -118,7 +98,7 @@ def test_a_transcoded_store_is_trained_on_like_an_extracted_one(
     assert json.loads(Path("results/evaluate/metrics.json").read_text())
     # What extraction would write: it finds nothing missing, changes no manifest and adds what DVC follows.
     before = project.files(), project.files("data/features/manifests")
-    command("extract", *ours)
+    assert "nothing is missing" in command("extract", *ours)
     assert "nothing is missing" in command("extract", *ours)
     assert (project.files(), project.files("data/features/manifests")) == before
     read = json.loads(Path("data/features/inputs/train.json").read_text())["arrays"]
@@ -139,18 +119,16 @@ def keep(encoding: str) -> str:
 
 
 def test_transcoded_values_are_at_most_a_step_from_extracted_ones(
-    small_template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    extracted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = []
     for name in ("made", "direct"):
-        shutil.copytree(small_template, tmp_path / name)
-        project = Project(tmp_path / name, monkeypatch)
-        params = project.params()
+        project = Project.copy_of(extracted, tmp_path / name, monkeypatch)
         if name == "made":
-            transcode.run(params, QuietJob(params.runtime), "int8")
+            transcode(project, "int8")
         else:
-            extract.run(params, QuietJob(params.runtime))
-        specs = Pass(params, STORE).specs("test", "identity", 0)
+            project.run(extract)
+        specs = project.plan().specs("test", "identity", 0)
         store = FeatureStore(STORE)
         assert [store.array(spec.path) for spec in specs.values()] == list(specs.values())  # the same ids
         reader = store.reader(list(specs.values()))
@@ -166,49 +144,46 @@ def test_transcoded_values_are_at_most_a_step_from_extracted_ones(
 
 
 def test_transcoding_needs_the_whole_source(project: Project) -> None:
-    params = project.params()
-    job = QuietJob(params.runtime)
     with pytest.raises(NotCachedError, match=r"int8: not in the store.*extract\.encoding=int8"):
-        transcode.run(params, job, "project:16", source="int8")
+        transcode(project, "project:16", source="int8")
     receipt = next((STORE / "receipts/train/identity").glob("*/t0/1.*.json"))
     receipt.unlink()
     with pytest.raises(NotCachedError, match=r"float16: lacks image .*extract\.encoding=float16"):
-        transcode.run(params, job, "int8")
+        transcode(project, "int8")
 
 
-def test_renamed_and_copied_photographs_are_transcoded_like_others(project: Project, no_model: None) -> None:
-    params = project.params(extract={"encoding": "float16"})
-    job = QuietJob(params.runtime)
-    scenes = read_scenes(Path("data/index"))
-    first, photographs = scenes[0], Path(params.index.root)
+def test_renamed_and_copied_photographs_are_transcoded_like_others(project: Project) -> None:
+    scenes = read_scenes(INDEX)
+    first, photographs = scenes[0], Path(project.params().index.root)
     renamed, copy = replace(first, scene_id="renamed.jpg", path="renamed.jpg"), replace(first, scene_id="a_copy.jpg")
     (photographs / first.path).rename(photographs / renamed.path)
     shutil.copy(photographs / renamed.path, photographs / "a_copy.jpg")
     now = [renamed, *scenes[1:], replace(copy, path="a_copy.jpg")]
     index_of(now, {"renamed.jpg": first.scene_id, "a_copy.jpg": first.scene_id})
-    project.encode()
-    extract.run(project.params(extract={"encoding": "float16"}), job)
-    transcode.run(project.params(), job, "int8")
-    extract.run(project.params(), job)  # nothing is missing: the UNet stays where it is
+    job = Listener()
+    project.run(encode, extract, job=job, extract=FLOAT16)
+    transcode(project, "int8")
+    project.run(extract, job=job)
+    assert [line for line in job.lines if "extract" in line] == ["extract: nothing is missing"] * 2
     store = FeatureStore(STORE)
-    spec = Pass(project.params(), STORE).specs(first.split, "identity", 0)[KEPT[1]]
-    names = transcode.current_names(store, spec)
+    spec = project.plan().specs(first.split, "identity", 0)[KEPT[1]]
+    names = current_names(store, spec, now)
     assert sorted(names) == sorted(scene.scene_id for scene in now if scene.split == first.split)
     reader = store.reader([spec])
     found = [reader.read_float(name, spec.name) for name in ("renamed.jpg", "a_copy.jpg")]
     np.testing.assert_array_equal(*found)
     command("cache", "export", spec.path, "--to", "out")
     assert {path.parent.name for path in Path("out").rglob("*.npy")} == {Path(name).name for name in names}
-    shutil.rmtree("data/index")
-    assert set(transcode.current_names(store, spec)) == {first.scene_id, *names}
+    shutil.rmtree(INDEX)
+    command("cache", "export", spec.path, "--to", "all")
+    assert {path.parent.name for path in Path("all").rglob("*.npy")} == {first.scene_id, *names}
+    assert set(current_names(store, spec, [])) == {first.scene_id, *names}
 
 
-def test_damaged_bases_are_named_and_extracting_again_makes_the_store_whole(
-    project: Project, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_damaged_bases_are_named_and_extracting_again_makes_the_store_whole(project: Project) -> None:
     ours = {"encoding": "project:4", "taps": KEPT[:2]}
     sections: Any = {"extract": ours, "train": {"taps": {**TAPS, "level2": TAPS["level1"], "level3": TAPS["level1"]}}}
-    project.extract(**sections)
+    project.run(extract, **sections)
     before, fitted = project.files(), project.files("data/features/bases")
     flipped, missing = (path for path in sorted((STORE / "features.zarr/train").rglob("*.basis")) if path.is_dir())
     data = bytearray((flipped / "c/0/0").read_bytes())
@@ -222,49 +197,46 @@ def test_damaged_bases_are_named_and_extracting_again_makes_the_store_whole(
     assert str(flipped) in damaged.output
     assert str(missing) in damaged.output
     command("cache", "verify", "--repair")
-    with monkeypatch.context() as patch:
-        patch.setattr("stages.features.backbone.PassRunner.__init__", None)  # the shards are whole: nothing is computed
-        project.extract(**sections)
+    job = Listener()
+    project.run(extract, job=job, **sections)
+    assert job.lines == ["extract: nothing is missing"]  # the shards are whole
     assert project.files() == before
     assert "nothing damaged" in command("cache", "verify")
 
     (torn,) = (STORE / "bases").rglob("*.npz")
     torn.write_bytes(torn.read_bytes()[:-30])
     with pytest.raises(DamagedError, match=rf"{torn}: the basis cannot be read .*delete the file") as raised:
-        project.extract(**sections)
+        project.run(extract, **sections)
     assert "\n" not in str(raised.value)
     torn.unlink()
-    project.extract(**sections)
+    project.run(extract, **sections)
     assert project.files() == before
     assert project.files("data/features/bases") == fitted
 
 
-def test_a_copy_of_a_coarse_encoding_is_read_but_not_taken_for_the_real_one(project: Project, no_model: None) -> None:
-    params = project.params()
-    job = QuietJob(params.runtime)
-    transcode.run(params, job, "int8")
-    transcode.run(params, job, "bitround:5", source="int8")
-    again = project.params(extract={"encoding": "bitround:5"})
-    with open_source(reading(again, None), again, job, split="train", source=again.train.source) as source:
+def test_a_copy_of_a_coarse_encoding_is_read_but_not_taken_for_the_real_one(project: Project) -> None:
+    transcode(project, "int8")
+    transcode(project, "bitround:5", source="int8")
+    with project.source(extract={"encoding": "bitround:5"}) as source:
         assert source.shapes
     with pytest.raises(RecipeError, match="transcoded_from"):
-        extract.run(again, job)
+        extract_by(project, refuse, extract={"encoding": "bitround:5"})
 
 
 @pytest.mark.slow
 def test_a_basis_stays_whatever_taps_and_images_come(project: Project) -> None:
     few = {"encoding": "project:4", "taps": KEPT[:2]}
     small = {**TAPS, "level2": TAPS["level1"], "level3": TAPS["level1"]}
-    project.extract(extract=few, train={"taps": small})
+    project.run(extract, extract=few, train={"taps": small})
     bases = project.files("data/features/bases")
-    project.extract(extract={**few, "taps": KEPT})
+    project.run(extract, extract={**few, "taps": KEPT})
     found = project.files("data/features/bases")
     assert {name: found[name] for name in bases} == bases
     # The same basis as when all taps are asked for at once: neighbours do not count.
     shutil.rmtree(STORE / "bases")
     shutil.rmtree(STORE)
-    project.encode()
-    project.extract(extract={**few, "taps": KEPT})
+    project.run(encode)
+    project.run(extract, extract={**few, "taps": KEPT})
     assert project.files("data/features/bases").keys() == found.keys()
     assert all(
         np.array_equal(np.load(io.BytesIO(data))["vectors"], np.load(io.BytesIO(found[name]))["vectors"])
@@ -299,21 +271,21 @@ def rates(lines: str) -> tuple[str, ...]:
 
 
 def test_plan_knows_what_an_epoch_reads(project: Project) -> None:
-    params = project.params(extract={"encoding": "float16"}, train={"flip": "feature"})
-    extract.run(params, QuietJob(params.runtime))
+    sections: dict[str, Any] = {"extract": FLOAT16, "train": {"flip": "feature"}}
+    project.run(extract, **sections)
     read = json.loads((STORE / "inputs/train.json").read_text())["arrays"]
-    planned = plan(params, QuietJob(params.runtime), 1.0, False, None)
+    planned = plan_store(project.params(**sections), 3, 10**9, None, DiskRates(1.0, 1.0))
     assert planned.images == 8
     assert planned.images * planned.image_bytes == sum(entry["nbytes"] for entry in read)
 
 
-def test_explain_and_gc_go_by_the_params_files(project: Project, no_model: None) -> None:
-    """The store holds float16 on 64 x 64; params.yaml asks for it, the others for something else."""
+def test_explain_and_gc_go_by_the_params_files(project: Project) -> None:
+    """The store holds float16 on 64 x 128; params.yaml asks for it, the others for something else."""
     project.params(extract={"encoding": "float16"})
     assert "has every array" in command("cache", "explain")
     text = Path("params.yaml").read_text()
     Path("int8.yaml").write_text(text.replace("encoding: float16", "encoding: int8"))
-    Path("wide.yaml").write_text(text.replace("  - 64\n  - 64\n", "  - 64\n  - 128\n"))
+    Path("wide.yaml").write_text(text.replace("  - 64\n  - 128\n", "  - 128\n  - 128\n"))
 
     lines = command("cache", "explain", "--params", "int8.yaml").splitlines()
     assert len(lines) == 3 * 3  # taps; maps and moments are the same ones
@@ -321,13 +293,13 @@ def test_explain_and_gc_go_by_the_params_files(project: Project, no_model: None)
     assert not any("recipe" in line for line in lines)
     lines = command("cache", "explain", "--params", "wide.yaml").splitlines()
     assert len(lines) == 3 * 5
-    assert all("canvas: [64,128] != [64,64]" in line for line in lines)
+    assert all("canvas: [128,128] != [64,128]" in line for line in lines)
     line = command("cache", "explain", "--set", "extract.prompt=a person on a street").splitlines()[0]
     assert 'recipe.pass.prompt: "a person on a street" != "person"' in line
     assert len(line) < 500
     assert 'recipe.head: 1 != "mean"' in command("cache", "explain", "--set", "extract.head=1")
 
-    transcode.run(project.params(), QuietJob(project.params().runtime), "int8")
+    transcode(project, "int8")
     Path("params.yaml").write_text(text)
     assert "nothing to delete" in command("cache", "gc", "--params", "params.yaml", "--params", "int8.yaml")
     everything = {spec.path for spec in FeatureStore(STORE).arrays()}
@@ -341,26 +313,26 @@ def test_explain_and_gc_go_by_the_params_files(project: Project, no_model: None)
     assert {spec.path for spec in FeatureStore(STORE).arrays()} == {
         path for path in everything if not path.endswith("@int8")
     }
-    extract.run(load_params(Path("params.yaml")), QuietJob(project.params().runtime))  # what is asked for is whole
+    extract_by(project, refuse, extract=FLOAT16)  # what is asked for is whole
     Path("params.yaml").write_text(text)
     command("cache", "gc", "--yes", "--params", "wide.yaml")
     assert FeatureStore(STORE).arrays() == []
 
 
 def test_looking_after_an_extracted_store(project: Project) -> None:
-    params = project.params(extract={"encoding": "float16"})
+    project.params(extract=FLOAT16)
     lines = command("cache", "status")
     assert lines.count("8 done, 0 missing, 0 skipped") == 2 * 5
     assert lines.count("6 done, 0 missing, 0 skipped") == 5
     assert "nothing damaged" in command("cache", "verify")
-    specs = Pass(params, STORE).specs("test", "identity", 0)
+    specs = project.plan(extract=FLOAT16).specs("test", "identity", 0)
     tap, scores = specs[KEPT[1]], specs[MAP]
     assert "12 files" in command("cache", "export", tap.path, scores.path, "--to", "out")
     scene = next(iter(FeatureStore(STORE).rows("test").scenes))
     found = np.load(Path("out") / scene / f"{tap.name}.npy")
     np.testing.assert_array_equal(found, FeatureStore(STORE).reader([tap]).read_float(scene, tap.name))
     stats = command("cache", "stats", tap.path)
-    assert "6 images of 2 x 2 x 96" in stats
+    assert "6 images of 2 x 4 x 96" in stats
     assert "median" in stats
     file = next(path for path in (STORE / "features.zarr" / tap.path / "c/1").rglob("*") if path.is_file())
     file.write_bytes(file.read_bytes()[:-1])
@@ -369,7 +341,7 @@ def test_looking_after_an_extracted_store(project: Project) -> None:
     assert str(file) in damaged.output
     before = project.files()
     command("cache", "verify", "--repair")
-    extract.run(params, QuietJob(params.runtime))
+    project.run(extract, extract=FLOAT16)
     changed = {name for name, data in project.files().items() if before[name] != data}
     assert changed == {str(file.relative_to(STORE / "features.zarr"))}
     assert "nothing damaged" in command("cache", "verify")
@@ -378,11 +350,9 @@ def test_looking_after_an_extracted_store(project: Project) -> None:
 @pytest.mark.parametrize("kind", ["moments", "tap", "map"])
 def test_the_command_that_verify_names_repairs(project: Project, kind: str) -> None:
     """The store holds float16 and maps of the mean; params.yaml asks for int8 and another head's maps."""
-    params = project.params(extract={"encoding": "float16"})
-    setting = Pass(params, STORE)
-    specs = setting.specs("test", "identity", 0)
-    of_moments = moments_spec(params.encode, setting.checkpoint, "test", "identity")
-    spec = {"moments": of_moments, "tap": specs[KEPT[1]], "map": specs[MAP]}[kind]
+    plan = project.plan(extract=FLOAT16)
+    specs = plan.specs("test", "identity", 0)
+    spec = {"moments": plan.moments("test", "identity"), "tap": specs[KEPT[1]], "map": specs[MAP]}[kind]
     before = project.files()
     file = next(path for path in (STORE / "features.zarr" / spec.path / "c/1").rglob("*") if path.is_file())
     file.write_bytes(file.read_bytes()[:-1])
@@ -395,9 +365,9 @@ def test_the_command_that_verify_names_repairs(project: Project, kind: str) -> N
     }[kind]
     damaged = CliRunner().invoke(app, ["cache", "verify"])
     assert damaged.output.splitlines()[-1] == f"to repair: diffps cache verify --repair && {expected}"
-    wide = CliRunner().invoke(app, ["cache", "verify", "--set", "encode.canvas=[64, 128]"])
+    wide = CliRunner().invoke(app, ["cache", "verify", "--set", "encode.canvas=[128, 128]"])
     assert f"{spec.path}: params.yaml makes this under no encoding or head" in wide.output
-    assert wide.output.splitlines()[-1].endswith("'encode.canvas=[64, 128]' --repair")
+    assert wide.output.splitlines()[-1].endswith("'encode.canvas=[128, 128]' --repair")
 
     for line in damaged.output.splitlines()[-1].removeprefix("to repair: ").split(" && "):
         command(*shlex.split(line)[1:])
@@ -408,11 +378,9 @@ def test_the_command_that_verify_names_repairs(project: Project, kind: str) -> N
 
 def test_verify_repairs_the_own_arrays_last(project: Project) -> None:
     """What training reads is named by the last extraction; one array may be lost under two encodings."""
-    params = project.params()
-    transcode.run(params, QuietJob(params.runtime), "int8")
+    transcode(project, "int8")
     for encoding in ("int8", "float16"):
-        changed = project.params(extract={"encoding": encoding})
-        spec = Pass(changed, STORE).specs("test", "identity", 0)[KEPT[1]]
+        spec = project.plan(extract={"encoding": encoding}).specs("test", "identity", 0)[KEPT[1]]
         next(path for path in (STORE / "features.zarr" / spec.path / "c/1").rglob("*") if path.is_file()).unlink()
     project.params()
     damaged = CliRunner().invoke(app, ["cache", "verify"])

@@ -11,32 +11,30 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
-from cache import FeatureStore
+from cache import FeatureStore, ShardTask
 from cache.errors import NotCachedError, RecipeError, StoreFullError
 from cache.verify import verify
 from diffps.backbone.checkpoint import load_checkpoint
 from diffps.datasets.tables import read_annotations, read_scenes, write_index
 from diffps.errors import DatasetError
 from diffps.records import Scene, SearchIndex
-from stages.features.backbone import PassRunner
-from stages.features.source import open_source
-from stages.job import QuietJob
-from tests.stages.conftest import SmallProject
-from tests.tiny import reading
-
-STORE = Path("data/features")
-FLOAT16 = {"encoding": "float16"}
+from stages import encode, extract
+from stages.features.shards import Computed, Place
+from stages.places import INDEX
+from tests.stages.computers import Changed, extract_by
+from tests.world import FLOAT16, STORE, Listener, Project, files_below
 
 
 def index_of(scenes: Iterable[Scene], was: dict[str, str] | None = None) -> None:
     """Write an index of ``scenes`` alone; ``was``: new scene id -> the one that annotations know."""
-    scenes, known = tuple(scenes), read_annotations(Path("data/index"))
+    scenes, known = tuple(scenes), read_annotations(INDEX)
     names = was or {}
     annotations = {scene.scene_id: known[names.get(scene.scene_id, scene.scene_id)] for scene in scenes}
     report = {"dataset": "streets"}
     index = SearchIndex(scenes=scenes, annotations=annotations, queries=(), galleries=(), report=report)
-    write_index(index, Path("data/index"))
+    write_index(index, INDEX)
 
 
 def changed(before: dict[str, bytes], after: dict[str, bytes]) -> set[str]:
@@ -48,11 +46,20 @@ def shards(names: Iterable[str]) -> set[tuple[str, str]]:
     return {(name.split("/")[0], name.split("/c/")[1].split("/")[0]) for name in names if "/c/" in name}
 
 
-def test_five_images_added_and_one_replaced(small: SmallProject, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Shards hold three images: of train only shard 0 is there at first, of test both."""
-    from PIL import Image
+class Counting(Changed):
+    """Counts the images that it computes, however often it is made."""
 
-    scenes = read_scenes(Path("data/index"))
+    images = 0
+
+    def rows(self, place: Place, task: ShardTask) -> Iterator[Computed]:
+        for row in super().rows(place, task):
+            Counting.images += 1
+            yield row
+
+
+def test_five_images_added_and_one_replaced(small: Project) -> None:
+    """Shards hold three images: of train only shard 0 is there at first, of test both."""
+    scenes = read_scenes(INDEX)
     train, test = ([scene for scene in scenes if scene.split == split] for split in ("train", "test"))
     shutil.rmtree(STORE)
     photographs = Path(small.params().index.root)
@@ -60,8 +67,8 @@ def test_five_images_added_and_one_replaced(small: SmallProject, monkeypatch: py
     everything = Path("all")
     shutil.copytree("data/index", everything)
     index_of([*train[:3], *test])
-    small.encode()
-    small.extract(extract=FLOAT16)
+    small.run(encode)
+    small.run(extract, extract=FLOAT16)
     before = small.files()
 
     replaced = test[4]
@@ -70,25 +77,18 @@ def test_five_images_added_and_one_replaced(small: SmallProject, monkeypatch: py
     shutil.copytree(everything, "data/index")
     after = replace(replaced, digest=hashlib.sha256((photographs / replaced.path).read_bytes()).hexdigest())
     index_of([*train, *(after if scene is replaced else scene for scene in test)])
-    small.encode()
-    passes: list[int] = []
-    features = PassRunner.features
-
-    def counted(self: PassRunner, images: Any, *arguments: Any) -> Any:
-        passes.append(len(images))
-        return features(self, images, *arguments)
-
-    monkeypatch.setattr(PassRunner, "features", counted)
-    small.extract(extract=FLOAT16)
+    small.run(encode)
+    Counting.images = 0
+    extract_by(small, Counting.make, extract=FLOAT16)
     files = {name for name in changed(before, small.files()) if not name.endswith("zarr.json")}
     assert shards(files) == {("train", "1"), ("train", "2"), ("test", "1")}
     # Five of train in both views; the test shard is written whole.
-    assert sum(passes) == 2 * 5 + 3
+    assert Counting.images == 2 * 5 + 3
     assert verify(STORE, FeatureStore(STORE).arrays()) == []
 
 
-def test_moved_renamed_or_shuffled_images_are_known_again(small: SmallProject, no_backbone: None) -> None:
-    scenes = read_scenes(Path("data/index"))
+def test_moved_renamed_or_shuffled_images_are_known_again(small: Project) -> None:
+    scenes = read_scenes(INDEX)
     before = small.files()
     Path("elsewhere").mkdir()
     shutil.move(small.params().index.root, "elsewhere/photographs")
@@ -98,25 +98,23 @@ def test_moved_renamed_or_shuffled_images_are_known_again(small: SmallProject, n
     renamed = [replace(scene, scene_id=name, path=name) for name, scene in zip(names, scenes, strict=True)]
     index_of(reversed(renamed), names)
     where = {"index": {"root": "elsewhere/photographs"}}
-    small.encode(**where)
-    small.extract(extract=FLOAT16, **where)
+    job = Listener()
+    small.run(encode, extract, job=job, extract=FLOAT16, **where)
+    assert job.lines == ["encode: nothing is missing", "extract: nothing is missing"]
     assert small.files() == before
     reader = FeatureStore(STORE)
     assert set(names) <= set(reader.rows("train").scenes) | set(reader.rows("test").scenes)
 
 
-def opened(small: SmallProject, **sections: Any) -> None:
-    params = small.params(extract=FLOAT16, **sections)
-    with open_source(
-        reading(params, None), params, QuietJob(params.runtime), split="train", source=params.train.source
-    ):
+def opened(small: Project, **sections: Any) -> None:
+    with small.source(extract=FLOAT16, **sections):
         pass
 
 
-def test_features_of_changed_images_are_refused_until_they_are_extracted(small: SmallProject) -> None:
+def test_features_of_changed_images_are_refused_until_they_are_extracted(small: Project) -> None:
     """Heads would learn today's boxes on yesterday's pictures: here two files swapped their names."""
     opened(small)
-    scenes = list(read_scenes(Path("data/index")))
+    scenes = list(read_scenes(INDEX))
     assert scenes[0].split == scenes[1].split == "train"
     scenes[:2] = [
         replace(scenes[0], digest=scenes[1].digest, path=scenes[1].path),
@@ -125,47 +123,38 @@ def test_features_of_changed_images_are_refused_until_they_are_extracted(small: 
     index_of(scenes)
     with pytest.raises(NotCachedError, match=f"{scenes[0].scene_id}.*changed since it was extracted"):
         opened(small)
-    small.encode()
-    small.extract(extract=FLOAT16)
+    small.run(encode)
+    small.run(extract, extract=FLOAT16)
     opened(small)
 
 
-def test_features_of_other_weights_are_refused(small: SmallProject) -> None:
+def test_features_of_other_weights_are_refused(small: Project) -> None:
     with pytest.raises(RecipeError, match=r"encode.checkpoint: .*builtin:streets.* != .*builtin:random"):
-        opened(small, encode={"canvas": [64, 64], "checkpoint": "builtin:streets"})
+        opened(small, encode={"checkpoint": "builtin:streets"})
     shutil.copytree(load_checkpoint("builtin:random").folder, "same weights")
-    elsewhere = {"encode": {"canvas": [64, 64], "checkpoint": "same weights"}}
+    elsewhere = {"encode": {"checkpoint": "same weights"}}
     with pytest.raises(RecipeError, match="run `diffps extract`, which computes nothing"):
         opened(small, **elsewhere)
     before = small.files()
-    small.encode(**elsewhere)
-    small.extract(extract=FLOAT16, **elsewhere)
+    small.run(encode, **elsewhere)
+    small.run(extract, extract=FLOAT16, **elsewhere)
     assert small.files() == before
     opened(small, **elsewhere)
 
 
-def test_without_a_training_split_bases_are_fitted_on_what_there_is(small: SmallProject) -> None:
+def test_without_a_training_split_bases_are_fitted_on_what_there_is(small: Project) -> None:
     shutil.rmtree(STORE)
-    index_of([scene for scene in read_scenes(Path("data/index")) if scene.split == "test"])
-    small.encode()
-    small.extract(extract={"encoding": "project:4"})
+    index_of([scene for scene in read_scenes(INDEX) if scene.split == "test"])
+    small.run(encode)
+    small.run(extract, extract={"encoding": "project:4"})
     assert {array.group.split for array in FeatureStore(STORE).arrays()} == {"test"}
-    with pytest.raises(DatasetError, match="no image of the train split, which train reads"):
+    with pytest.raises(DatasetError, match="no image of the train split, which is to be read"):
         opened(small)
     assert verify(STORE, FeatureStore(STORE).arrays()) == []
 
 
 @pytest.fixture
-def no_backbone(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: object, **__: object) -> None:
-        raise AssertionError("the model was loaded")
-
-    monkeypatch.setattr("stages.features.backbone.PassRunner.__init__", refuse)
-    monkeypatch.setattr("stages.features.backbone.LatentComputer.__init__", refuse)
-
-
-@pytest.fixture
-def small_disk(small: SmallProject) -> Iterator[Path]:
+def small_disk(small: Project) -> Iterator[Path]:
     """The store's folder as a disk of its own of four megabytes, without features."""
     shutil.rmtree(STORE)
     STORE.mkdir(parents=True)
@@ -182,59 +171,54 @@ def small_disk(small: SmallProject) -> Iterator[Path]:
         subprocess.run(["umount", str(STORE.resolve())], check=True)
 
 
-def test_a_disk_that_fills_up_during_extraction(
-    small: SmallProject, small_template: Path, small_disk: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    small.encode()
-    filler, calls, features = small_disk / "filler", [0], PassRunner.features
+def fill(disk: Path) -> None:
+    """Take what is free, once the first shard is there: it is written beside the computation."""
+    for _ in range(1000):
+        if any((disk / "receipts").rglob("t0/*.json")):
+            break
+        time.sleep(0.01)
+    with contextlib.suppress(OSError), (disk / "filler").open("ab", buffering=0) as taken:
+        while taken.write(bytes(4096)):
+            pass
 
-    def filling(self: PassRunner, *arguments: Any) -> Any:
-        calls[0] += 1
-        if calls[0] >= 4:  # from the second shard on somebody else takes what is free, also what the writer gives back
-            for _ in range(1000):  # the first shard is written beside the computation
-                if any((small_disk / "receipts").rglob("t0/*.json")):
-                    break
-                time.sleep(0.01)
-            with contextlib.suppress(OSError), filler.open("ab", buffering=0) as taken:
-                while taken.write(bytes(4096)):
-                    pass
-        return features(self, *arguments)
 
-    with monkeypatch.context() as patch, pytest.raises(StoreFullError, match="disk full.*same command again"):
-        patch.setattr(PassRunner, "features", filling)
-        small.extract(extract=FLOAT16)
+class Filling(Changed):
+    """From the second shard on somebody else takes what is free, also what the writer gives back."""
+
+    done = 0
+
+    def rows(self, place: Place, task: ShardTask) -> Iterator[Computed]:
+        for row in super().rows(place, task):
+            self.done += 1
+            if self.done > 3:
+                fill(STORE)
+            yield row
+
+
+def test_a_disk_that_fills_up_during_extraction(small: Project, extracted: Path, small_disk: Path) -> None:
+    small.run(encode)
+    with pytest.raises(StoreFullError, match="disk full.*same command again"):
+        extract_by(small, Filling.make, extract=FLOAT16)
     kept = list((small_disk / "receipts").rglob("t0/*.json"))
     assert kept
-    filler.unlink()
-    small.extract(extract=FLOAT16)
+    (small_disk / "filler").unlink()
+    small.run(extract, extract=FLOAT16)
     assert all(path.is_file() for path in kept)
-    whole = small_template / "data/features/features.zarr"
-    assert small.files() == {
-        str(path.relative_to(whole)): path.read_bytes() for path in sorted(whole.rglob("*")) if path.is_file()
-    }
+    assert small.files() == files_below(extracted / STORE / "features.zarr")
     assert verify(small_disk, FeatureStore(small_disk).arrays()) == []
 
 
-def test_files_that_may_not_grow_stop_extraction_by_name(small: SmallProject, small_template: Path) -> None:
+def test_files_that_may_not_grow_stop_extraction_by_name(small: Project, extracted: Path) -> None:
     """The nearest to a full disk that needs no privileges."""
     resource = pytest.importorskip("resource")
     shutil.rmtree(STORE)
-    small.encode()
+    small.run(encode)
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (6_000, before[1]))  # metadata and receipts pass, shards of a tap do not
     try:
         with pytest.raises(StoreFullError, match="disk full.*same command again"):
-            small.extract(extract=FLOAT16)
+            small.run(extract, extract=FLOAT16)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    small.extract(extract=FLOAT16)
-    assert small.files() == SmallProject.files(_at(small_template))
-
-
-def _at(folder: Path) -> Any:
-    class Place:
-        pass
-
-    place: Any = Place()
-    place.folder = folder
-    return place
+    small.run(extract, extract=FLOAT16)
+    assert small.files() == files_below(extracted / STORE / "features.zarr")

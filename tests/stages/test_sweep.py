@@ -1,9 +1,11 @@
-"""Sweeps on a small index and random features in the place of the store's."""
+"""Sweeps on the made-up index and features, and as the command runs them on the drawn world."""
 
 import csv
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -11,16 +13,33 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from diffps.errors import ConfigError, DiffPSError
+from diffps.errors import ConfigError, DiffPSError, DivergedError
+from diffps.metrics.paired import paired_difference
+from diffps.records import Split
+from stages import sweep, train
 from stages.files import held, write_json
-from stages.head.identity import code_digest, scoring_digest
-from stages.job import QuietJob, StoppedError
-from stages.sweep import run
-from stages.sweeps.results import paired_difference, result_of
-from stages.sweeps.variants import Variant, plan_passes, read_variants
-from stages.train import run as train
-from tests.stages.small import SmallSource, small_params, write_small_index
-from tests.stages.test_train import StoppingJob, equal, weights
+from stages.forecasts.memory import head_bytes, split_by_memory
+from stages.head.identity import CODE, SCORING, digest_of_code
+from stages.job import Job, QuietJob, Runtime, StoppedError
+from stages.params import Params
+from stages.places import SWEEP, TRAIN
+from stages.sweeps.results import result_of, write_table
+from stages.sweeps.rounds import plan_rounds
+from stages.sweeps.training import train_round
+from stages.sweeps.variants import Variant, read_variants
+from tests.world import (
+    CPU,
+    FLOAT16,
+    ROOT,
+    STORE,
+    Project,
+    SmallSource,
+    StoppingJob,
+    equal,
+    small_params,
+    train_small,
+    weights,
+)
 
 MIXED = """
 base: {epochs: 1}
@@ -34,33 +53,32 @@ variants:
 
 
 class Sources:
-    """Stands for stages.features.source: the same features for whoever asks, and a note of each opening."""
+    """Opens the same features for whoever asks, and notes each opening."""
 
     def __init__(self) -> None:
-        self.opened: list[tuple[str, SmallSource]] = []
-        self.broken: str | None = None
+        self.opened: list[tuple[Split, SmallSource]] = []
 
-    def __call__(self, reading, params, job, *, split, source) -> SmallSource:
-        source = SmallSource()
-        source.broken = self.broken
-        self.opened.append((split, source))
-        return source
+    def __call__(self, split: Split) -> SmallSource:
+        self.opened.append((split, SmallSource()))
+        return self.opened[-1][1]
 
-    def batches(self, split: str) -> list[int]:
+    def batches(self, split: Split) -> list[int]:
         return [source.given for name, source in self.opened if name == split and source.given]
 
 
 @pytest.fixture
-def sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sources:
-    monkeypatch.chdir(tmp_path)
-    write_small_index(tmp_path)
-    found = Sources()
-    # In this order: a module first imported now would keep the other's replacement for good.
-    monkeypatch.setattr("stages.sweeps.passes.open_source", found)
-    monkeypatch.setattr("stages.features.source.open_source", found)
-    # Shapes of the real checkpoint are not those of the small source.
-    monkeypatch.setattr("stages.forecasts.memory.feature_shapes", lambda params: SmallSource().shapes)
-    return found
+def sources(here: Path) -> Sources:
+    return Sources()
+
+
+def run(params: Params, sources: Sources, job: Job | None = None) -> None:
+    """What is missing of a sweep, in rounds of features that are handed in."""
+    variants = read_variants(params)
+    for group in plan_rounds([variant for variant in variants if result_of(variant, STORE) is None]):
+        train_round(group, sources, STORE, CPU, job or QuietJob(), lambda: write_table(variants, STORE))
+
+
+RUNTIME = Runtime(device="cpu", threads=1)
 
 
 def sweep_params(text: str, changes: dict | None = None):
@@ -79,13 +97,13 @@ def table() -> list[dict[str, str]]:
 
 def test_a_head_of_a_sweep_is_the_head_trained_alone_bit_by_bit(sources: Sources) -> None:
     params = sweep_params(MIXED)
-    run(params, QuietJob())
+    run(params, sources)
     variants = read_variants(params)
     # One reading of the training split for all, as long as the longest head; one of the gallery.
     assert sources.batches("train") == [8]
     assert len(sources.batches("test")) == 1
     for variant in variants:
-        train(variant.params, QuietJob())
+        train_small(variant.params, SmallSource())
         assert equal(weights(), weights(variant.folder)), variant.name
     rows = table()
     assert [row["variant"] for row in rows] == [variant.name for variant in variants]
@@ -98,13 +116,13 @@ def test_a_head_of_a_sweep_is_the_head_trained_alone_bit_by_bit(sources: Sources
 
 
 def test_run_again_trains_nothing_and_a_later_variant_trains_alone(sources: Sources) -> None:
-    run(sweep_params("variants: {a: {epochs: 1}}"), QuietJob())
+    run(sweep_params("variants: {a: {epochs: 1}}"), sources)
     before = len(sources.opened)
-    run(sweep_params("variants: {a: {epochs: 1}}"), QuietJob())
+    run(sweep_params("variants: {a: {epochs: 1}}"), sources)
     assert len(sources.opened) == before
     first = weights(read_variants(sweep_params("variants: {a: {epochs: 1}}"))[0].folder)
     both = sweep_params("variants: {a: {epochs: 1}, b: {epochs: 1, seed: 3}}")
-    run(both, QuietJob())
+    run(both, sources)
     a, b = read_variants(both)
     assert equal(first, weights(a.folder))
     assert not equal(first, weights(b.folder))
@@ -113,68 +131,77 @@ def test_run_again_trains_nothing_and_a_later_variant_trains_alone(sources: Sour
 
 def test_other_queries_in_the_index_are_scored_with_the_same_head(sources: Sources) -> None:
     params = sweep_params("variants: {a: {epochs: 1}}")
-    run(params, QuietJob())
+    run(params, sources)
     path = Path("data/index/queries.parquet")
     pq.write_table(pq.read_table(path).slice(0, 3), path)
-    run(params, QuietJob())
+    run(params, sources)
     assert sources.batches("train") == [4]
     assert len(sources.batches("test")) == 2
-    result = result_of(read_variants(params)[0])
+    result = result_of(read_variants(params)[0], STORE)
     assert result is not None
     assert result["scores"]["search"]["queries"] == 3
 
 
-@pytest.mark.parametrize("written_before_it_was_recorded", [True, False])
-def test_other_scoring_code_scores_the_same_head_again(
-    sources: Sources, monkeypatch: pytest.MonkeyPatch, written_before_it_was_recorded: bool
-) -> None:
+@pytest.mark.parametrize("digest", ["other", None])
+def test_other_scoring_code_scores_the_same_head_again(sources: Sources, digest: str | None) -> None:
+    """None: a result from before it was recorded."""
     params = sweep_params("variants: {a: {epochs: 1}}")
-    run(params, QuietJob())
+    run(params, sources)
     path = read_variants(params)[0].folder / "result.json"
-    if written_before_it_was_recorded:
-        result = json.loads(path.read_text())
-        del result["of"]["scoring"]
-        path.write_text(json.dumps(result))
-    else:
-        monkeypatch.setattr("stages.sweeps.results.scoring_digest", lambda: "other")
-    assert result_of(read_variants(params)[0]) is None
-    run(params, QuietJob())
+    result = json.loads(path.read_text())
+    del result["of"]["scoring"]
+    result["of"] |= {} if digest is None else {"scoring": digest}
+    path.write_text(json.dumps(result))
+    assert result_of(read_variants(params)[0], STORE) is None
+    run(params, sources)
     assert sources.batches("train") == [4]
     assert len(sources.batches("test")) == 2
-    assert result_of(read_variants(params)[0]) is not None
+    assert result_of(read_variants(params)[0], STORE) is not None
 
 
 def test_a_result_that_says_nothing_of_its_making_is_none(sources: Sources) -> None:
     (variant,) = variants_of("variants: {a: {epochs: 1}}")
     write_json(variant.folder / "result.json", {"status": "done"})
-    assert result_of(variant) is None
+    assert result_of(variant, STORE) is None
 
 
 @pytest.mark.parametrize(
-    "changed",
-    ["diffps/metrics/search.py", "stages/evaluate.py", "stages/search/inference.py", "stages/search/scoring.py"],
+    ("changed", "trains", "scores"),
+    [
+        ("diffps/metrics/search.py", False, True),
+        ("stages/search/evaluation.py", False, True),
+        ("stages/search/inference.py", False, True),
+        ("stages/search/scoring.py", False, True),
+        ("diffps/heads/oim.py", True, False),
+        ("diffps/training.py", True, False),
+        ("diffps/figures/curves.py", False, False),
+    ],
 )
-def test_code_that_scores_is_told_from_code_that_trains(monkeypatch: pytest.MonkeyPatch, changed: str) -> None:
-    scoring, training = scoring_digest(), code_digest()
-    read = Path.read_bytes
-    monkeypatch.setattr(Path, "read_bytes", lambda path: read(path) + b"#" * str(path).endswith(changed))
-    assert scoring_digest.__wrapped__() != scoring
-    assert code_digest.__wrapped__() == training
+def test_code_that_scores_is_told_from_code_that_trains(
+    tmp_path: Path, changed: str, trains: bool, scores: bool
+) -> None:
+    for folder in ("diffps", "stages"):
+        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("*.safetensors", "__pycache__"))
+    before = [digest_of_code(patterns, tmp_path) for patterns in (CODE, SCORING)]
+    with (tmp_path / changed).open("a") as file:
+        file.write("#")
+    after = [digest_of_code(patterns, tmp_path) for patterns in (CODE, SCORING)]
+    assert [old != new for old, new in zip(before, after, strict=True)] == [trains, scores]
 
 
 def test_stopped_and_run_again_it_continues(sources: Sources) -> None:
     text = "variants: {a: {epochs: 1}, b: {epochs: 1, seed: 2, accumulate: 3}}"
     with pytest.raises(StoppedError):
-        run(sweep_params(text), StoppingJob(2))
-    run(sweep_params(text), QuietJob())
+        run(sweep_params(text), sources, StoppingJob(2))
+    run(sweep_params(text), sources)
     for variant in variants_of(text):
-        train(variant.params, QuietJob())
+        train_small(variant.params, SmallSource())
         assert equal(weights(), weights(variant.folder)), variant.name
 
 
 def test_a_diverging_head_is_reported_and_the_others_go_on(sources: Sources) -> None:
     text = "variants: {calm: {epochs: 1}, wild: {epochs: 1, lr: 1.0e+30, clip: 1.0e+30, warmup_epochs: 0.0}}"
-    run(sweep_params(text), QuietJob())
+    run(sweep_params(text), sources)
     calm, wild = table()
     assert calm["status"] == "done"
     assert wild["status"] == "diverged"
@@ -183,7 +210,7 @@ def test_a_diverging_head_is_reported_and_the_others_go_on(sources: Sources) -> 
 
 
 def test_seeds_are_averaged_and_paired(sources: Sources) -> None:
-    run(sweep_params("variants: {a: {epochs: 1}, b: {epochs: 1, lr: 0.01}}\ngrid: {seed: [1, 2]}"), QuietJob())
+    run(sweep_params("variants: {a: {epochs: 1}, b: {epochs: 1, lr: 0.01}}\ngrid: {seed: [1, 2]}"), sources)
     rows = {row["variant"]: row for row in table()}
     assert rows.keys() == {"a-seed1", "a-seed2", "b-seed1", "b-seed2"}
     maps = [float(rows[f"b-seed{seed}"]["map"]) - float(rows[f"a-seed{seed}"]["map"]) for seed in (1, 2)]
@@ -203,11 +230,11 @@ def test_the_error_of_one_seed_is_over_queries() -> None:
     assert found["se_over"] == "queries"
 
 
-def names(passes: Sequence[Sequence[Variant]]) -> list[list[str]]:
-    return [[variant.name for variant in group] for group in passes]
+def names(rounds: Sequence[Sequence[Variant]]) -> list[list[str]]:
+    return [[variant.name for variant in group] for group in rounds]
 
 
-def test_passes_share_what_must_be_equal(sources: Sources) -> None:
+def test_rounds_share_what_must_be_equal(sources: Sources) -> None:
     text = """
 variants:
   a: {}
@@ -217,7 +244,7 @@ variants:
   mirrored: {flip: feature}
   coded: {extract.encoding: float16}
 """
-    assert names(plan_passes(variants_of(text))) == [["a", "model"], ["batch"], ["order"], ["mirrored"], ["coded"]]
+    assert names(plan_rounds(variants_of(text))) == [["a", "model"], ["batch"], ["order"], ["mirrored"], ["coded"]]
 
 
 def test_taps_that_overlap_too_little_are_read_apart(sources: Sources) -> None:
@@ -226,18 +253,16 @@ variants:
   v: {taps.level1: [], taps.level2: [], taps.level3: [up-level3-repeat0-vit-block0-self-v]}
   q: {taps.level1: [], taps.level2: [], taps.level3: [up-level3-repeat0-vit-block0-self-q]}
 """
-    assert names(plan_passes(variants_of(text))) == [["v"], ["q"]]
-    assert names(plan_passes(variants_of(text.replace("variants:", "variants:\n  all: {}")))) == [["all", "v", "q"]]
+    assert names(plan_rounds(variants_of(text))) == [["v"], ["q"]]
+    assert names(plan_rounds(variants_of(text.replace("variants:", "variants:\n  all: {}")))) == [["all", "v", "q"]]
 
 
-def test_memory_decides_how_many_share_a_pass(sources: Sources) -> None:
-    from stages.forecasts.memory import head_bytes, split_by_memory
-
+def test_memory_decides_how_many_share_a_round(sources: Sources) -> None:
     variants = variants_of("grid: {seed: [1, 2, 3, 4, 5]}")
-    own, activations = head_bytes(variants[0], QuietJob())
+    own, activations = head_bytes(variants[0])
     fits = int((3.5 * own + activations) / 0.8)
-    assert [len(part) for part in split_by_memory(variants, QuietJob(), fits)] == [3, 2]
-    assert [len(part) for part in split_by_memory(variants, QuietJob(), 1)] == [1] * 5
+    assert [len(part) for part in split_by_memory(variants, RUNTIME, fits)] == [3, 2]
+    assert [len(part) for part in split_by_memory(variants, RUNTIME, 1)] == [1] * 5
 
 
 def test_sections_may_be_written_as_mappings(sources: Sources) -> None:
@@ -321,15 +346,47 @@ def test_a_missing_file_names_those_there_are(sources: Sources) -> None:
         read_variants(small_params({"sweep.file": "nothing.yaml"}))
 
 
-def test_a_folder_is_trained_into_by_one_process(sources: Sources) -> None:
-    with held(Path("results/train/checkpoint")), pytest.raises(DiffPSError, match=r"results/train.*process \d+"):
-        train(small_params(), QuietJob())
-    with held(Path("results/sweep")), pytest.raises(DiffPSError, match="results/sweep"):
-        run(sweep_params("variants: {a: {}}"), QuietJob())
+def test_a_folder_is_trained_into_by_one_process(small: Project) -> None:
+    with held(TRAIN / "checkpoint"), pytest.raises(DiffPSError, match=r"results/train.*process \d+"):
+        small.run(train, extract=FLOAT16)
+    with held(SWEEP), pytest.raises(DiffPSError, match="results/sweep"):
+        small.run(sweep, extract=FLOAT16)
+
+
+def test_the_command_trains_what_is_missing_and_nothing_twice(small: Project) -> None:
+    sections: dict[str, Any] = {"extract": FLOAT16, "evaluate": {"baseline": False}, "sweep": {"file": "own.yaml"}}
+    Path("own.yaml").write_text("variants: {a: {}, wild: {lr: 1.0e+30, clip: 1.0e+30, warmup_epochs: 0.0}}")
+    small.run(sweep, **sections)
+    assert [row["status"] for row in table()] == ["done", "diverged"]
+    before = small.files("results/sweep/heads")
+    small.run(sweep, **sections)
+    assert small.files("results/sweep/heads") == before
+    Path("own.yaml").write_text("variants: {a: {}, b: {seed: 3}}")
+    small.run(sweep, **sections)
+    after = small.files("results/sweep/heads")
+    assert {name: after[name] for name in before} == before
+    assert [row["status"] for row in table()] == ["done", "done"]
+    (a, _) = read_variants(small.params(**sections))
+    small.run(train, **sections)
+    assert equal(weights(), weights(a.folder))
+
+
+def test_the_command_fails_where_no_head_is_left(small: Project) -> None:
+    Path("own.yaml").write_text("variants: {wild: {lr: 1.0e+30, clip: 1.0e+30, warmup_epochs: 0.0}}")
+    with pytest.raises(DivergedError, match=r"own\.yaml: every variant diverged"):
+        small.run(sweep, extract=FLOAT16, sweep={"file": "own.yaml"})
+    assert [row["status"] for row in table()] == ["diverged"]
+
+
+def test_what_is_not_stored_is_named_before_anything_is_trained(small: Project) -> None:
+    Path("own.yaml").write_text("variants: {stored: {}, lacking: {extract.encoding: int8}}")
+    with pytest.raises(ConfigError, match=r"variants lacking \(timestep 0, encoding int8\): .*diffps extract"):
+        small.run(sweep, extract=FLOAT16, sweep={"file": "own.yaml"})
+    assert not (SWEEP / "heads").exists()
 
 
 def test_every_preset_is_valid(sources: Sources) -> None:
-    root = Path(__file__).parents[2] / "presets" / "sweeps"
+    root = ROOT / "presets" / "sweeps"
     allowing = {
         "extract.timesteps": [0, 50, 100, 200, 300, 500, 800],
         "extract.prompt": "person head shirts pants shoes",
@@ -339,14 +396,14 @@ def test_every_preset_is_valid(sources: Sources) -> None:
         path.stem: read_variants(small_params({"sweep.file": str(path), **allowing})) for path in root.glob("*.yaml")
     }
     assert found.keys() == {"demo", "modules", "timesteps", "taps", "words", "encodings", "flip", "seeds"}
-    passes = {name: len(plan_passes(variants)) for name, variants in found.items()}
-    assert passes == {
+    rounds = {name: len(plan_rounds(variants)) for name, variants in found.items()}
+    assert rounds == {
         "demo": 1, "modules": 1, "timesteps": 7, "taps": 1, "words": 1, "encodings": 5, "flip": 3, "seeds": 1
     }  # fmt: skip
 
 
 def test_final_weights_are_those_on_disk(sources: Sources) -> None:
-    run(sweep_params("variants: {a: {epochs: 1}}"), QuietJob())
+    run(sweep_params("variants: {a: {epochs: 1}}"), sources)
     folder = variants_of("variants: {a: {epochs: 1}}")[0].folder
     state = load_file(folder / "checkpoint" / "state.safetensors")
     assert all(torch.equal(tensor, state[f"model.{name}"]) for name, tensor in weights(folder).items())

@@ -1,4 +1,4 @@
-"""The stage `train` on a small index and random features in the place of the store's."""
+"""Training a head into a folder, on made-up features: what it leaves, and how it goes on."""
 
 import csv
 import json
@@ -10,7 +10,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -23,52 +22,31 @@ from diffps.datasets.tables import read_scenes, write_index
 from diffps.errors import CheckpointError, ConfigError, DivergedError
 from diffps.model import PersonSearcher
 from diffps.records import Annotations, SearchIndex
+from stages.head.loop import train_head
 from stages.head.run import HeadRun
 from stages.job import QuietJob, StoppedError
-from stages.train import run
-from tests.stages.small import ROOT, SmallSource, small_params, write_small_index
+from stages.places import TRAIN
+from tests.world import (
+    ROOT,
+    STORE,
+    SmallSource,
+    StoppingJob,
+    equal,
+    head_run,
+    small_params,
+    train_small,
+    weights,
+    write_small_index,
+)
 
 
 @pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    write_small_index(tmp_path)
-    return tmp_path
-
-
-@pytest.fixture
-def source(monkeypatch: pytest.MonkeyPatch) -> SmallSource:
-    found = SmallSource()
-    monkeypatch.setattr("stages.features.source.open_source", lambda *args, **options: found)
-    return found
-
-
-def weights(folder: Path = Path("results/train")) -> dict[str, torch.Tensor]:
-    return load_file(folder / "head" / "model.safetensors")
-
-
-def equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
-    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
-
-
-class StoppingJob(QuietJob):
-    """Is told to stop after a number of batches."""
-
-    def __init__(self, after: int) -> None:
-        super().__init__(small_params().runtime)
-        self._left = after
-
-    @contextmanager
-    def track(self, label: str, total: int, unit: str):
-        yield self
-
-    def advance(self, done: int = 1, nbytes: int = 0) -> None:
-        self._left -= done
-        self.stopping = self._left <= 0
+def source() -> SmallSource:
+    return SmallSource()
 
 
 def test_the_folder_holds_a_head_its_losses_and_its_metrics(here: Path, source: SmallSource) -> None:
-    run(small_params(), QuietJob())
+    train_small(small_params(), source)
     searcher = PersonSearcher.from_pretrained("results/train/head")
     assert not searcher.training
     card = Path("results/train/head/README.md").read_text()
@@ -87,9 +65,9 @@ def test_the_folder_holds_a_head_its_losses_and_its_metrics(here: Path, source: 
 
 
 def test_a_second_run_reads_nothing_and_keeps_the_head(here: Path, source: SmallSource) -> None:
-    run(small_params(), QuietJob())
+    train_small(small_params(), source)
     first, given = weights(), source.given
-    run(small_params(), QuietJob())
+    train_small(small_params(), source)
     assert source.given == given
     assert equal(first, weights())
 
@@ -98,43 +76,42 @@ def test_a_second_run_reads_nothing_and_keeps_the_head(here: Path, source: Small
 def test_stopped_and_run_again_equals_uninterrupted(here: Path, source: SmallSource, after: int, accumulate) -> None:
     params = small_params({"train.accumulate": accumulate})
     with pytest.raises(StoppedError):
-        run(params, StoppingJob(after))
+        train_small(params, source, StoppingJob(after))
     assert not Path("results/train/head").exists()
-    run(params, QuietJob())
+    train_small(params, source)
     stopped, curve = weights(), Path("results/train/losses.csv").read_text()
     for file in sorted(Path("results/train/checkpoint").iterdir()):
         file.unlink()
-    run(params, QuietJob())
+    train_small(params, source)
     assert equal(stopped, weights())
     assert curve == Path("results/train/losses.csv").read_text()
 
 
 def test_other_settings_begin_anew(here: Path, source: SmallSource, caplog: pytest.LogCaptureFixture) -> None:
-    run(small_params(), QuietJob())
+    train_small(small_params(), source)
     first = weights()
     with caplog.at_level("INFO"):
-        run(small_params({"train.lr": 2e-3}), QuietJob())
+        train_small(small_params({"train.lr": 2e-3}), source)
     assert "train.lr was 0.001 and is 0.002" in caplog.text
     assert not equal(first, weights())
 
 
 def test_a_damaged_checkpoint_is_refused_by_name(here: Path, source: SmallSource) -> None:
-    run(small_params(), QuietJob())
+    train_small(small_params(), source)
     Path("results/train/checkpoint/state.safetensors").write_bytes(b"nothing")
     with pytest.raises(CheckpointError, match=r"state\.safetensors.*delete it"):
-        run(small_params(), QuietJob())
+        train_small(small_params(), source)
     save_file({"a": torch.zeros(1)}, "results/train/checkpoint/state.safetensors")
     with pytest.raises(CheckpointError, match="not a checkpoint"):
-        run(small_params(), QuietJob())
+        train_small(small_params(), source)
 
 
-def test_divergence_names_scenes_and_keeps_the_good_checkpoint(here: Path, source: SmallSource, monkeypatch) -> None:
-    monkeypatch.setattr("stages.head.loop.SAVE_SECONDS", 0.0)
-    run(small_params({"train.epochs": 1}), QuietJob())
+def test_divergence_names_scenes_and_keeps_the_good_checkpoint(here: Path, source: SmallSource) -> None:
+    train_small(small_params({"train.epochs": 1}), source)
     earlier = weights()
     source.broken = "c3_0.jpg"
     with pytest.raises(DivergedError, match=r"batch 3 of epoch 0: loss .* is nan.*c3_0\.jpg.*begins anew"):
-        run(small_params({"train.epochs": 1, "train.seed": 3, "train.data_seed": 7}), QuietJob())
+        train_small(small_params({"train.epochs": 1, "train.seed": 3, "train.data_seed": 7}), source, save_seconds=0.0)
     assert equal(earlier, weights())
     path = "results/train/checkpoint/state.safetensors"
     with safe_open(path, "pt") as file:
@@ -146,7 +123,7 @@ def test_divergence_names_scenes_and_keeps_the_good_checkpoint(here: Path, sourc
 
 def test_best_is_judged_on_held_out_identities_alone(here: Path, source: SmallSource) -> None:
     params = small_params({"train.holdout": 0.3, "train.checkpoint": "best", "train.epochs": 3})
-    run(params, QuietJob())
+    train_small(params, source)
     metrics = json.loads(Path("results/train/metrics.json").read_text())
     assert metrics["images"] < 8
     assert 0 <= metrics["held_out_map"] <= 1
@@ -156,26 +133,28 @@ def test_best_is_judged_on_held_out_identities_alone(here: Path, source: SmallSo
     assert len(list(Path("results/train/checkpoint").glob("best-*"))) == 1
 
 
+class Killed(HeadRun):
+    """A run whose process dies once the second epoch's weights are the best, before its checkpoint is written."""
+
+    def save(self) -> None:
+        if self.best is not None and self.best[1] == 1:
+            raise RuntimeError("killed")
+        super().save()
+
+
 def test_killed_between_a_new_best_and_the_checkpoint_the_old_best_is_still_there(
-    here: Path, source: SmallSource, monkeypatch: pytest.MonkeyPatch
+    here: Path, source: SmallSource
 ) -> None:
     params = small_params({"train.holdout": 0.3, "train.checkpoint": "best"})
-    scores, save = [0.5, 0.9], HeadRun.save
+    scores = iter([0.5, 0.9, 0.2])  # the last: the second epoch once more, with a GPU's rounding
 
-    def killed(run: HeadRun) -> None:
-        if run.best is not None and run.best[1] == 1:
-            raise RuntimeError("killed")
-        save(run)
+    def judge(*_: object) -> float:
+        return next(scores)
 
-    monkeypatch.setattr("stages.head.loop.SAVE_SECONDS", 0.0)
-    monkeypatch.setattr("stages.head.run.held_out_map", lambda *_: scores.pop(0))
-    monkeypatch.setattr(HeadRun, "save", killed)
     with pytest.raises(RuntimeError, match="killed"):
-        run(params, QuietJob())
-    monkeypatch.setattr(HeadRun, "save", save)
+        train_head(head_run(params, source, Killed, judge=judge), source, QuietJob(), save_seconds=0.0)
     first = load_file("results/train/checkpoint/best-0.safetensors")
-    scores.append(0.2)  # the epoch once more, with a GPU's rounding
-    run(params, QuietJob())
+    train_head(head_run(params, source, judge=judge), source, QuietJob())
     assert json.loads(Path("results/train/metrics.json").read_text())["best_epoch"] == 0
     assert equal(first, weights())
 
@@ -184,7 +163,7 @@ def test_what_a_killed_process_left_half_written_is_removed(here: Path, source: 
     partial = Path("results/train/checkpoint/.state.safetensors.123.tmp")
     partial.parent.mkdir(parents=True)
     partial.touch()
-    run(small_params({"train.epochs": 1}), QuietJob())
+    train_small(small_params({"train.epochs": 1}), source)
     assert not partial.exists()
 
 
@@ -204,24 +183,19 @@ def test_best_with_nobody_to_search_for_is_refused_before_training(
         SearchIndex(scenes=tuple(listed), annotations=found, queries=(), galleries=(), report={}), Path("data/index")
     )
     with pytest.raises(ConfigError, match=r"train\.holdout: none of the .* two scenes"):
-        run(small_params({"train.holdout": 0.3, "train.checkpoint": "best"}), QuietJob())
+        train_small(small_params({"train.holdout": 0.3, "train.checkpoint": "best"}), source)
     assert source.given == 0
-    run(small_params({"train.holdout": 0.3, "train.epochs": 1}), QuietJob())
+    train_small(small_params({"train.holdout": 0.3, "train.epochs": 1}), source)
 
 
 KILLED = """
-import os, sys
+import sys
 sys.path.insert(0, sys.argv[1])
-import stages.features.source, stages.head.loop
-from tests.stages.small import SmallSource, small_params
-from stages.job import QuietJob
-from stages.train import run
 import torch
+from tests.world import SmallSource, small_params, train_small
 torch.set_num_threads(1)
-stages.features.source.open_source = lambda *args, **options: SmallSource()
-stages.head.loop.SAVE_SECONDS = 0.0
 print("ready", flush=True)
-run(small_params({"train.epochs": int(sys.argv[2])}), QuietJob())
+train_small(small_params({"train.epochs": int(sys.argv[2])}), SmallSource(), save_seconds=0.0)
 """
 
 
@@ -250,7 +224,7 @@ def killed_again_and_again(folder: Path, kills: int, epochs: int) -> None:
 def test_killed_at_random_moments_the_head_is_the_same_to_the_bit(
     here: Path, source: SmallSource, kills: int, epochs: int
 ) -> None:
-    run(small_params({"train.epochs": epochs}), QuietJob())
+    train_small(small_params({"train.epochs": epochs}), source)
     folder = here / "killed"
     folder.mkdir()
     write_small_index(folder)
@@ -262,10 +236,24 @@ def test_killed_at_random_moments_the_head_is_the_same_to_the_bit(
 
 def test_other_features_in_the_store_begin_anew(here: Path, source: SmallSource, caplog) -> None:
     params = small_params({"train.epochs": 1})
-    run(params, QuietJob())
-    folder = here / params.runtime.store / "manifests/extract/train/identity/base/t0"
+    train_small(params, source)
+    folder = STORE / "manifests/extract/train/identity/base/t0"
     folder.mkdir(parents=True)
     (folder / f"{params.train.taps.level3[0]}@int8.json").write_text("{}")
     with caplog.at_level("INFO"):
-        run(params, QuietJob())
+        train_small(params, source)
     assert "store was ''" in caplog.text
+
+
+def test_the_head_says_what_it_reads(here: Path, source: SmallSource) -> None:
+    params = small_params({"train.epochs": 1, "train.flip": "feature", "extract.encoding": "float16"})
+    train_small(params, source)
+    config = json.loads((TRAIN / "head/config.json").read_text())
+    assert config["training"]["reading"] == {
+        "names": list(params.train.taps.names),
+        "timestep": 0,
+        "pass_name": "base",
+        "encoding": "float16",
+        "head": "mean",
+        "mirrored": False,
+    }

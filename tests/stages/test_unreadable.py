@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -16,32 +17,24 @@ from diffps.records import Scene
 from stages import encode, evaluate, extract, index, report, train
 from stages.job import QuietJob, Tracker
 from stages.params import Params
-from tests.stages.drawn import Project
+from stages.places import EVALUATE, INDEX
+from tests.world import STORE, Project
 
-SKIPPING = {
-    "encode": {"canvas": [64, 64], "views": ["identity"]},
+SKIPPING: dict[str, dict[str, Any]] = {
+    "encode": {"views": ["identity"]},
     "train": {"flip": "none"},
     "evaluate": {"score_threshold": 0.0},
-    "runtime": {"skip_unreadable": True},
+    "runtime": {"shard": 3, "skip_unreadable": True},
 }
 
 
-@pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("template")
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        Project(folder, monkeypatch).index()
-    return folder
-
-
 @pytest.fixture
-def project(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
-    shutil.copytree(template, tmp_path / "project")
-    return Project(tmp_path / "project", monkeypatch)
+def project(indexed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
+    return Project.copy_of(indexed, tmp_path / "project", monkeypatch)
 
 
 def scenes(split: str) -> list[Scene]:
-    return [scene for scene in read_scenes(index.INDEX_FOLDER) if scene.split == split]
+    return [scene for scene in read_scenes(INDEX) if scene.split == split]
 
 
 def empty(params: Params, scene: Scene) -> str:
@@ -57,51 +50,49 @@ def truncate(params: Params, scene: Scene) -> str:
 
 def test_broken_images_are_left_out_from_index_to_evaluate(project: Project) -> None:
     params = project.params(**SKIPPING)
-    asked = {query.scene_id for query in read_queries(index.INDEX_FOLDER)}
+    asked = {query.scene_id for query in read_queries(INDEX)}
     gallery = [scene for scene in scenes("test") if scene.scene_id not in asked]
     broken = {
         "train": {empty(params, scenes("train")[0]), truncate(params, scenes("train")[1])},
         "test": {empty(params, gallery[0]), truncate(params, gallery[1])},
     }
-    before = read_annotations(index.INDEX_FOLDER)
-    for stage in (index, encode, extract, train, evaluate, report):
-        stage.run(params, QuietJob(params.runtime))
+    before = read_annotations(INDEX)
+    project.run(index, encode, extract, train, evaluate, report, **SKIPPING)
     # A truncated file has its size in the header; an empty one gets a size that holds its boxes.
-    found_by_index = json.loads((index.INDEX_FOLDER / "report.json").read_text())
+    found_by_index = json.loads((INDEX / "report.json").read_text())
     assert found_by_index["unreadable"] == sorted({scenes("train")[0].scene_id, gallery[0].scene_id})
-    after = read_annotations(index.INDEX_FOLDER)
+    after = read_annotations(INDEX)
     assert all((after[name].boxes == before[name].boxes).all() for name in before)
     for split, names in broken.items():
-        for group in FeatureStore(Path("data/features")).status():
+        for group in FeatureStore(STORE).status():
             if group.group.split == split:
                 assert {array.skipped for array in group.arrays} == {len(names)}
-    found = set(pq.read_table(evaluate.FOLDER / "detections.parquet")["scene_id"].to_pylist())
+    found = set(pq.read_table(EVALUATE / "detections.parquet")["scene_id"].to_pylist())
     assert found
     assert not found & broken["test"]
-    assert json.loads((evaluate.FOLDER / "metrics.json").read_text())["baseline"] is None
+    assert json.loads((EVALUATE / "metrics.json").read_text())["baseline"] is None
 
 
 def test_without_permission_to_skip_the_first_broken_image_stops_the_run(project: Project) -> None:
     params = project.params()
     name = empty(params, scenes("train")[0])
     with pytest.raises(ImageError, match=rf"{name}: .*the file is empty.*skip_unreadable") as caught:
-        index.run(params, QuietJob(params.runtime))
+        project.run(index)
     assert "\n" not in str(caught.value)
     shutil.copy(Path(params.index.root) / scenes("train")[2].path, Path(params.index.root) / scenes("train")[0].path)
     name = truncate(params, scenes("test")[0])
-    index.run(params, QuietJob(params.runtime))
+    project.run(index)
     with pytest.raises(ImageError, match=rf"{name}: .*truncated.*skip_unreadable"):
-        encode.run(params, QuietJob(params.runtime))
+        project.run(encode)
 
 
 def test_a_query_in_a_broken_image_is_named(project: Project) -> None:
     params = project.params(**SKIPPING)
-    query = read_queries(index.INDEX_FOLDER)[0]
+    query = read_queries(INDEX)[0]
     empty(params, next(scene for scene in scenes("test") if scene.scene_id == query.scene_id))
-    for stage in (index, encode, extract, train):
-        stage.run(params, QuietJob(params.runtime))
+    project.run(index, encode, extract, train, **SKIPPING)
     with pytest.raises(DatasetError, match=f"query {query.query_id}.*could not be read"):
-        evaluate.run(params, QuietJob(params.runtime))
+        project.run(evaluate, **SKIPPING)
 
 
 class Counting(QuietJob):
@@ -121,14 +112,12 @@ def test_an_image_that_was_out_of_reach_is_taken_up_once_it_is_back(project: Pro
     path = Path(params.index.root) / scenes("train")[1].path
     whole = path.read_bytes()
     path.unlink()
-    store = FeatureStore(Path("data/features"))
-    for stage in (encode, extract):
-        stage.run(params, QuietJob(params.runtime))
+    store = FeatureStore(STORE)
+    project.run(encode, extract, **SKIPPING)
     assert all(array.skipped for group in store.status() if group.group.split == "train" for array in group.arrays)
     path.write_bytes(whole)
-    job = Counting(params.runtime)
-    for stage in (encode, extract):
-        stage.run(params, job)
+    job = Counting()
+    project.run(encode, extract, job=job, **SKIPPING)
     assert not any(array.skipped for group in store.status() for array in group.arrays)
     # Only the images of its shard are told of as work, so that rate and time left are theirs.
     assert job.totals == {"encode": 3, "extract": 3}

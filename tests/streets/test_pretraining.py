@@ -1,8 +1,8 @@
 """Pretraining: the losses are what they say, they fall, and a stopped run ends where an unbroken one does."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ import pytest
 import torch
 from diffusers import DDIMScheduler
 
-from diffps.backbone.builtin.topology import SCHEDULE, Widths, build, read_recipe
+from diffps.backbone.builtin.topology import SCHEDULE, Widths, build, check_unseen, make_random, read_recipe
 from diffps.backbone.checkpoint import load_checkpoint
 from diffps.errors import ConfigError, DivergedError
 from diffps.pretraining.codec import CodecTrainer
@@ -19,8 +19,11 @@ from diffps.pretraining.denoiser import DenoiserTrainer, map_divergence
 from diffps.pretraining.maps_report import HeldOut, average_precision, presence, score_parts, score_words, specificity
 from diffps.pretraining.optimise import descend, settling
 from diffps.pretraining.scenes import WORDS, TrainingScenes, World, encode_scenes, pixels, sample_batch
-from stages import pretrain
+from stages import encode, index
 from stages.job import QuietJob, StoppedError
+from stages.pretraining.report import write_report
+from stages.pretraining.training import FOLDER, WORK, train
+from tests.world import Project
 
 TINY = PretrainConfig(
     widths=Widths(unet=(16, 16, 16, 16), heads=(1, 1, 1, 1), text=16, vae=(8, 8, 16, 16)),
@@ -169,8 +172,8 @@ def test_average_precision_agrees_with_scikit_learn() -> None:
 def _run(folder: Path, job: Any, monkeypatch: pytest.MonkeyPatch, config: PretrainConfig = TINY) -> dict[str, Any]:
     folder.mkdir(exist_ok=True)
     monkeypatch.chdir(folder)
-    pretrain.train(config, job, CPU)
-    recipe = read_recipe(pretrain.FOLDER)
+    train(config, job, CPU)
+    recipe = read_recipe(FOLDER)
     assert recipe is not None
     digests: dict[str, Any] = recipe["digests"]
     return digests
@@ -187,8 +190,6 @@ def test_stopped_run_goes_on_to_the_same_weights(tmp_path: Path, monkeypatch: py
 
 
 def test_more_steps_go_on_from_before_the_settling(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from dataclasses import replace
-
     longer = replace(TINY, steps=6)
     _run(tmp_path / "grown", QuietJob(), monkeypatch)
     grown = _run(tmp_path / "grown", QuietJob(), monkeypatch, longer)
@@ -197,22 +198,31 @@ def test_more_steps_go_on_from_before_the_settling(tmp_path: Path, monkeypatch: 
 
 @pytest.mark.slow
 def test_report_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from stages.pretrain_report import write_report
-
     _run(tmp_path, QuietJob(), monkeypatch)
-    report = write_report(TINY, pretrain.FOLDER, pretrain.WORK / "untrained", pretrain.RESULTS, QuietJob())
+    report = write_report(TINY, FOLDER, WORK / "untrained", Path("results"), QuietJob())
     assert set(report["words"]) == {"0", "50", "200"}
     assert {"latents", "mean RGB", "colour histogram", "level 3 together"} <= set(report["identity"]["0"])
     for name in ("metrics.json", "maps.png", "reconstructions.png"):
-        assert (pretrain.RESULTS / name).stat().st_size > 0
-    assert "drawn masks" in (pretrain.FOLDER / "README.md").read_text()
+        assert (Path("results") / name).stat().st_size > 0
+    assert "drawn masks" in (FOLDER / "README.md").read_text()
 
 
-def test_the_demo_must_draw_another_world() -> None:
-    config = PretrainConfig()
-    params: Any = SimpleNamespace(pretrain=config, index=SimpleNamespace(streets=SimpleNamespace(seed=config.seed + 1)))
-    with pytest.raises(ConfigError, match="choose another"):
-        pretrain.run(params, QuietJob())
+@pytest.mark.parametrize("further", [0, 1])
+def test_the_demo_must_draw_another_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, further: int) -> None:
+    """Its backbone learned from one seed and was measured on the next."""
+    project = Project(tmp_path, monkeypatch, {"encode": {"checkpoint": "builtin:streets"}})
+    learned = read_recipe(load_checkpoint("builtin:streets").folder)
+    assert learned is not None
+    seed = learned["pretrain"]["seed"] + further
+    sections: dict[str, Any] = {"index": {"streets": {"seed": seed}}}
+    project.run(index, **sections)
+    with pytest.raises(ConfigError, match=rf"index\.streets\.seed {seed}: .*choose another"):
+        project.run(encode, **sections)
+    assert not Path("data/features").exists()
+
+
+def test_any_world_may_be_drawn_for_a_backbone_that_saw_none(tmp_path: Path) -> None:
+    check_unseen(make_random(tmp_path / "random"), PretrainConfig().seed)
 
 
 @pytest.mark.parametrize(
