@@ -4,9 +4,10 @@ from cache.encodings import Basis, Encoded, Encoding, fit_basis, parse_encoding,
 from cache.errors import CacheError, SkippedImage
 from cache.fingerprint import explain_difference, fingerprint
 from cache.layout import ArraySpec, GroupKey, tap_name
+from cache.pending import ShardTask
 from cache.reader import FeatureReader
 from cache.store import FeatureStore
-from cache.writer import ShardSink, ShardTask
+from cache.writer import ShardSink
 
 __all__ = [
     "ArraySpec",

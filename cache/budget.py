@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cache.errors import CacheError, StoreFullError
-from cache.files import free_bytes
 from cache.layout import ArraySpec
 from cache.shards import index_bytes
+from cache.system import free_bytes
 
 RESERVE = 0.01  # of what is free: rows, receipts and folders need a place too
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from cache.errors import DamagedError
 from cache.layout import ZARR, ArraySpec, shard_file
-from cache.receipts import ReceiptBook
+from cache.receipts import Name, ReceiptBook
 from cache.rows import RowTable
 from cache.shards import read_chunk
 
@@ -18,10 +18,12 @@ log = logging.getLogger(__name__)
 
 
 class CarriedImage(NamedTuple):
-    """A row, the digest it was written for, why it was skipped if so, and its chunk of each part as it lies on disk."""
+    """A row, the digest and name it was written for, why it was skipped if so, and its chunk of each part as it lies on
+    disk."""
 
     row: int
     digest: str
+    name: Name | None
     reason: str | None
     chunks: dict[str, NDArray[np.uint8]]
 
@@ -36,12 +38,13 @@ def carried_images(
     receipt = ReceiptBook.of(root, spec.group, shard).find(shard, spec.name)
     if receipt is None or receipt.arrays[spec.name][0] != spec.id or set(receipt.rows) <= set(asked):
         return
-    current = RowTable.of(root, spec.group.split).digests
-    for position, (row, digest) in enumerate(zip(receipt.rows, receipt.digests, strict=True)):
-        if row in asked or current[row] != digest:
+    current = RowTable.of(root, spec.group.split)
+    images = zip(receipt.rows, receipt.digests, receipt.names, strict=True)
+    for position, (row, digest, name) in enumerate(images):
+        if row in asked or current.digest(row) != digest:
             continue
         if row in receipt.skipped:
-            yield CarriedImage(row, digest, receipt.skipped[row], {})
+            yield CarriedImage(row, digest, name, receipt.skipped[row], {})
             continue
         chunks = {}
         try:
@@ -52,4 +55,4 @@ def carried_images(
         except DamagedError as error:
             log.warning("row %d of %s is lost: %s", row, spec.path, error)
             continue
-        yield CarriedImage(row, digest, None, chunks)
+        yield CarriedImage(row, digest, name, None, chunks)

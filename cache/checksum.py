@@ -32,6 +32,7 @@ def _extend_slowly(checksum: int, address: int, nbytes: int) -> int:
     return int(google_crc32c.extend(checksum, ctypes.string_at(address, nbytes)))
 
 
+CHECKSUM_BYTES = 4
 extend = _bind()  # (checksum so far, address, bytes) -> checksum
 
 

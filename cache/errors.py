@@ -14,7 +14,7 @@ class RecipeError(CacheError, ValueError):
 
 
 class NotCachedError(CacheError, LookupError):
-    """An image, array or receipt that is not in the store, or not in its present form."""
+    """An image, array, receipt or file that is not there, or not in its present form."""
 
 
 class SkippedImage(CacheError, LookupError):  # noqa: N818 - the name the format's description uses
@@ -22,7 +22,7 @@ class SkippedImage(CacheError, LookupError):  # noqa: N818 - the name the format
 
 
 class DamagedError(CacheError, OSError):
-    """A shard that is missing, truncated, or whose bytes do not match their checksum."""
+    """A file that is missing, truncated, or whose bytes do not match their checksum or digest."""
 
 
 class NonFiniteError(CacheError, ArithmeticError):
@@ -37,5 +37,9 @@ class LockedError(CacheError, RuntimeError):
     """Somebody else writes these arrays."""
 
 
-class StoreFullError(CacheError, OSError):
-    """No space left under the store."""
+class FileError(CacheError, OSError):
+    """The system refused to open, read, write, rename or lock a file; ``errno`` is the system's."""
+
+
+class StoreFullError(FileError):
+    """No space left under the store, or this user's quota is used up."""

@@ -3,6 +3,7 @@
 Axes: N images (rows), H x W grid, C channels of the feature, K channels stored (K = C but for ``project:k``).
 """
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -14,8 +15,10 @@ import numpy as np
 from cache.checksum import CHECKSUM_BYTES, crc32c
 from cache.encodings import HALF_BITS, Basis, BitRound, Encoding, Project, parse_encoding
 from cache.errors import CacheError, DamagedError
-from cache.files import exclusive, read_json, write_atomic, write_json
+from cache.files import read_bytes, read_json, write_bytes, write_json
 from cache.fingerprint import JSON, Recipe, fingerprint
+from cache.guard import exclusive
+from cache.system import naming
 
 ZARR = "features.zarr"
 ATTRIBUTE = "diffps"  # the key of our own entries among Zarr attributes
@@ -116,7 +119,7 @@ class ArraySpec:
         estimate."""
         total = 0
         for suffix, (shape, dtype) in self.parts().items():
-            size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+            size = math.prod(shape) * np.dtype(dtype).itemsize
             if suffix == "" and isinstance(self.encoding, BitRound):
                 # Sign, exponent and kept bits; exponents compress to about half, dropped bits to nothing.
                 size = size * (4 + min(self.encoding.bits, HALF_BITS)) // 16
@@ -183,24 +186,35 @@ def spec_from_metadata(group: GroupKey, metadata: Mapping[str, Any], where: Path
         return spec
 
 
-def ensure_groups(root: Path, group: GroupKey, shard: int) -> int:
-    """Write the Zarr groups above ``group``'s arrays; the shard size of its scope, which its first writer decides."""
-    folder = root / ZARR
-    chain = [folder]
+def absent_groups(root: Path, group: GroupKey) -> list[Path]:
+    """Folders of the Zarr groups above ``group``'s arrays that have no metadata, from the top."""
+    chain = [root / ZARR]
     for part in group.path.split("/"):
         chain.append(chain[-1] / part)
-    scope = folder / group.scope
+    with naming(root / ZARR, "read"):
+        return [folder for folder in chain if not (folder / "zarr.json").exists()]
+
+
+def ensure_groups(root: Path, group: GroupKey, shard: int) -> int:
+    """Write the Zarr groups above ``group``'s arrays; the shard size of its scope, which its first writer decides."""
+    scope = root / ZARR / group.scope
     with exclusive(root / "locks" / ".groups"):
-        for path in chain:
-            if not (path / "zarr.json").exists():
-                attributes = {ATTRIBUTE: {"shard": shard}} if path == scope else {}
-                write_json(path / "zarr.json", {"zarr_format": 3, "node_type": "group", "attributes": attributes})
+        for folder in absent_groups(root, group):
+            attributes = {ATTRIBUTE: {"shard": shard}} if folder == scope else {}
+            write_json(folder / "zarr.json", {"zarr_format": 3, "node_type": "group", "attributes": attributes})
     return shard_size(root, group)
 
 
 def shard_size(root: Path, group: GroupKey) -> int:
     """Images a shard of ``group`` holds. Raises FileNotFoundError when nothing of its scope was ever written."""
-    return int(read_json(root / ZARR / group.scope / "zarr.json")["attributes"][ATTRIBUTE]["shard"])
+    path = root / ZARR / group.scope / "zarr.json"
+    try:
+        return int(read_json(path)["attributes"][ATTRIBUTE]["shard"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise DamagedError(
+            f'{path}: does not say how many images a shard has; write {{"{ATTRIBUTE}": {{"shard": N}}}} into its '
+            "attributes, N as in chunk_grid of the arrays below"
+        ) from error
 
 
 def _basis_folder(array: Path) -> Path:
@@ -212,7 +226,7 @@ def write_basis(array: Path, encoding: Project) -> None:
     assert encoding.basis is not None
     table = np.ascontiguousarray(np.concatenate([encoding.basis.mean[None], encoding.basis.vectors]), "<f4")
     folder = _basis_folder(array)
-    write_atomic(folder / "c/0/0", table.tobytes() + crc32c(table).to_bytes(4, "little"))
+    write_bytes(folder / "c/0/0", table.tobytes() + crc32c(table).to_bytes(4, "little"))
     write_json(folder / "zarr.json", _basis_metadata(list(table.shape), encoding.basis.digest))
 
 
@@ -223,7 +237,7 @@ def read_basis(array: Path, spec: ArraySpec) -> Basis:
     folder, rows, channels = _basis_folder(array), spec.encoding.k + 1, spec.shape[2]
     remedy = f"`diffps extract` with extract.encoding={spec.encoding.name} writes it again"
     try:
-        data = (folder / "c/0/0").read_bytes()
+        data = read_bytes(folder / "c/0/0")
         metadata = read_json(folder / "zarr.json")
     except FileNotFoundError as error:
         raise DamagedError(f"{folder}: the basis of {array.name} is missing; {remedy}") from error

@@ -1,6 +1,7 @@
 """Manifests: small files that stand for arrays, so that DVC can track them without hashing the store.
 
-Equal content gives equal bytes, whenever and in whatever order it was written.
+Equal content gives equal bytes, whenever and in whatever order it was written, and in whichever store. They lie in the
+store or, where that is elsewhere, in a folder that says beside them which store they are of.
 """
 
 import hashlib
@@ -8,25 +9,34 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from cache.catalogue import open_array
 from cache.errors import DamagedError, IncompleteError, NotCachedError, RecipeError
 from cache.files import read_json, write_json
 from cache.fingerprint import explain_difference
-from cache.layout import ATTRIBUTE, BASIS, SCALES, ZARR, ArraySpec, GroupKey, shard_file, shard_size, spec_from_metadata
+from cache.identity import check_store, name_store
+from cache.layout import ZARR, ArraySpec, GroupKey, shard_file, shard_size
 from cache.receipts import ReceiptBook
 from cache.rows import RowTable
+from cache.system import naming
 
 VERSION = 1
 
 
 def write_manifest(
-    root: Path, path: Path, specs: Sequence[ArraySpec], images: Mapping[str, Sequence[tuple[str, str]]]
+    root: Path,
+    path: Path,
+    specs: Sequence[ArraySpec],
+    images: Mapping[str, Sequence[tuple[str, str]]],
+    dataset: str = "",
+    folder: Path | None = None,
 ) -> None:
     """Write the manifest of ``specs`` over ``images`` (split -> (scene id, digest)), left alone when unchanged.
 
-    Raises IncompleteError, naming the first image, while any of them is not in the store.
+    ``folder``: where manifests lie that are kept outside the store; it is told which store they are of. Raises
+    IncompleteError, naming the first image, while any of them is not in the store.
     """
     books: dict[GroupKey, ReceiptBook] = {}
-    rows = {split: RowTable.of(root, split) for split in images}
+    rows = {split: RowTable.of(root, split, dataset) for split in images}
     entries = []
     for spec in sorted(specs, key=lambda spec: spec.path):
         if spec.group not in books:
@@ -35,21 +45,23 @@ def write_manifest(
         for scene, digest in images[spec.group.split]:
             wanted[rows[spec.group.split].row(scene)] = (scene, digest)
         entries.append(_entry(root, spec, books[spec.group], wanted))
-    content = {"version": VERSION, "arrays": entries}
-    if not path.exists() or read_json(path) != content:
-        write_json(path, content)
+    if folder is not None:
+        name_store(root, folder)
+    write_entries(path, entries)
 
 
-def check_manifest(root: Path, path: Path) -> list[ArraySpec]:
+def check_manifest(root: Path, path: Path, folder: Path | None = None) -> list[ArraySpec]:
     """Specs of a manifest's arrays, after comparing receipts and file sizes with it; shards are not read.
 
-    Raises NotCachedError when the manifest or the store is missing, DamagedError naming the array where they differ.
+    ``folder``: where manifests lie that are kept outside the store. Raises NotCachedError when the manifest or the
+    store is missing, or they are of another store; DamagedError naming the array where they differ.
     """
-    if not path.exists():
-        raise NotCachedError(f"{path}: no such manifest; run `diffps extract` first")
+    entries = read_entries(path)
+    if folder is not None:
+        check_store(root, folder)
     books: dict[GroupKey, ReceiptBook] = {}
     specs = []
-    for entry in read_json(path)["arrays"]:
+    for entry in entries:
         spec = open_array(root, entry["path"])
         if spec.id != entry["id"]:
             raise RecipeError(
@@ -57,9 +69,8 @@ def check_manifest(root: Path, path: Path) -> list[ArraySpec]:
             )
         if spec.group not in books:
             books[spec.group] = ReceiptBook.of(root, spec.group)
-        rows = {row: ("", "") for first, last in entry["rows"] for row in range(first, last + 1)}
         try:
-            found = _entry(root, spec, books[spec.group], rows)
+            found = entry_of(root, spec, books[spec.group], rows_of(entry))
         except IncompleteError as error:
             raise NotCachedError(f"{path}: {error}") from error
         if found != entry:
@@ -69,37 +80,42 @@ def check_manifest(root: Path, path: Path) -> list[ArraySpec]:
     return specs
 
 
-def open_array(root: Path, path: str) -> ArraySpec:
-    """Spec of the array at ``path`` below ``features.zarr``. Raises NotCachedError when there is none."""
-    folder = root / ZARR / path
-    if not 4 <= len(path.split("/")) <= 5 or not (folder / "zarr.json").is_file():
-        raise NotCachedError(f"{folder}: no such array; `diffps cache status` lists those there are")
-    metadata = read_json(folder / "zarr.json")
+def read_entries(path: Path) -> list[dict[str, Any]]:
+    """What a manifest says of each of its arrays. Raises NotCachedError where it is missing, DamagedError."""
     try:
-        return spec_from_metadata(group_of(path)[0], metadata, folder)
-    except KeyError as error:
-        raise DamagedError(
-            f"{folder}/zarr.json: has no {error} under {ATTRIBUTE}; this store did not write it"
-        ) from error
+        content = read_json(path)
+    except FileNotFoundError:
+        raise NotCachedError(f"{path}: no such manifest; run `diffps extract` first") from None
+    try:
+        entries: list[dict[str, Any]] = content["arrays"]
+        for entry in entries:
+            if content["version"] != VERSION or not isinstance(entry["path"] + entry["id"], str):
+                raise ValueError("of another version")
+            rows_of(entry)
+    except (KeyError, TypeError, ValueError) as error:
+        raise DamagedError(f"{path}: is no manifest ({error!r}); delete it and run the stage again") from error
+    return entries
 
 
-def list_arrays(root: Path) -> list[ArraySpec]:
-    """Specs of every array of the store, by path; empty when there is none."""
-    return [open_array(root, folder.relative_to(root / ZARR).as_posix()) for folder in array_folders(root)]
+def write_entries(path: Path, entries: Sequence[Mapping[str, Any]]) -> None:
+    """Write a manifest, unless it says this already."""
+    content = {"version": VERSION, "arrays": list(entries)}
+    try:
+        if read_json(path) == content:
+            return
+    except (FileNotFoundError, DamagedError):
+        pass
+    write_json(path, content)
 
 
-def array_folders(root: Path) -> list[Path]:
-    """Folders of every array, scales and bases left out, by path."""
-    zarr = root / ZARR
-    files = [*zarr.glob("*/*/*/*/zarr.json"), *zarr.glob("*/*/*/t*/*/zarr.json")]
-    named = [file for file in files if not file.parent.name.endswith((SCALES, BASIS))]
-    return sorted(file.parent for file in named if read_json(file)["node_type"] == "array")
+def rows_of(entry: Mapping[str, Any]) -> list[int]:
+    """The rows an array's entry is about."""
+    return [row for first, last in entry["rows"] for row in range(first, last + 1)]
 
 
-def group_of(path: str) -> tuple[GroupKey, str]:
-    """Group and name of the array at ``path`` below ``features.zarr``."""
-    split, view, recipe_id, *step, name = path.split("/")
-    return GroupKey(split, view, recipe_id, int(step[0][1:]) if step else None), name
+def entry_of(root: Path, spec: ArraySpec, book: ReceiptBook, rows: Sequence[int]) -> dict[str, Any]:
+    """What a manifest says of ``rows`` of an array, whatever their content. Raises IncompleteError."""
+    return _entry(root, spec, book, dict.fromkeys(rows, ("", "")))
 
 
 def _entry(root: Path, spec: ArraySpec, book: ReceiptBook, wanted: Mapping[int, tuple[str, str]]) -> dict[str, Any]:
@@ -148,7 +164,8 @@ def _entry(root: Path, spec: ArraySpec, book: ReceiptBook, wanted: Mapping[int, 
 
 def _check_size(file: Path, expected: int) -> None:
     try:
-        found = file.stat().st_size
+        with naming(file, "read"):
+            found = file.stat().st_size
     except FileNotFoundError:
         raise DamagedError(f"{file}: the shard is missing; run `diffps extract` again to rewrite it") from None
     if found != expected:

@@ -25,7 +25,17 @@ from cache.foreign import ForeignArray, why_foreign
 from cache.layout import ATTRIBUTE, SCALES, ZARR, ArraySpec, GroupKey, read_basis, shard_file, shard_size
 from cache.receipts import Receipt, ReceiptBook
 from cache.rows import RowTable
-from cache.shards import ABSENT, REPAIR, decompress, prefetch, read_cached, read_fully, read_index
+from cache.shards import (
+    ABSENT,
+    REPAIR,
+    decompress,
+    open_shard,
+    prefetch,
+    read_cached,
+    read_fully,
+    read_index,
+)
+from cache.system import refusal
 
 log = logging.getLogger(__name__)
 
@@ -66,10 +76,7 @@ class _Part:
     def open(self, shard: int, slot: int) -> tuple[int, int, int]:
         """(descriptor to close, offset, size) of one chunk. Raises DamagedError."""
         path = self.file(shard)
-        try:
-            descriptor = os.open(path, os.O_RDONLY)
-        except FileNotFoundError:
-            raise DamagedError(f"{path}: the shard is missing; {REPAIR}") from None
+        descriptor = open_shard(path)
         try:
             status = os.fstat(descriptor)
             identity = (status.st_ino, status.st_size, status.st_mtime_ns)
@@ -112,7 +119,7 @@ class _Array:
         if receipt is None or row not in receipt.rows or receipt.arrays[self.spec.name][0] != self._id:
             raise NotCachedError(f"{self.spec.path}: no receipt for scene {scene_id!r}; run {command}")
         position = receipt.rows.index(row)
-        if receipt.digests[position] != self._rows.digests[row]:
+        if receipt.digests[position] != self._rows.digest(row):
             raise NotCachedError(f"{self.spec.path}: scene {scene_id!r} was edited since; run {command}")
         if row in receipt.skipped:
             raise SkippedImage(f"scene {scene_id!r}: was skipped when extracted: {receipt.skipped[row]}")
@@ -122,8 +129,8 @@ class _Array:
 class FeatureReader:
     """Random access to images of some arrays. Threads may share it; open it anew after the store has changed."""
 
-    def __init__(self, root: Path, views: Mapping[str, Sequence[ArraySpec]], verify: bool) -> None:
-        self._root, self._views, self._verify = root, views, verify
+    def __init__(self, root: Path, views: Mapping[str, Sequence[ArraySpec]], verify: bool, dataset: str = "") -> None:
+        self._root, self._views, self._verify, self._dataset = root, views, verify, dataset
         self._local = threading.local()
         books: dict[GroupKey, ReceiptBook] = {}
         tables: dict[str, RowTable] = {}
@@ -134,14 +141,14 @@ class FeatureReader:
                 if group not in books:
                     books[group] = ReceiptBook.of(root, group)
                 if group.split not in tables:
-                    tables[group.split] = RowTable.of(root, group.split)
+                    tables[group.split] = RowTable.of(root, group.split, dataset)
                 if (view, spec.name) in self._arrays:
                     raise CacheError(f"reader: two arrays are called {spec.name!r} in view {view!r}")
                 self._arrays[view, spec.name] = _Array(root, spec, books[group], tables[group.split])
         self._default = next(iter(views), "")
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return FeatureReader, (self._root, self._views, self._verify)  # opened anew where it arrives
+        return FeatureReader, (self._root, self._views, self._verify, self._dataset)  # opened anew where it arrives
 
     def spec(self, name: str, view: str | None = None) -> ArraySpec:
         """Spec of one of this reader's arrays. Raises NotCachedError naming those there are."""
@@ -327,7 +334,11 @@ class FeatureReader:
         """Check a chunk against its receipt and, where the file has one, the checksum behind it."""
         part = array.parts[suffix]
         expected = place.receipt.arrays[array.spec.name][1][suffix].crc32c[place.position]
-        stored = int.from_bytes(os.pread(descriptor, CHECKSUM_BYTES, offset), "little") if part.checked else expected
+        try:
+            behind = os.pread(descriptor, CHECKSUM_BYTES, offset) if part.checked else b""
+        except OSError as error:
+            raise refusal(error, part.file(place.shard), "read") from error
+        stored = int.from_bytes(behind, "little") if part.checked else expected
         if not found == expected == stored:
             raise self._damaged(
                 part, scene, place, f"checksum {found:08x}, file says {stored:08x}, receipt {expected:08x}"

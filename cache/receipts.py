@@ -1,19 +1,30 @@
 """Receipts: the proof that a shard of certain arrays is whole, durable, and made from certain image contents.
 
-An image counts as cached only when a receipt says so. Receipts are written last and removed first.
+An image counts as cached only when a receipt says so. Receipts are written last and removed first. They also say under
+which names their images were asked for, so that a lost table of rows can be made again from them.
 """
 
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from cache import sealed
 from cache.errors import DamagedError
-from cache.files import read_json, sync_folder, write_json
+from cache.files import parse_json, read_bytes, remove, write_bytes
 from cache.layout import GroupKey
+from cache.system import naming
 
 VERSION = 1
+REMEDY = "delete it and run the stage again, which"
+
+
+class Name(NamedTuple):
+    """What an image is called in a data set; ``dataset`` is empty where nobody said which."""
+
+    dataset: str
+    scene_id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +37,8 @@ class PartReceipt:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Receipt:
-    """``arrays``: name -> (id of the recipe, part suffix -> file). ``rows`` and ``digests`` say whose images these are.
+    """``arrays``: name -> (id of the recipe, part suffix -> file). ``rows`` and ``digests`` say whose images these are,
+    ``names`` what they were called then, as far as is known.
 
     ``skipped``: row -> reason. ``info``: device, batch, versions and the like; never compared.
     """
@@ -34,6 +46,7 @@ class Receipt:
     shard: int
     rows: tuple[int, ...]
     digests: tuple[str, ...]
+    names: tuple[Name | None, ...]
     skipped: Mapping[int, str]
     arrays: Mapping[str, tuple[str, Mapping[str, PartReceipt]]]
     info: Mapping[str, Any] = field(default_factory=dict)
@@ -46,7 +59,9 @@ class ReceiptBook:
     def __init__(self, folder: Path, shard: int | None = None) -> None:
         self.folder = folder
         self._by_shard: dict[int, list[Receipt]] = {}
-        for path in sorted(folder.glob("*.json" if shard is None else f"{shard}.*.json"), key=_number):
+        for path in receipt_files(folder):
+            if shard is not None and _number(path)[0] != shard:
+                continue
             try:
                 receipt = _parse(path)
             except FileNotFoundError:
@@ -67,28 +82,46 @@ class ReceiptBook:
         """Newest receipt that covers ``name`` in ``shard``."""
         return next((r for r in reversed(self._by_shard.get(shard, [])) if name in r.arrays), None)
 
+    def of_shard(self, shard: int) -> list[Receipt]:
+        """Every receipt of a shard, the newest last."""
+        return list(self._by_shard.get(shard, []))
+
     def names(self) -> set[str]:
         """Every array with at least one receipt."""
         return {name for receipts in self._by_shard.values() for receipt in receipts for name in receipt.arrays}
 
     def add(self, receipt: Receipt) -> None:
         """Write a receipt, durably."""
-        numbers = [_number(path)[1] for path in self.folder.glob(f"{receipt.shard}.*.json")]
-        write_json(self.folder / f"{receipt.shard}.{max(numbers, default=-1) + 1}.json", _plain(receipt))
+        numbers = [number for shard, number in map(_number, receipt_files(self.folder)) if shard == receipt.shard]
+        path = self.folder / f"{receipt.shard}.{max(numbers, default=-1) + 1}.json"
+        written = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        rewrite(replace(receipt, info={"written": written, **receipt.info}, path=path))
 
     def withdraw(self, shard: int, names: Iterable[str]) -> None:
         """Make ``names`` of ``shard`` count as not cached, durably, before their files are touched."""
         gone = set(names)
         for receipt in self._by_shard.get(shard, []):
-            assert receipt.path is not None
             kept = {name: entry for name, entry in receipt.arrays.items() if name not in gone}
-            if len(kept) == len(receipt.arrays):
-                continue
-            if kept:
-                write_json(receipt.path, _plain(receipt) | {"arrays": _plain_arrays(kept)})
-            else:
-                receipt.path.unlink(missing_ok=True)
-                sync_folder(receipt.path.parent)
+            if len(kept) < len(receipt.arrays):
+                rewrite(replace(receipt, arrays=kept))
+
+
+def rewrite(receipt: Receipt) -> None:
+    """Put ``receipt`` in the place of what lies at its path; one that covers no array is removed."""
+    assert receipt.path is not None
+    if receipt.arrays and receipt.rows:
+        write_bytes(receipt.path, sealed.json_bytes(_plain(receipt)))
+    else:
+        remove(receipt.path)
+
+
+def receipt_files(folder: Path) -> list[Path]:
+    """Files of the receipts in ``folder``, by shard and age. Raises FileError where it cannot be listed."""
+    try:
+        with naming(folder, "read"):
+            return sorted((path for path in folder.iterdir() if path.suffix == ".json"), key=_number)
+    except FileNotFoundError:
+        return []
 
 
 def _number(path: Path) -> tuple[int, int]:
@@ -100,32 +133,32 @@ def _number(path: Path) -> tuple[int, int]:
         raise DamagedError(f"{path}: is no receipt's name; remove the file") from error
 
 
-def _plain_arrays(arrays: Mapping[str, tuple[str, Mapping[str, PartReceipt]]]) -> dict[str, Any]:
-    return {
-        name: {"id": recipe_id, "parts": {suffix: asdict(part) for suffix, part in parts.items()}}
-        for name, (recipe_id, parts) in arrays.items()
-    }
-
-
 def _plain(receipt: Receipt) -> dict[str, Any]:
     return {
         "version": VERSION,
         "shard": receipt.shard,
         "rows": receipt.rows,
         "digests": receipt.digests,
+        "names": receipt.names,
         "skipped": {str(row): reason for row, reason in receipt.skipped.items()},
-        "arrays": _plain_arrays(receipt.arrays),
-        "info": {"written": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), **receipt.info},
+        "arrays": {
+            name: {"id": recipe_id, "parts": {suffix: asdict(part) for suffix, part in parts.items()}}
+            for name, (recipe_id, parts) in receipt.arrays.items()
+        },
+        "info": dict(receipt.info),
     }
 
 
 def _parse(path: Path) -> Receipt:
-    raw = read_json(path)
+    if sealed.is_sealed(data := read_bytes(path)):  # older ones are not
+        sealed.check(data, path, REMEDY)
+    raw = parse_json(data, path)
     try:
-        return Receipt(
+        receipt = Receipt(
             shard=raw["shard"],
             rows=tuple(raw["rows"]),
             digests=tuple(raw["digests"]),
+            names=tuple(name and Name(*name) for name in raw.get("names", [None] * len(raw["rows"]))),
             skipped={int(row): reason for row, reason in raw["skipped"].items()},
             arrays={
                 name: (
@@ -140,5 +173,18 @@ def _parse(path: Path) -> Receipt:
             info=raw["info"],
             path=path,
         )
-    except (KeyError, TypeError, AttributeError) as error:
+        _check(receipt)
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise DamagedError(f"{path}: is no receipt ({error!r}); delete it and run the stage again") from error
+    return receipt
+
+
+def _check(receipt: Receipt) -> None:
+    """Raise ValueError where a receipt contradicts itself."""
+    rows = receipt.rows
+    if not len(rows) == len(set(rows)) == len(receipt.digests) == len(receipt.names):
+        raise ValueError(f"{len(rows)} rows, {len(receipt.digests)} digests, {len(receipt.names)} names")
+    for name, (_, parts) in receipt.arrays.items():
+        for part in parts.values():
+            if [checksum is None for checksum in part.crc32c] != [row in receipt.skipped for row in rows]:
+                raise ValueError(f"{name}: checksums and skipped rows differ")

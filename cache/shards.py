@@ -1,5 +1,6 @@
 """One shard file of Zarr's ``sharding_indexed``: chunks one behind the other, then the index with its checksum."""
 
+import contextlib
 import os
 from pathlib import Path
 from typing import Any
@@ -8,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.checksum import CHECKSUM_BYTES, crc32c
-from cache.errors import DamagedError
-from cache.files import naming_full_disk, publish
+from cache.errors import DamagedError, LockedError
+from cache.files import make_folder, publish
 from cache.receipts import PartReceipt
+from cache.system import naming
 
 ABSENT = 2**64 - 1
 PREFETCH_BYTES = 1 << 20  # Linux ignores what a request asks for beyond the device's largest transfer or read-ahead
@@ -23,16 +25,17 @@ def index_bytes(images: int) -> int:
 
 
 class ShardFile:
-    """A shard being written under a temporary name, chunk by chunk, in constant memory."""
+    """A shard being written under a temporary name, chunk by chunk, in constant memory and without an open file:
+    a pass may write more arrays at once than a process may open files."""
 
     def __init__(self, temporary: Path, target: Path, images: int, codec: dict[str, Any] | None) -> None:
         self._temporary, self._target, self._codec = temporary, target, codec
         self._index = np.full((images, 2), ABSENT, "<u8")
         self._checksums: list[int | None] = []
         self._size = 0
-        temporary.parent.mkdir(parents=True, exist_ok=True)
-        with naming_full_disk(target):
-            self._descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+        with naming(target, "written"):
+            make_folder(temporary.parent)
+            os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644))
 
     def append(self, slot: int, values: NDArray[Any]) -> None:
         """Write one image's chunk; ``slot`` is its place in the shard."""
@@ -45,8 +48,7 @@ class ShardFile:
         """The same with a chunk that is in its stored form already."""
         checksum = crc32c(data)
         self._index[slot] = self._size, data.nbytes + CHECKSUM_BYTES
-        self._write(data.reshape(-1).view(np.uint8).data)
-        self._write(memoryview(checksum.to_bytes(CHECKSUM_BYTES, "little")))
+        self._write(data.reshape(-1).view(np.uint8).data, memoryview(checksum.to_bytes(CHECKSUM_BYTES, "little")))
         self._checksums.append(checksum)
 
     def skip(self) -> None:
@@ -55,43 +57,59 @@ class ShardFile:
 
     def finish(self) -> PartReceipt:
         """Write the index and make the content durable; the file still has its temporary name."""
-        self._write(memoryview(self._index.tobytes() + crc32c(self._index).to_bytes(CHECKSUM_BYTES, "little")))
-        with naming_full_disk(self._target):
-            os.fsync(self._descriptor)
-        self._close()
+        index = self._index.tobytes()
+        self._write(memoryview(index), memoryview(crc32c(index).to_bytes(CHECKSUM_BYTES, "little")), sync=True)
         return PartReceipt(self._size, tuple(self._checksums))
 
     @property
     def is_there(self) -> bool:
-        """Whether nobody cleared it away under its temporary name."""
-        return self._temporary.exists()
+        """False once somebody cleared it away under its temporary name."""
+        with naming(self._target, "written"):
+            return self._temporary.exists()
 
     def publish(self) -> None:
         """Give it its name."""
         publish(self._temporary, self._target)
 
     def discard(self) -> None:
-        """Remove what is left under the temporary name."""
-        self._close()
-        self._temporary.unlink(missing_ok=True)
+        """Remove what is left under the temporary name; what cannot be removed now is, by the next owner."""
+        with contextlib.suppress(OSError):
+            self._temporary.unlink(missing_ok=True)
 
-    def _close(self) -> None:
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
+    def _write(self, *pieces: memoryview, sync: bool = False) -> None:
+        with naming(self._target, "written"):
+            try:
+                descriptor = os.open(self._temporary, os.O_WRONLY | os.O_APPEND)
+            except FileNotFoundError:
+                raise LockedError(
+                    f"{self._target}: another process writes it now, and cleared this one's away"
+                ) from None
+            try:
+                for data in pieces:
+                    while data:
+                        written = os.write(descriptor, data)
+                        data, self._size = data[written:], self._size + written
+                if sync:
+                    os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
 
-    def _write(self, data: memoryview) -> None:
-        with naming_full_disk(self._target):
-            while data:
-                written = os.write(self._descriptor, data)
-                data, self._size = data[written:], self._size + written
+
+def open_shard(path: Path) -> int:
+    """Descriptor of a shard's file, to read and to close. Raises DamagedError where it is missing, FileError."""
+    try:
+        with naming(path, "read"):
+            return os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        raise DamagedError(f"{path}: the shard is missing; {REPAIR}") from None
 
 
 def read_index(descriptor: int, path: Path, images: int, *, at_end: bool = True) -> NDArray[np.uint64]:
     """(images, 2) offset and size of each chunk, ABSENT where there is none. Raises DamagedError."""
-    size = os.fstat(descriptor).st_size
     length = index_bytes(images)
-    raw = os.pread(descriptor, length, max(0, size - length) if at_end else 0)
+    with naming(path, "read"):
+        size = os.fstat(descriptor).st_size
+        raw = os.pread(descriptor, length, max(0, size - length) if at_end else 0)
     if len(raw) < length or crc32c(raw[:-CHECKSUM_BYTES]) != int.from_bytes(raw[-CHECKSUM_BYTES:], "little"):
         raise DamagedError(f"{path}: the shard's index does not match its checksum ({size} bytes); {REPAIR}")
     return np.frombuffer(raw, "<u8", 2 * images).reshape(images, 2)
@@ -99,10 +117,7 @@ def read_index(descriptor: int, path: Path, images: int, *, at_end: bool = True)
 
 def read_chunk(path: Path, slot: int, images: int, expected: int | None) -> NDArray[np.uint8]:
     """Stored form of one chunk, without its checksum. Raises DamagedError unless that is ``expected``."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY)
-    except FileNotFoundError:
-        raise DamagedError(f"{path}: the shard is missing; {REPAIR}") from None
+    descriptor = open_shard(path)
     try:
         offset, size = (int(number) for number in read_index(descriptor, path, images)[slot])
         data = np.empty(0 if offset == ABSENT else size - CHECKSUM_BYTES, np.uint8)
@@ -117,7 +132,8 @@ def read_chunk(path: Path, slot: int, images: int, expected: int | None) -> NDAr
 def read_fully(descriptor: int, view: memoryview, offset: int, path: Path) -> None:
     """Fill ``view``, however many calls it takes. Raises DamagedError at the file's end."""
     while view:
-        got = os.preadv(descriptor, [view], offset)
+        with naming(path, "read"):
+            got = os.preadv(descriptor, [view], offset)
         if got <= 0:
             raise DamagedError(f"{path}: ends before byte {offset + len(view)}; {REPAIR}")
         view, offset = view[got:], offset + got

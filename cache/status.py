@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from cache.catalogue import list_arrays
 from cache.fingerprint import Recipe
 from cache.layout import ArraySpec, GroupKey
-from cache.manifests import list_arrays
 from cache.receipts import Receipt, ReceiptBook
-from cache.rows import RowTable
+from cache.rows import RowTable, splits
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,6 +39,31 @@ class GroupStatus:
         return sum(array.nbytes for array in self.arrays)
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DatasetStatus:
+    """One data set in one split: ``images`` it has names for, and those ``alone`` that no other data set has as well.
+    The unnamed data set is called by no name."""
+
+    dataset: str
+    split: str
+    images: int
+    alone: int
+
+
+def summarise_datasets(root: Path) -> list[DatasetStatus]:
+    """Every data set of every split of the store at ``root``."""
+    found = []
+    for split in splits(root):
+        owners: dict[int, set[str]] = {}
+        for name, row in RowTable.of(root, split).names:
+            owners.setdefault(row, set()).add(name.dataset)
+        for dataset in sorted({name for names in owners.values() for name in names}):
+            mine = [names for names in owners.values() if dataset in names]
+            alone = sum(len(names) == 1 for names in mine)
+            found.append(DatasetStatus(dataset=dataset, split=split, images=len(mine), alone=alone))
+    return found
+
+
 def summarise(root: Path) -> list[GroupStatus]:
     """Every group of the store at ``root``, by path; empty when there is no store."""
     by_group: dict[GroupKey, list[ArraySpec]] = {}
@@ -49,7 +74,8 @@ def summarise(root: Path) -> list[GroupStatus]:
 
 def _group(root: Path, group: GroupKey, specs: Sequence[ArraySpec]) -> GroupStatus:
     book = ReceiptBook.of(root, group)
-    digests = RowTable.of(root, group.split).digests
+    table = RowTable.of(root, group.split)
+    images = sum(digest != "" for digest in table.digests)
     arrays, receipts = [], dict[Path, Receipt]()
     for spec in specs:
         done = skipped = nbytes = 0
@@ -58,11 +84,13 @@ def _group(root: Path, group: GroupKey, specs: Sequence[ArraySpec]) -> GroupStat
             if receipt is None or receipt.path is None or receipt.arrays[spec.name][0] != spec.id:
                 continue
             receipts[receipt.path] = receipt
-            current = [row for row, digest in zip(receipt.rows, receipt.digests, strict=True) if digests[row] == digest]
+            current = [
+                row for row, digest in zip(receipt.rows, receipt.digests, strict=True) if table.digest(row) == digest
+            ]
             skipped += sum(row in receipt.skipped for row in current)
             done += sum(row not in receipt.skipped for row in current)
             nbytes += sum(part.nbytes for part in receipt.arrays[spec.name][1].values())
-        missing = len(digests) - done - skipped
+        missing = images - done - skipped
         arrays.append(ArrayStatus(spec=spec, done=done, skipped=skipped, missing=missing, nbytes=nbytes))
     timed = [receipt for receipt in receipts.values() if receipt.info.get("seconds")]
     return GroupStatus(

@@ -3,23 +3,41 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from cache.catalogue import list_arrays, open_array
 from cache.layout import ArraySpec
-from cache.manifests import check_manifest, list_arrays, open_array, write_manifest
+from cache.manifests import check_manifest, write_manifest
+from cache.pending import Missing, Readable, ShardTask, find_missing
 from cache.reader import FeatureReader
 from cache.rows import RowTable
-from cache.status import GroupStatus, summarise
-from cache.writer import ShardSink, ShardTask, StoreWriter
+from cache.status import DatasetStatus, GroupStatus, summarise, summarise_datasets
+from cache.writer import ShardSink, StoreWriter, shared_group
 
 
 class FeatureStore:
-    """A store at ``root``, which need not exist before something is written."""
+    """A store at ``root``, which need not exist before something is written, as one of its data sets sees it.
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    ``dataset`` is any name; scene ids are those of that data set. Arrays, and images of equal content, are everybody's.
+    """
+
+    def __init__(self, root: Path, dataset: str = "") -> None:
+        self.root, self.dataset = root, dataset
 
     def rows(self, split: str) -> RowTable:
         """Which row each image of ``split`` has."""
-        return RowTable.of(self.root, split)
+        return RowTable.of(self.root, split, self.dataset)
+
+    def missing(
+        self,
+        specs: Sequence[ArraySpec],
+        images: Sequence[tuple[str, str]],
+        *,
+        shard: int = 16,
+        readable: Readable = lambda scene_id: False,
+    ) -> Missing:
+        """What :meth:`writer` would find to do, without its lock and without writing anything: a store that can only be
+        read serves who has nothing to add."""
+        shared_group(specs, shard)
+        return find_missing(self.root, specs, images, shard, readable, self.dataset)
 
     def writer(
         self, specs: Sequence[ArraySpec], images: Sequence[tuple[str, str]], *, shard: int = 16, takeover: bool = False
@@ -29,7 +47,7 @@ class FeatureStore:
         ``shard`` images a file; what the scope was first written with stays. Entering takes the lock (LockedError),
         assigns rows and writes metadata (RecipeError when another recipe lies there).
         """
-        return StoreWriter(self.root, specs, images, shard, takeover)
+        return StoreWriter(self.root, specs, images, shard, takeover, self.dataset)
 
     def shard_sink(self, task: ShardTask) -> ShardSink:
         """Sink for a worker process; the process that made the task holds the lock meanwhile."""
@@ -44,7 +62,7 @@ class FeatureStore:
         """
         views = arrays if isinstance(arrays, Mapping) else {"": arrays}
         specs = {view: [self.array(a) if isinstance(a, str) else a for a in entries] for view, entries in views.items()}
-        return FeatureReader(self.root, specs, verify)
+        return FeatureReader(self.root, specs, verify, self.dataset)
 
     def array(self, path: str) -> ArraySpec:
         """Spec of the array at ``path`` (``split/view/recipe/[t<timestep>/]name``). Raises NotCachedError."""
@@ -58,12 +76,23 @@ class FeatureStore:
         """What is done, missing and skipped, with sizes and times, per group of arrays written together."""
         return summarise(self.root)
 
-    def write_manifest(
-        self, path: Path, specs: Sequence[ArraySpec], images: Mapping[str, Sequence[tuple[str, str]]]
-    ) -> None:
-        """Manifest of arrays of any groups over ``images`` (split -> (scene id, digest)). Raises IncompleteError."""
-        write_manifest(self.root, path, specs, images)
+    def datasets(self) -> list[DatasetStatus]:
+        """The data sets that lie side by side, with their images per split."""
+        return summarise_datasets(self.root)
 
-    def check(self, manifest: Path) -> list[ArraySpec]:
+    def write_manifest(
+        self,
+        path: Path,
+        specs: Sequence[ArraySpec],
+        images: Mapping[str, Sequence[tuple[str, str]]],
+        folder: Path | None = None,
+    ) -> None:
+        """Manifest of arrays of any groups over ``images`` (split -> (scene id, digest)). Raises IncompleteError.
+
+        ``folder``: where manifests lie that are kept outside the store.
+        """
+        write_manifest(self.root, path, specs, images, self.dataset, folder)
+
+    def check(self, manifest: Path, folder: Path | None = None) -> list[ArraySpec]:
         """Specs of a manifest's arrays once the store is found to match it. Raises NotCachedError, DamagedError."""
-        return check_manifest(self.root, manifest)
+        return check_manifest(self.root, manifest, folder)

@@ -1,5 +1,6 @@
 """One encoding from another, without the backbone; and features as files for those who want no store."""
 
+import io
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -9,10 +10,10 @@ import numpy as np
 
 from cache.encodings import Encoding, Float16, Float32
 from cache.errors import CacheError, EncodingError, SkippedImage
+from cache.files import write_bytes
 from cache.layout import ArraySpec, tap_name
 from cache.reader import FeatureReader
 from cache.receipts import ReceiptBook
-from cache.rows import RowTable
 from cache.store import FeatureStore
 
 Format = Literal["npy", "safetensors"]
@@ -69,29 +70,29 @@ def export(
             raise CacheError(f"scene {scene!r}: cannot be a file below {folder}")
         features = {name: reader.read_float(scene, name) for name in names}
         if kind == "npy":
-            place.mkdir(parents=True, exist_ok=True)
             for name, feature in features.items():
-                np.save(place / f"{name}.npy", feature)
+                buffer = io.BytesIO()
+                np.save(buffer, feature)
+                write_bytes(place / f"{name}.npy", buffer.getvalue())
                 yield place / f"{name}.npy"
         else:
-            from safetensors.numpy import save_file
+            from safetensors.numpy import save
 
             file = place.with_name(f"{place.name}.safetensors")
-            file.parent.mkdir(parents=True, exist_ok=True)
-            save_file(features, file)
+            write_bytes(file, save(features))
             yield file
 
 
 def cached_images(store: FeatureStore, spec: ArraySpec) -> list[tuple[str, str]]:
-    """(scene id, digest) of every image with a receipt for ``spec``, in row order, under every name its row has: copies
-    share one, and names a file had before stay."""
-    table = RowTable.of(store.root, spec.group.split)
+    """(scene id, digest) of every image of the store's data set with a receipt for ``spec``, in row order, under every
+    name its row has there: copies share one, and names a file had before stay."""
+    table = store.rows(spec.group.split)
     book = ReceiptBook.of(store.root, spec.group)
     rows = set[int]()
     for shard in book.shards:
         receipt = book.find(shard, spec.name)
         if receipt is not None and receipt.arrays[spec.name][0] == spec.id:
             current = zip(receipt.rows, receipt.digests, strict=True)
-            rows |= {row for row, digest in current if digest == table.digests[row]}
+            rows |= {row for row, digest in current if digest == table.digest(row)}
     named = sorted((row, scene) for scene, row in table.scenes.items() if row in rows)
     return [(scene, table.digests[row]) for row, scene in named]

@@ -107,6 +107,9 @@ def _check(root: Path, file: _File) -> Iterator[tuple[str, list[int]]]:
     except FileNotFoundError:
         yield "missing", list(receipt.rows)
         return
+    except OSError as error:
+        yield f"cannot be opened ({error.strerror or error})", list(receipt.rows)
+        return
     try:
         size = os.fstat(descriptor).st_size
         if size != part.nbytes:
@@ -160,4 +163,6 @@ def _path(root: Path, file: _File) -> Path:
 
 
 def _names(root: Path, split: str) -> dict[int, str]:
-    return {row: scene for scene, row in RowTable.of(root, split).scenes.items()}
+    """A name of each row, with its data set where that has one."""
+    called = RowTable.of(root, split).called()
+    return {row: f"{names[0].dataset}: {names[0].scene_id}".removeprefix(": ") for row, names in called.items()}

@@ -5,7 +5,6 @@ import shutil
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -15,46 +14,16 @@ from numpy.typing import NDArray
 from cache.budget import require_space
 from cache.carry import carried_images
 from cache.encodings import Encoded, Project
-from cache.errors import (
-    CacheError,
-    DamagedError,
-    EncodingError,
-    IncompleteError,
-    LockedError,
-    NonFiniteError,
-    RecipeError,
-)
-from cache.files import read_json, write_json
-from cache.fingerprint import explain_difference
-from cache.layout import (
-    ATTRIBUTE,
-    SCALES,
-    ZARR,
-    ArraySpec,
-    GroupKey,
-    array_metadata,
-    ensure_groups,
-    read_basis,
-    shard_file,
-    write_basis,
-)
+from cache.errors import CacheError, EncodingError, FileError, IncompleteError, LockedError, NonFiniteError
+from cache.files import write_json
+from cache.identity import ensure_store_id
+from cache.layout import SCALES, ZARR, ArraySpec, GroupKey, ensure_groups, shard_file, write_basis
 from cache.lock import StoreLock, lock_file
 from cache.manifests import write_manifest
-from cache.receipts import PartReceipt, Receipt, ReceiptBook
+from cache.pending import Readable, ShardTask, pending_tasks, stale_metadata
+from cache.receipts import Name, PartReceipt, Receipt, ReceiptBook
 from cache.rows import RowTable
 from cache.shards import ShardFile
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ShardTask:
-    """One shard to compute: its images in row order and the arrays of it that are missing. Can be pickled."""
-
-    shard: int
-    shard_size: int
-    rows: tuple[int, ...]
-    scene_ids: tuple[str, ...]
-    digests: tuple[str, ...]
-    specs: tuple[ArraySpec, ...]
 
 
 class ShardSink:
@@ -79,7 +48,7 @@ class ShardSink:
             for spec in self._task.specs:
                 for suffix, (shape, _) in spec.parts().items():
                     self._files[spec.name, suffix] = ShardFile(
-                        _temporary_folder(self._root, spec.group) / f"{self._task.shard}-{spec.name}{suffix}.{unique}",
+                        temporary_folder(self._root, spec.group) / f"{self._task.shard}-{spec.name}{suffix}.{unique}",
                         shard_file(self._root / ZARR / (spec.path + suffix), self._task.shard, len(shape)),
                         self._task.shard_size,
                         spec.encoding.codec if suffix == "" else None,
@@ -149,13 +118,15 @@ class ShardSink:
             file.publish()
         info = {"seconds": round(time.monotonic() - self._started, 3), **self.info}
         # A receipt speaks of the same images for all of its arrays, and only one has the time on it.
-        for others in sorted(set(carried.values())):
+        asked = tuple(Name(task.dataset, scene) for scene in task.scene_ids)
+        for others in dict.fromkeys(carried.values()):
             book.add(
                 Receipt(
                     shard=task.shard,
-                    rows=task.rows + tuple(row for row, _, _ in others),
-                    digests=task.digests + tuple(digest for _, digest, _ in others),
-                    skipped=self._skipped | {row: reason for row, _, reason in others if reason},
+                    rows=task.rows + tuple(row for row, _, _, _ in others),
+                    digests=task.digests + tuple(digest for _, digest, _, _ in others),
+                    names=asked + tuple(name for _, _, name, _ in others),
+                    skipped=self._skipped | {row: reason for row, _, _, reason in others if reason is not None},
                     arrays={
                         spec.name: (spec.id, parts[spec.name]) for spec in task.specs if carried[spec.name] == others
                     },
@@ -164,8 +135,8 @@ class ShardSink:
             )
             info = {**info, "seconds": 0.0}
 
-    def _carry(self, spec: ArraySpec) -> tuple[tuple[int, str, str], ...]:
-        """Take over from the shard's present file what it holds beside this task: (row, digest, reason or "")."""
+    def _carry(self, spec: ArraySpec) -> tuple[tuple[int, str, Name | None, str | None], ...]:
+        """Take over from the shard's present file what it holds beside this task: (row, digest, name, reason)."""
         task, others = self._task, []
         for image in carried_images(self._root, spec, task.shard, task.shard_size, task.rows):
             for suffix in spec.parts():
@@ -173,7 +144,7 @@ class ShardSink:
                     self._files[spec.name, suffix].append_stored(image.row % task.shard_size, image.chunks[suffix])
                 else:
                     self._files[spec.name, suffix].skip()
-            others.append((image.row, image.digest, image.reason or ""))
+            others.append((image.row, image.digest, image.name, image.reason))
         return tuple(others)
 
     def _discard(self) -> None:
@@ -185,16 +156,16 @@ class StoreWriter:
     """The one writer of a group's scope. Enter it to take the lock; see :meth:`cache.FeatureStore.writer`."""
 
     def __init__(
-        self, root: Path, specs: Sequence[ArraySpec], images: Sequence[tuple[str, str]], shard: int, takeover: bool
+        self,
+        root: Path,
+        specs: Sequence[ArraySpec],
+        images: Sequence[tuple[str, str]],
+        shard: int,
+        takeover: bool,
+        dataset: str = "",
     ) -> None:
-        groups = {spec.group for spec in specs}
-        names = [spec.name for spec in specs]
-        if len(groups) != 1 or len(set(names)) != len(names):
-            raise CacheError(f"store: arrays written together need one group and different names, got {sorted(names)}")
-        if shard < 1:
-            raise CacheError(f"store: shard {shard} must be at least 1 image")
-        self.root, self.specs, self.shard_size = root, tuple(specs), shard
-        (self.group,) = groups
+        self.root, self.specs, self.shard_size, self._dataset = root, tuple(specs), shard, dataset
+        self.group = shared_group(specs, shard)
         self._images = list(images)
         self._lock = StoreLock(lock_file(root, self.group), takeover=takeover)
 
@@ -202,48 +173,33 @@ class StoreWriter:
         with contextlib.ExitStack() as undo:
             undo.enter_context(self._lock)
             # Whatever an interrupted owner left under temporary names is nobody's.
-            shutil.rmtree(_temporary_folder(self.root, self.group).parent, ignore_errors=True)
+            shutil.rmtree(temporary_folder(self.root, self.group).parent, ignore_errors=True)
+            ensure_store_id(self.root)
             self.shard_size = ensure_groups(self.root, self.group, self.shard_size)
-            table = RowTable.of(self.root, self.group.split)
+            table = RowTable.of(self.root, self.group.split, self._dataset)
             self._rows: dict[int, tuple[str, str]] = {}
             for row, image in zip(table.assign(self._images), self._images, strict=True):
                 self._rows.setdefault(row, image)
             for spec in self.specs:
-                self._ensure_array(spec)
+                self._write_metadata(spec)
             undo.pop_all()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._lock.held:  # else what lies there is the new owner's
-            shutil.rmtree(_temporary_folder(self.root, self.group).parent, ignore_errors=True)
+        with contextlib.suppress(*(() if kind is None else (FileError,))):  # the first error is the one to tell
+            if self._lock.held:  # else what lies there is the new owner's
+                shutil.rmtree(temporary_folder(self.root, self.group).parent, ignore_errors=True)
         self._lock.__exit__(kind, error, trace)
 
-    def pending(self, readable: Callable[[str], bool] = lambda scene_id: False) -> list[ShardTask]:
+    def pending(self, readable: Readable = lambda scene_id: False) -> list[ShardTask]:
         """Shards that lack at least one array for the images asked for, in order; what is there is not in them.
 
         An image that was skipped counts as missing once ``readable`` says that its scene can be read now. Raises
         StoreFullError when they do not fit on the disk, before anything is computed.
         """
-        book = ReceiptBook.of(self.root, self.group)
-        shards: dict[int, list[int]] = {}
-        for row in sorted(self._rows):
-            shards.setdefault(row // self.shard_size, []).append(row)
-        tasks = []
-        for shard, rows in shards.items():
-            missing = tuple(spec for spec in self.specs if not self._is_done(book, spec, shard, rows, readable))
-            if missing:
-                tasks.append(
-                    ShardTask(
-                        shard=shard,
-                        shard_size=self.shard_size,
-                        rows=tuple(rows),
-                        scene_ids=tuple(self._rows[row][0] for row in rows),
-                        digests=tuple(self._rows[row][1] for row in rows),
-                        specs=missing,
-                    )
-                )
+        tasks = pending_tasks(self.root, self.group, self.specs, self._rows, self.shard_size, readable, self._dataset)
         require_space(self.root, [(spec, len(task.rows)) for task in tasks for spec in task.specs])
         return tasks
 
@@ -251,57 +207,32 @@ class StoreWriter:
         """Sink for one of :meth:`pending`'s tasks; refuses to publish when the lock was lost."""
         return ShardSink(self.root, task, self._lock.check)
 
-    def write_manifest(self, path: Path, specs: Sequence[ArraySpec] | None = None) -> None:
+    def write_manifest(self, path: Path, specs: Sequence[ArraySpec] | None = None, folder: Path | None = None) -> None:
         """Manifest over this writer's images. Raises IncompleteError while any of them is missing."""
-        write_manifest(self.root, path, self.specs if specs is None else specs, {self.group.split: self._images})
+        images = {self.group.split: self._images}
+        write_manifest(self.root, path, self.specs if specs is None else specs, images, self._dataset, folder)
 
-    def _is_done(
-        self, book: ReceiptBook, spec: ArraySpec, shard: int, rows: Sequence[int], readable: Callable[[str], bool]
-    ) -> bool:
-        receipt = book.find(shard, spec.name)
-        if receipt is None or receipt.arrays[spec.name][0] != spec.id:
-            return False
-        written = dict(zip(receipt.rows, receipt.digests, strict=True))
-        if any(written.get(row) != self._rows[row][1] for row in rows):
-            return False
-        if any(row in receipt.skipped and readable(self._rows[row][0]) for row in rows):
-            return False
-        for suffix, (shape, _) in spec.parts().items():
-            file = shard_file(self.root / ZARR / (spec.path + suffix), shard, len(shape))
-            try:
-                if file.stat().st_size != receipt.arrays[spec.name][1][suffix].nbytes:
-                    return False
-            except FileNotFoundError:
-                return False
-        return True
-
-    def _ensure_array(self, spec: ArraySpec) -> None:
+    def _write_metadata(self, spec: ArraySpec) -> None:
         """Write the array's metadata, or let it grow; refuse when it is another recipe's."""
-        folder = self.root / ZARR / spec.path
-        rows = max(self._rows, default=-1) + 1
-        if (folder / "zarr.json").exists():
-            found = read_json(folder / "zarr.json")
-            entry = found["attributes"][ATTRIBUTE]
-            if entry["id"] != spec.id:
-                fields = "; ".join(explain_difference(spec.full_recipe, entry["full_recipe"]))
-                raise RecipeError(f"{folder}: holds another recipe ({fields}); remove it with `diffps cache gc`")
-            rows = max(rows, found["shape"][0])
-        if isinstance(spec.encoding, Project):
-            if spec.encoding.basis is None:
-                raise EncodingError(f"{spec.path}: {spec.encoding.name} has no basis yet; fit one with cache.fit_basis")
-            try:
-                read_basis(folder, spec)
-            except DamagedError:  # or not there yet; one that was lost is the same, as the array's id says
-                write_basis(folder, spec.encoding)
-        # The values' metadata names the recipe, so it comes last.
-        for suffix in reversed(list(spec.parts())):
-            path = self.root / ZARR / (spec.path + suffix) / "zarr.json"
-            metadata = array_metadata(spec, suffix, rows, self.shard_size)
-            if not path.exists() or read_json(path) != metadata:
+        for path, metadata in stale_metadata(self.root, spec, max(self._rows, default=-1) + 1, self.shard_size).items():
+            if metadata is not None:
                 write_json(path, metadata)
+            elif isinstance(spec.encoding, Project):
+                write_basis(path, spec.encoding)
 
 
-def _temporary_folder(root: Path, group: GroupKey) -> Path:
+def shared_group(specs: Sequence[ArraySpec], shard: int) -> GroupKey:
+    """The group of arrays that are written together. Raises CacheError where that cannot be."""
+    groups = {spec.group for spec in specs}
+    names = [spec.name for spec in specs]
+    if len(groups) != 1 or len(set(names)) != len(names):
+        raise CacheError(f"store: arrays written together need one group and different names, got {sorted(names)}")
+    if shard < 1:
+        raise CacheError(f"store: shard {shard} must be at least 1 image")
+    return groups.pop()
+
+
+def temporary_folder(root: Path, group: GroupKey) -> Path:
     """Where unfinished shards of ``group`` lie: outside the Zarr group, on the same disk."""
     step = "latents" if group.timestep is None else f"t{group.timestep}"
     return root / "tmp" / group.scope.replace("/", "~") / step

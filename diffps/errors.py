@@ -1,8 +1,20 @@
 """Errors a user or a file can cause. Each also is the builtin that a caller without this package would expect."""
 
+LONGEST = 1500  # characters of a message; what is longer repeats what a damaged file holds
+
 
 class DiffPSError(Exception):
     """Root of every error this package raises on purpose; its text is one line a user can act on."""
+
+    def __init__(self, *arguments: object) -> None:
+        super().__init__(*(one_line(part) if isinstance(part, str) else part for part in arguments))
+
+
+def one_line(text: str, longest: int = LONGEST) -> str:
+    """A text as one printable line: what cannot be shown is escaped, the middle of what is too long is left out."""
+    if not text.isprintable():
+        text = "".join(part if part.isprintable() else part.encode("unicode_escape").decode() for part in text)
+    return text if len(text) <= longest else f"{text[: longest // 2]} ... {text[-longest // 3 :]}"
 
 
 class UnknownTapError(DiffPSError, KeyError):
@@ -17,6 +29,10 @@ class CheckpointError(DiffPSError, ValueError):
 
 class ImageError(DiffPSError, ValueError):
     """An image that cannot be decoded, or decodes to something unusable."""
+
+
+class PixelLimitError(ImageError):
+    """An image of more pixels than allowed."""
 
 
 class PromptError(DiffPSError, ValueError):

@@ -30,7 +30,13 @@ def cluster(runtime: Runtime, connect_seconds: float = CONNECT_SECONDS) -> "Iter
     if kind == "local":
         if not (number.isascii() and number.isdigit() and int(number)):
             raise ConfigError(f"runtime.scheduler {runtime.scheduler!r}: expected local:N or an address")
-        workers = LocalCluster(n_workers=int(number), threads_per_worker=1, processes=True, dashboard_address=None)
+        workers = LocalCluster(
+            n_workers=int(number),
+            threads_per_worker=1,
+            processes=True,
+            dashboard_address=None,
+            scheduler_kwargs={"dashboard_address": ":0"},  # its own port is taken where another cluster runs here
+        )
         with workers, Client(workers) as client:
             yield client
         return

@@ -22,8 +22,7 @@ from diffps.taps import FeatureName, TapSpec, check_taps
 HeadRule = Literal["mean", "all"] | int
 Span = tuple[int, int]
 
-# Of one softmax's logits in float32; positions are taken in blocks of this many bytes.
-_MAP_BLOCK_BYTES = 256 << 20
+MAP_BLOCK_BYTES = 256 << 20
 _PLAIN_PROCESSORS = ("AttnProcessor", "AttnProcessor2_0")
 
 
@@ -127,12 +126,17 @@ class TapReader:
 
 
 def attention_map(
-    attention: DiffusersModel, query: Tensor, key: Tensor, heads: slice, spans: Sequence[Span] = ()
+    attention: DiffusersModel,
+    query: Tensor,
+    key: Tensor,
+    heads: slice,
+    spans: Sequence[Span] = (),
+    block_bytes: int = MAP_BLOCK_BYTES,
 ) -> Tensor:
     """Softmax over all keys, in float32: query (B, N, C), key (B, T, C) -> (B, N, heads, columns) float32.
 
-    Columns are the T keys, or one per span: the mean of its keys' probabilities. Positions are taken in blocks, so
-    memory stays bounded whatever the grid.
+    Columns are the T keys, or one per span: the mean of its keys' probabilities. Positions are taken in blocks of
+    ``block_bytes`` of logits, so memory stays bounded whatever the grid.
     """
     q = query.reshape(*query.shape[:2], attention.heads, -1).transpose(1, 2)
     k = key.reshape(*key.shape[:2], attention.heads, -1).transpose(1, 2)
@@ -141,7 +145,7 @@ def attention_map(
     if attention.norm_k is not None:
         k = attention.norm_k(k)
     q, k = q[:, heads].float(), k[:, heads].float().transpose(2, 3)
-    rows = max(1, _MAP_BLOCK_BYTES // (4 * q.shape[0] * q.shape[1] * k.shape[3]))
+    rows = max(1, block_bytes // (4 * q.shape[0] * q.shape[1] * k.shape[3]))
     blocks = []
     for first in range(0, q.shape[2], rows):
         probabilities = (q[:, :, first : first + rows] @ k * attention.scale).softmax(-1)

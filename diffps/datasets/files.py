@@ -1,47 +1,62 @@
-"""What every dataset reader needs of a disk: images measured once, files that must be there, boxes made clean."""
+"""What every dataset reader needs of a disk: images measured once, files that must be there, boxes in their frames."""
 
-import hashlib
-import io
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image
 
+from diffps.datasets.findings import Findings, Kind
 from diffps.errors import DatasetError, ImageError
-from diffps.images import UNREADABLE, read_image_file, why_unreadable
+from diffps.images import MAX_PIXELS, decode, image_file, inspect, sha256_of
+from diffps.images.display import Note
 
-TRANSPOSING_ORIENTATIONS = (5, 6, 7, 8)  # EXIF orientations that swap width and height when displayed
+# What a report makes of how an image is displayed.
+NOTES: Mapping[Note | Literal["unreadable"], tuple[Kind, str]] = {
+    "turned": ("fine", "are turned upright by their EXIF"),
+    "frames": ("repaired", "hold several frames, of which the first is read"),
+    "profile": ("repaired", "have a colour profile and are converted to sRGB"),
+    "levels": ("repaired", "have more than 8 bits and are scaled to 8"),
+    "reduced": ("repaired", "are so large that they are decoded smaller, as the canvas allows"),
+    "levels_dark": (
+        "doubtful",
+        "use no more than a quarter of their levels and are dark; scale them if they hold fewer bits",
+    ),
+    "profile_broken": ("doubtful", "have a colour profile that does not fit or cannot be read, and are taken for sRGB"),
+    "exif_broken": ("doubtful", "have EXIF that cannot be read, and are shown as stored"),
+    "unreadable": ("refused", "cannot be read and are skipped"),
+}
 
 
 class ImageFacts(NamedTuple):
-    """What the index keeps of an image file: size as displayed, SHA-256 of the bytes in hex.
+    """What the index keeps of an image file: size as displayed, name of its pixels, notes for the report.
 
-    A file whose header cannot be read has the size 0 x 0.
+    ``digest`` is the SHA-256 of the bytes in hex; where the pixels are not their plain decoding, that of it and of the
+    rules that apply (:class:`diffps.images.Display`). A file whose header cannot be read has the size 0 x 0.
     """
 
     width: int
     height: int
     digest: str
+    notes: tuple[Note | Literal["unreadable"], ...] = ()
 
 
 Measure = Callable[[Sequence[Path]], list[ImageFacts]]
 
 
-def measure_image(path: Path) -> ImageFacts:
-    """Size (EXIF orientation applied) and digest of one file; its pixels are not decoded. Raises ImageError."""
-    data = read_image_file(path)
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            width, height = image.size
-            if image.getexif().get(ExifTags.Base.Orientation) in TRANSPOSING_ORIENTATIONS:
-                width, height = height, width
-    except UNREADABLE as error:
-        raise ImageError(f"{path}: not a readable image ({why_unreadable(data, error)})") from error
-    return ImageFacts(width, height, hashlib.sha256(data).hexdigest())
+def measure_image(path: Path, max_pixels: int = MAX_PIXELS) -> ImageFacts:
+    """Size, digest and notes of one file. Raises ImageError.
+
+    Pixels are decoded only for those of more than 8 bits in one channel, to see whether they use them.
+    """
+    with image_file(path) as file:
+        sha256 = sha256_of(file)
+        image, display = inspect(file, max_pixels)
+        dark = display.colours.deep and decode(image, display).dark
+    notes = (*display.notes, "levels_dark") if dark else display.notes
+    return ImageFacts(display.width, display.height, display.digest(sha256), notes)
 
 
 def measure_images(
@@ -50,19 +65,21 @@ def measure_images(
     progress: Callable[[int], None] = lambda nbytes: None,
     *,
     keep_unreadable: bool = False,
+    max_pixels: int = MAX_PIXELS,
 ) -> list[ImageFacts]:
     """:func:`measure_image` of every path, in order, on ``threads`` threads; ``progress(bytes)`` after each.
 
-    ``keep_unreadable``: a file without a readable header gets the size 0 x 0 instead of raising.
+    ``keep_unreadable``: a file that is there but no readable image gets the size 0 x 0 instead of raising.
     """
 
     def measure(path: Path) -> ImageFacts:
         try:
-            return measure_image(path)
+            return measure_image(path, max_pixels)
         except ImageError:
             if not keep_unreadable:
                 raise
-            return ImageFacts(0, 0, hashlib.sha256(read_image_file(path)).hexdigest())
+            with image_file(path) as file:
+                return ImageFacts(0, 0, sha256_of(file), ("unreadable",))
 
     facts = []
     with ThreadPoolExecutor(threads) as pool:
@@ -74,6 +91,15 @@ def measure_images(
             pool.shutdown(cancel_futures=True)
             raise
     return facts
+
+
+def note_images(findings: Findings, names: Iterable[str], facts: Sequence[ImageFacts]) -> None:
+    """Add to a report what was noted about images; ``names`` are theirs, for the first example of each."""
+    findings.seen("images", len(facts))
+    for name, fact in zip(names, facts, strict=True):
+        for note in fact.notes:
+            kind, reason = NOTES[note]
+            findings.add(kind, reason, "images", name)
 
 
 def require(path: Path, dataset: str, what: str) -> Path:
@@ -88,23 +114,6 @@ def require(path: Path, dataset: str, what: str) -> Path:
     raise DatasetError(f"{dataset}: {what} missing: expected {path}; {parent} holds {shown or 'nothing'}")
 
 
-def load_mat(path: Path, dataset: str, what: str, keys: Sequence[str]) -> tuple[str, Any]:
-    """(key, array) of the one of ``keys`` that the MATLAB file holds. Raises DatasetError naming file and keys."""
-    from scipy.io import loadmat
-    from scipy.io.matlab import MatReadError
-
-    require(path, dataset, what)
-    try:
-        content = loadmat(path)
-    except (ValueError, TypeError, IndexError, NotImplementedError, MatReadError, OSError) as error:
-        raise DatasetError(f"{dataset}: {path} is not a MATLAB 5 file scipy can read ({error})") from error
-    found = [key for key in keys if key in content]
-    if len(found) != 1:
-        present = ", ".join(key for key in content if not key.startswith("__")) or "none"
-        raise DatasetError(f"{dataset}: {path} must hold exactly one of the keys {', '.join(keys)}; found {present}")
-    return found[0], content[found[0]]
-
-
 def corner_boxes(boxes: NDArray[Any]) -> NDArray[np.float32]:
     """Boxes (n, 4) x, y, w, h of any type as float32 x1, y1, x2, y2; cast before adding, since uint8 overflows."""
     x, y, w, h = np.asarray(boxes, np.float64).reshape(-1, 4).T
@@ -115,27 +124,6 @@ def clip_boxes(boxes: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.
     """Boxes (n, 4) x1, y1, x2, y2 cut at the frame of ``size`` = (height, width); (0, 0) is an unknown size."""
     height, width = size if any(size) else (np.inf, np.inf)
     return np.clip(boxes, 0, np.array([width, height, width, height], np.float32)).astype(np.float32)
-
-
-class CleanBoxes(NamedTuple):
-    """Corner boxes in the frame, which of the given rows they are, and what happened to the others."""
-
-    boxes: NDArray[np.float32]
-    kept: NDArray[np.bool_]
-    clipped: int
-
-
-def clean_boxes(boxes_xywh: NDArray[Any], size: tuple[int, int], min_box: tuple[int, int]) -> CleanBoxes:
-    """Rows x, y, w, h at least ``min_box`` = (width, height) large, w and h added first, then clipped to the frame.
-
-    Boxes without area, in the file or after clipping, are never kept.
-    """
-    widths_heights = np.asarray(boxes_xywh, np.float64).reshape(-1, 4)[:, 2:]
-    corners = corner_boxes(boxes_xywh)
-    clipped = clip_boxes(corners, size)
-    large = np.all((widths_heights >= min_box) & (widths_heights > 0), axis=1)
-    kept = large & np.all(clipped[:, 2:] > clipped[:, :2], axis=1)
-    return CleanBoxes(clipped[kept], kept, int((clipped != corners).any(1)[kept].sum()))
 
 
 def summarise(names: Iterable[str], limit: int = 5) -> str:

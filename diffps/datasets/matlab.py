@@ -1,155 +1,192 @@
-"""MATLAB 5 struct arrays, element by element: TestG4000's 11.6 million rows would take scipy about 10 GB as objects.
+"""MATLAB 5 files, read without trusting them: what PRW, CUHK-SYSU and MovieNet-PS keep their annotations in.
 
-Only what the protocol files consist of is understood: a struct array whose fields are struct arrays of text and
-numbers. Layout: MathWorks, "MAT-File Format", level 5. An element is a tag (type, bytes) and its data, padded to eight
-bytes; data of up to four bytes may sit in the tag itself.
+scipy's reader is killed by a signal on about 3 in 100 damaged files, and would take more than 10 GB for the 11.6
+million rows of TestG4000 (benchmarks/datasets_mat.py). Here a variable is its bytes (matrices.py), and a struct array
+may be streamed.
 """
 
 import struct
 import zlib
-from collections.abc import Iterator
-from io import BufferedReader
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from io import SEEK_CUR, BufferedReader
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-from diffps.compiled import compiled
+from diffps.datasets.files import require
+from diffps.datasets.matrices import CLASSES, MATRIX, STRUCT, Matrices, split_names
 from diffps.errors import DatasetError
 
-MATRIX, COMPRESSED = 14, 15
-STRUCT_CLASS = 2
-NUMBERS = {1: "i1", 2: "u1", 3: "<i2", 4: "<u2", 5: "<i4", 6: "<u4", 7: "<f4", 9: "<f8", 12: "<i8", 13: "<u8"}
-TEXT_BYTES = {1: 1, 2: 1, 4: 2, 16: 1, 17: 2}  # bytes per character of ASCII
+COMPRESSED = 15  # type of an element
+LARGEST = 1 << 27  # bytes of a variable, or of an element of one that is streamed; real ones stay well below 100 MB
 CHUNK = 1 << 20
+PREFIX = 128  # bytes of a variable in which its name is found
+OTHER_FILES = (
+    (b"MATLAB 7.3", "a MATLAB 7.3 file (HDF5), which is not read; save it in MATLAB with save(..., '-v7')"),
+    (b"\x89HDF", "an HDF5 file, which is not read; save it in MATLAB with save(..., '-v7')"),
+    (b"<", "a web page, not the file that was to be downloaded; download it again"),
+    (b"version https://git-lfs", "a Git LFS pointer, not the file itself; fetch it with git lfs pull"),
+    (b"PK", "a zip archive; unpack it"),
+    (b"\x1f\x8b", "a gzip archive; unpack it"),
+)
 
 
-class Structs(NamedTuple):
-    """A 1 x n struct array: ``leaves[field]`` (n, 3) int64 type, start and length of each value in ``data``."""
-
-    data: bytes
-    leaves: dict[str, NDArray[np.int64]]
-
-    def texts(self, field: str) -> list[str]:
-        """The field's values as text."""
-        steps = {kind: slice(None, None, width) for kind, width in TEXT_BYTES.items()}
-        return [self.data[at : at + n][steps[kind]].decode("ascii") for kind, at, n in self.leaves[field].tolist()]
-
-    def numbers(self, field: str) -> list[NDArray[np.float64]]:
-        """The field's values as flat float64 arrays, empty ones included."""
-        none = np.empty(0)
-        return [
-            np.frombuffer(self.data, NUMBERS[kind], n // int(NUMBERS[kind][-1]), at).astype(np.float64) if n else none
-            for kind, at, n in self.leaves[field].tolist()
-        ]
+def read_mat(path: Path, dataset: str, what: str, keys: Sequence[str]) -> tuple[str, Matrices]:
+    """(key, the one matrix) of the one of ``keys`` that the file holds. Raises DatasetError naming file and keys."""
+    with _opened(path, dataset, what) as file:
+        names = []
+        found: list[tuple[str, Matrices]] = []
+        for name, stream in _variables(file):
+            names.append(name)
+            if name in keys:
+                found.append((name, stream.matrix(stream.size)))
+    if len(found) != 1:
+        held = ", ".join(names) or "none"
+        raise DatasetError(f"{dataset}: {path} must hold exactly one of the keys {', '.join(keys)}; found {held}")
+    return found[0]
 
 
-def read_structs(path: Path, key: str) -> Iterator[dict[str, Structs]]:
-    """Each element of the struct array ``key`` as ``{field: Structs}``. Raises DatasetError for anything else."""
+def stream_records(
+    path: Path, dataset: str, what: str, key: str, fields: Sequence[str]
+) -> Iterator[dict[str, Matrices]]:
+    """Each element of the struct array ``key``, a matrix per field, in memory one after the other: TestG4000 holds
+    11.6 million rows. Raises DatasetError for anything else."""
+    with _opened(path, dataset, what) as file:
+        names = []
+        for name, stream in _variables(file):
+            names.append(name)
+            if name == key:
+                yield from _elements(stream, fields)
+                return
+    raise DatasetError(f"{dataset}: {path} must hold the key {key}; found {', '.join(names) or 'none'}")
+
+
+@contextmanager
+def reading(path: Path, dataset: str) -> Iterator[None]:
+    """What goes wrong inside is wrong with the file at ``path``: raised as DatasetError that names it."""
     try:
-        with path.open("rb") as file:
-            header = file.read(128)
-            if header[126:128] != b"IM":
-                raise ValueError("not a little-endian MATLAB 5 file")
-            yield from _elements(_open_variable(file, key))
-    except (ValueError, KeyError, IndexError, struct.error, zlib.error, OverflowError) as error:
-        raise DatasetError(f"{path}: no struct array of structs named {key}: {error}") from None
+        yield
+    except DatasetError:
+        raise
+    except OSError as error:
+        raise DatasetError(f"{dataset}: {path} cannot be read: {error.strerror}") from None
+    except (IndexError, struct.error):
+        raise DatasetError(f"{dataset}: {path} is damaged: it refers to a place outside of itself") from None
+    except (ValueError, TypeError, OverflowError, zlib.error) as error:
+        raise DatasetError(f"{dataset}: {path} is damaged or of another layout: {error}") from None
 
 
 class _Stream:
-    """The bytes of one variable, inflated as they are asked for."""
+    """The bytes of one variable, inflated as they are asked for; ``size`` of them in all."""
 
-    def __init__(self, file: BufferedReader, size: int, compressed: bool) -> None:
-        self._file, self._left = file, size
+    def __init__(self, file: BufferedReader, stored: int, compressed: bool) -> None:
+        self._file, self._left = file, stored
         self._inflate = zlib.decompressobj() if compressed else None
         self._buffer = bytearray()
+        self.size = stored
+        if compressed:
+            kind, self.size = struct.unpack("<II", self.take(8))
+            if kind != MATRIX:
+                raise ValueError("a compressed variable holds no matrix")
 
     def take(self, count: int) -> bytes:
         """The next ``count`` bytes. Raises ValueError at the end of the file."""
-        while len(self._buffer) < count:
-            raw = self._file.read(min(CHUNK, self._left))
-            if not raw:
-                raise ValueError("the file ends too early")
-            self._left -= len(raw)
-            self._buffer += self._inflate.decompress(raw) if self._inflate else raw
-        taken = bytes(self._buffer[:count])
+        taken = self.peek(count)
         del self._buffer[:count]
         return taken
 
+    def peek(self, count: int) -> bytes:
+        """The next ``count`` bytes, which stay. Raises ValueError at the end of the file."""
+        while len(self._buffer) < count:
+            self._read_on()
+        return bytes(self._buffer[:count])
+
+    def matrix(self, size: int) -> Matrices:
+        """The next ``size`` bytes as a matrix whose tag has been read."""
+        if size > LARGEST:
+            raise ValueError(f"it claims an element of {size} bytes; {LARGEST} is the limit")
+        words = np.zeros(2 + (size + 3) // 4, np.uint32)
+        words[:2] = MATRIX, size
+        view, done = words.data.cast("B")[8 : 8 + size], 0
+        while done < size:
+            if not self._buffer:
+                self._read_on()
+            part = self._buffer[: size - done]
+            view[done : done + len(part)] = part
+            del self._buffer[: len(part)]
+            done += len(part)
+        return Matrices(words, np.zeros(1, np.int64))
+
     def small(self) -> bytes:
-        """The data of the next element, its tag and padding dropped."""
-        kind, size = struct.unpack("<II", self.take(8))
+        """The data of the next element, its tag and padding dropped. Raises ValueError for a large one."""
+        tag = self.take(8)
+        kind, size = struct.unpack("<II", tag)
         if kind >> 16:
-            return struct.pack("<I", size)[: kind >> 16]
+            return tag[4 : 4 + (kind >> 16)]
+        if size > CHUNK:
+            raise ValueError(f"a header is {size} bytes long")
         return self.take(size + -size % 8)[:size]
 
+    def skip(self) -> None:
+        """Leave the file at what follows the variable."""
+        self._file.seek(self._left, SEEK_CUR)
 
-def _open_variable(file: BufferedReader, key: str) -> tuple[_Stream, list[str], int]:
-    """The stream behind the header of variable ``key``, its fields, and how many elements it has."""
-    kind, size = struct.unpack("<II", file.read(8))
-    stream = _Stream(file, size, kind == COMPRESSED)
-    if kind == COMPRESSED:
-        kind, _ = struct.unpack("<II", stream.take(8))
-    flags, dims, name = stream.small(), stream.small(), stream.small().decode("ascii")
-    if kind != MATRIX or flags[0] != STRUCT_CLASS:
-        raise ValueError(f"its first variable, {name}, is no struct array")
-    if name != key:
-        raise ValueError(f"its first variable is {name}")
-    width = struct.unpack("<i", stream.small())[0]
-    fields = _names(stream.small(), width)
-    return stream, fields, int(np.prod(np.frombuffer(dims, "<i4")))
+    def _read_on(self) -> None:
+        raw = self._inflate.unconsumed_tail if self._inflate else b""
+        if not raw:
+            raw = self._file.read(min(CHUNK, self._left))
+            self._left -= len(raw)
+            if not raw:
+                raise ValueError("the file ends too early")
+        self._buffer += self._inflate.decompress(raw, CHUNK) if self._inflate else raw
 
 
-def _elements(variable: tuple[_Stream, list[str], int]) -> Iterator[dict[str, Structs]]:
-    stream, fields, count = variable
-    for _ in range(count):
-        yield {field: _parse(stream.small()) for field in fields}
+@contextmanager
+def _opened(path: Path, dataset: str, what: str) -> Iterator[BufferedReader]:
+    """The file after its header. Raises DatasetError for other files, by what they look like."""
+    require(path, dataset, what)
+    with reading(path, dataset), path.open("rb") as file:
+        header = file.read(128)
+        known = next((known for magic, known in OTHER_FILES if header.lstrip().startswith(magic)), None)
+        if known or header[126:] != b"IM":
+            other = f"no MATLAB 5 file; it begins with {header[:16]!r}" if header else "empty"
+            raise DatasetError(f"{dataset}: {path} is {known or other}")
+        yield file
 
 
-def _parse(data: bytes) -> Structs:
-    """A matrix of class struct, without its tag."""
-    buffer = np.frombuffer(data, np.uint8)
-    at, parts = 0, []
-    for _ in range(5):  # flags, dimensions, name, length of field names, field names
-        _, start, size, at = _tag(buffer, at)
-        parts.append(data[start : start + size])
-    if parts[0][0] != STRUCT_CLASS:
-        raise ValueError("a field is no struct array")
-    fields = _names(parts[4], struct.unpack("<i", parts[3])[0])
-    count = int(np.prod(np.frombuffer(parts[1], "<i4")))
-    leaves = _leaves(buffer, at, count * len(fields)).reshape(count, len(fields), 3)
-    return Structs(data, {field: leaves[:, column] for column, field in enumerate(fields)})
+def _variables(file: BufferedReader) -> Iterator[tuple[str, _Stream]]:
+    """(name, bytes) of the file's matrices; what is left of one is skipped when the next is asked for."""
+    while tag := file.read(8):
+        kind, stored = struct.unpack("<II", tag)
+        if kind not in (MATRIX, COMPRESSED):
+            raise ValueError(f"a variable of type {kind} is no matrix")
+        stream = _Stream(file, stored, kind == COMPRESSED)
+        prefix = stream.peek(min(stream.size, PREFIX))
+        dimensions = struct.unpack_from("<I", prefix, 20)[0]  # bytes of them
+        at = 24 + dimensions + -dimensions % 8
+        tag, length = struct.unpack_from("<II", prefix, at)
+        name = prefix[at + 4 : at + 4 + (tag >> 16)] if tag >> 16 else prefix[at + 8 : at + 8 + length]
+        yield name.decode("ascii"), stream
+        stream.skip()
 
 
-def _names(text: bytes, width: int) -> list[str]:
-    return [text[at : at + width].split(b"\0")[0].decode("ascii") for at in range(0, len(text), width)]
-
-
-@compiled()
-def _word(buffer: NDArray[np.uint8], at: int) -> int:
-    low, high = int(buffer[at]) | int(buffer[at + 1]) << 8, int(buffer[at + 2]) | int(buffer[at + 3]) << 8
-    return low | high << 16
-
-
-@compiled()
-def _tag(buffer: NDArray[np.uint8], at: int) -> tuple[int, int, int, int]:
-    """Type, start and length of the element at ``at``, and where the next one begins."""
-    kind = _word(buffer, at)
-    if kind >> 16:
-        return kind & 0xFFFF, at + 4, kind >> 16, at + 8
-    size = _word(buffer, at + 4)
-    return kind, at + 8, size, at + 8 + size + (-size) % 8
-
-
-@compiled()
-def _leaves(buffer: NDArray[np.uint8], at: int, count: int) -> NDArray[np.int64]:
-    """Type, start and length of the data of ``count`` matrices that follow one another from ``at``."""
-    found = np.zeros((count, 3), np.int64)
-    for row in range(count):
-        _, inner, size, at = _tag(buffer, at)
-        if size:
-            for _ in range(3):  # flags, dimensions, name
-                inner = _tag(buffer, inner)[3]
-            found[row, 0], found[row, 1], found[row, 2], _ = _tag(buffer, inner)
-    return found
+def _elements(stream: _Stream, fields: Sequence[str]) -> Iterator[dict[str, Matrices]]:
+    """The elements of a struct array, which is never in memory as a whole."""
+    head = stream.take(32)  # flags and two dimensions
+    if head[8] != STRUCT or struct.unpack_from("<I", head, 20)[0] != 8:
+        raise ValueError(f"it is {CLASSES.get(head[8], 'of another class')}, expected a struct array")
+    rows, columns = struct.unpack_from("<II", head, 24)
+    stream.small()  # its name
+    width = struct.unpack("<I", stream.small())[0]
+    names = split_names(stream.small(), width)
+    if missing := [name for name in fields if name not in names]:
+        raise ValueError(f"its elements lack {', '.join(missing)}; found {', '.join(names) or 'no fields'}")
+    for _ in range(rows * columns):
+        values = {}
+        for name in names:
+            kind, size = struct.unpack("<II", stream.take(8))
+            if kind != MATRIX:
+                raise ValueError("an element is no matrix")
+            values[name] = stream.matrix(size)
+        yield {name: values[name] for name in fields}

@@ -1,5 +1,7 @@
 """What a score has to be compared with: ranking by chance, and by the colours in a box."""
 
+from itertools import pairwise
+
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -33,13 +35,15 @@ def colour_histograms(image: NDArray[np.uint8], boxes: NDArray[np.floating]) -> 
     """
     size = int(np.prod(BINS))
     histograms = np.zeros((len(boxes), STRIPS, size), np.float32)
-    hsv = np.asarray(Image.fromarray(image).convert("HSV"), np.int64) * BINS // 256
-    cells = np.ravel_multi_index((hsv[..., 0], hsv[..., 1], hsv[..., 2]), BINS)
     for row, (x1, y1, x2, y2) in enumerate(np.asarray(boxes, np.float64)):
-        edges = np.linspace(y1, y2, STRIPS + 1).round().astype(int)
-        left, right = max(0, round(x1)), max(0, round(x2))
-        for strip in range(STRIPS):
-            inside = cells[max(0, edges[strip]) : max(0, edges[strip + 1]), left:right].ravel()
+        edges = np.linspace(y1, y2, STRIPS + 1).round().astype(int).clip(min=0)
+        crop = image[edges[0] : edges[-1], max(0, round(x1)) : max(0, round(x2))]
+        if not crop.size:
+            continue
+        hsv = np.asarray(Image.fromarray(crop).convert("HSV"), np.int64) * BINS // 256
+        cells = np.ravel_multi_index((hsv[..., 0], hsv[..., 1], hsv[..., 2]), BINS)
+        for strip, (top, bottom) in enumerate(pairwise(edges - edges[0])):
+            inside = cells[top:bottom].ravel()
             if len(inside):
                 histograms[row, strip] = np.bincount(inside, minlength=size) / len(inside)
     return np.sqrt(histograms).reshape(len(boxes), STRIPS * size)

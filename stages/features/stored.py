@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 
@@ -20,4 +21,6 @@ def torch_basis(spec: ArraySpec) -> Basis | None:
     if not isinstance(spec.encoding, Project) or spec.encoding.basis is None:
         return None
     basis = spec.encoding.basis
-    return Basis(torch.from_numpy(basis.mean), torch.from_numpy(basis.vectors))
+    # In one memory order wherever it was read from: another one takes other kernels, which shows in the last bits.
+    mean, vectors = (torch.from_numpy(np.ascontiguousarray(array)) for array in (basis.mean, basis.vectors))
+    return Basis(mean, vectors)

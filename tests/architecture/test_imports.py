@@ -35,7 +35,9 @@ def test_every_stage_has_the_same_shape() -> None:
 
 def test_every_third_party_import_is_a_declared_dependency() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    declared = {name for requirement in project["dependencies"] for name in _names(requirement)}
+    extras = {name: part for name, part in project["optional-dependencies"].items() if name not in ("test", "dev")}
+    requirements = [*project["dependencies"], *(requirement for part in extras.values() for requirement in part)]
+    declared = {name for requirement in requirements for name in _names(requirement)}
     distributions = packages_distributions()
     for package in PACKAGES:
         for path in modules(package):

@@ -70,15 +70,13 @@ def test_a_word_s_map_is_its_columns_of_the_whole_map(
         torch.testing.assert_close(found[f"{CROSS_MAP}.red-shirt"], expected[..., 4:7].mean(-1))
 
 
-def test_blocks_of_positions_do_not_change_a_map(
-    unet: Any, inputs: tuple[Tensor, Tensor], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_blocks_of_positions_do_not_change_a_map(unet: Any, inputs: tuple[Tensor, Tensor]) -> None:
     attention = unet.up_blocks[3].attentions[0].transformer_blocks[0].attn2
     width = attention.to_q.in_features
     query, key = torch.randn(2, 37, width), torch.randn(2, 11, width)
     whole = attention_map(attention, query, key, slice(None))
-    monkeypatch.setattr("diffps.backbone.capture._MAP_BLOCK_BYTES", 1)
-    torch.testing.assert_close(attention_map(attention, query, key, slice(None)), whole, rtol=0, atol=1e-6)
+    in_rows = attention_map(attention, query, key, slice(None), block_bytes=1)
+    torch.testing.assert_close(in_rows, whole, rtol=0, atol=1e-6)
     assert torch.allclose(whole.sum(-1), torch.ones(()), atol=1e-5)
 
 

@@ -84,9 +84,9 @@ def check(store: FeatureStore, specs: Sequence[ArraySpec], rows: Sequence[tuple[
 
 
 def tree(root: Path) -> dict[str, bytes]:
-    """Content of every file of the store but receipts (they hold times) and locks."""
+    """Content of every file of the store but receipts (they hold times), locks and its own id."""
     return {
         path.relative_to(root).as_posix(): path.read_bytes()
         for path in sorted(root.rglob("*"))
-        if path.is_file() and path.relative_to(root).parts[0] not in ("receipts", "locks", "tmp")
+        if path.is_file() and path.relative_to(root).parts[0] not in ("receipts", "locks", "tmp", "store.json")
     }

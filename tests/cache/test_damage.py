@@ -130,6 +130,7 @@ def test_a_shard_of_another_row_is_refused(store: FeatureStore) -> None:
 def test_a_receipt_of_another_recipe_does_not_count(store: FeatureStore) -> None:
     (path,) = (store.root / "receipts").rglob("0.*.json")
     receipt = json.loads(path.read_text())
+    del receipt["seal"]  # as older versions wrote them
     receipt["arrays"]["tap@int8"]["id"] = "0123456789"
     path.write_text(json.dumps(receipt))
     with pytest.raises(NotCachedError, match="no receipt"):

@@ -55,7 +55,8 @@ def test_int8_is_within_half_a_step(x: NDArray[np.float32]) -> None:
     encoded = encoding.encode(x)
     assert encoded.scales is not None
     steps = np.repeat(encoded.scales.astype(np.float32), BLOCK, 1)[:, : x.shape[1] * x.shape[2]].reshape(x.shape)
-    assert (np.abs(encoding.decode(encoded) - x) <= steps * 0.5001).all()
+    lost = np.float32(127 * 2.0**-149)  # of what is smaller the scale has no float32
+    assert (np.abs(encoding.decode(encoded) - x) <= steps * 0.5001 + lost).all()
 
 
 def test_float16_and_float32_are_exact_for_what_fits() -> None:

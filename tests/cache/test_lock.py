@@ -5,13 +5,16 @@ import socket
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from cache import FeatureStore
 from cache.errors import LockedError
-from cache.lock import SILENT_SECONDS, StoreLock
+from cache.guard import SILENT_SECONDS
+from cache.lock import StoreLock
+from cache.process import Process
 from tests.cache.builders import check, images, spec, write
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -137,14 +140,14 @@ def test_an_owner_that_names_no_process_ids_of_its_own_is_looked_up(path: Path, 
         pass
 
 
-def test_a_system_without_process_namespaces_looks_its_owners_up(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cache.lock._pid_namespace", lambda: "")
+def test_a_system_without_process_namespaces_looks_its_owners_up(path: Path) -> None:
+    here = replace(Process.current(), pid_namespace="")
     pretend(path)
-    with pytest.raises(LockedError, match="still writing"), StoreLock(path):
+    with pytest.raises(LockedError, match="still writing"), StoreLock(path, here=here):
         pass
     path.unlink()
     pretend(path, started="1")
-    with StoreLock(path):
+    with StoreLock(path, here=here):
         pass
 
 

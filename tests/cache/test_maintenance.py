@@ -127,6 +127,17 @@ def test_an_array_of_another_recipe_at_a_wanted_place_is_garbage(store: FeatureS
     assert [item.path for item in find_garbage(store.root, {(spec().path, "another id")})] == [spec().path]
 
 
+def test_what_a_killed_removal_left_is_garbage(store: FeatureStore) -> None:
+    write(store, [spec(), spec(tap="other")], ROWS)
+    (store.root / "features.zarr" / spec(tap="other").path / "zarr.json").unlink()
+    kept = {(spec().path, spec().id)}
+    assert [item.path for item in find_garbage(store.root, kept)] == [spec(tap="other").path]
+    assert find_garbage(store.root, kept | {(spec(tap="other").path, "no matter")}) == []
+    remove(store.root, find_garbage(store.root, kept))
+    assert not list((store.root / "features.zarr").rglob("other*"))
+    check(store, [spec()], ROWS)
+
+
 def test_what_is_being_written_is_not_removed(store: FeatureStore) -> None:
     write(store, [spec()], ROWS)
     with store.writer([spec()], ROWS), pytest.raises(LockedError):

@@ -6,9 +6,12 @@ import numpy as np
 import pytest
 from scipy.io import loadmat, savemat
 
-from diffps.datasets.cuhk_sysu import read_cuhk_sysu, read_protocol
+from diffps.datasets.cuhk_sysu import read_cuhk_sysu
+from diffps.datasets.protocols import read_protocol
 from diffps.datasets.tables import read_gallery, write_index
 from diffps.errors import DatasetError
+from tests.datasets.told import findings, told
+from tests.datasets.trees import Box, structs, write_protocol
 
 REAL = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "cuhk-sysu" / "TestG100.mat"
 
@@ -119,13 +122,95 @@ def test_at_least_one_gallery_is_needed(cuhk_tree: Path) -> None:
 
 def test_missing_images_are_counted_and_named(cuhk_tree: Path) -> None:
     (cuhk_tree / "Image/SSM/s3.jpg").unlink()
-    with pytest.raises(DatasetError, match=r"1 of 6 images missing in .*SSM: s3.jpg; 5 files found there"):
+    with pytest.raises(DatasetError, match=r"1 of 6 files missing in .*SSM: s3.jpg; 5 files found there"):
         read_cuhk_sysu(cuhk_tree)
 
 
 def test_another_structure_is_refused(cuhk_tree: Path) -> None:
-    savemat(cuhk_tree / "annotation/test/train_test/TestG50.mat", {"TestG50": np.ones((2, 2))})
-    with pytest.raises(DatasetError, match=r"TestG50.mat: no struct array of structs named TestG50: its first"):
+    for path in (cuhk_tree / "annotation/test/train_test").glob("TestG*.mat"):
+        savemat(path, {path.stem: np.ones((2, 2))})
+    with pytest.raises(DatasetError, match=r"TestG50.mat is damaged .*: it is numbers, expected a struct array"):
+        read_cuhk_sysu(cuhk_tree)
+
+
+@pytest.mark.parametrize("name", ["subset/Occlusion", "subset/Resolution", "train_test/TestG50"])
+@pytest.mark.parametrize("content", [b"", b"<html>", b"MATLAB 7.3 MAT-file" + bytes(600)])
+def test_a_gallery_file_that_is_broken_costs_its_gallery(cuhk_tree: Path, name: str, content: bytes) -> None:
+    whole = read_cuhk_sysu(cuhk_tree)
+    (cuhk_tree / "annotation/test" / f"{name}.mat").write_bytes(content)
+    index = read_cuhk_sysu(cuhk_tree)
+    assert len(index.galleries) == len(whole.galleries) - 1
+    (finding,) = findings(index, "repaired")
+    assert (finding.count, finding.total, finding.of) == (1, 4, "gallery files")
+    assert finding.reason.startswith(
+        f"cannot be read, which costs its gallery only: {cuhk_tree}/annotation/test/{name}.mat is"
+    )
+    assert set(index.report["galleries_missing"]) > {"500"}  # type: ignore[call-overload]
+
+
+def test_fields_that_are_not_used_are_not_parsed(cuhk_tree: Path) -> None:
+    """Occlusion.mat has a field more; here it, and ishard, hold what nobody could read as a number."""
+    path = cuhk_tree / "annotation/test/subset/Occlusion.mat"
+    before = read_protocol(path, "Occlusion1")
+    content = loadmat(path)["Occlusion1"]
+    row = np.empty((1, 1), [("Query", object), ("Gallery", object), ("occlusion", object)])
+    content["Query"][0, 0]["ishard"][0, 0] = "not looked at"
+    row[0, 0] = (content["Query"][0, 0], content["Gallery"][0, 0], structs([{"what": "ever"}]))
+    savemat(path, {"Occlusion1": row})
+    (line,) = read_protocol(path, "Occlusion1")
+    assert line.images == before[0].images
+    assert line.query.image == before[0].query.image
+
+
+def test_a_gallery_of_other_images_costs_itself(cuhk_tree: Path) -> None:
+    lines = [(("s1.jpg", (200, 100, 100, 200), "p11"), [("s5.jpg", None)])]
+    write_protocol(cuhk_tree / "annotation/test/train_test/TestG50.mat", "TestG50", lines)  # type: ignore[arg-type]
+    index = read_cuhk_sysu(cuhk_tree)
+    assert "names images that are no test images: s5.jpg" in findings(index, "repaired")[0].reason
+    assert [gallery.name for gallery in index.galleries] == ["100", "occlusion", "resolution"]
+
+
+@pytest.mark.parametrize(
+    ("name", "box", "message"),
+    [
+        ("q7", (1, 2, 3, 4), None),
+        ("somebody", (1, 2, 3, 4), r"line 1: identity 'somebody': expected letters and a number, like p10581"),
+        ("p7", (1, 2, 3), r"line 1: box \[1.0, 2.0, 3.0\] on s1.jpg: expected x, y, width, height"),
+        ("p7", (1, 2, 0, 4), r"line 1: box \[1.0, 2.0, 0.0, 4.0\] on s1.jpg: expected"),
+    ],
+)
+def test_mistakes_in_a_line_are_named(tmp_path: Path, name: str, box: Box, message: str | None) -> None:
+    write_protocol(tmp_path / "g.mat", "TestG50", [(("s1.jpg", box, name), [("s2.jpg", None)])])
+    if message is None:
+        assert read_protocol(tmp_path / "g.mat", "TestG50")[0].identity == 7
+        return
+    with pytest.raises(DatasetError, match=message):
+        read_protocol(tmp_path / "g.mat", "TestG50")
+
+
+def test_what_is_odd_is_told(cuhk_tree: Path) -> None:
+    (cuhk_tree / "Image/SSM/notes.txt").touch()
+    assert told(read_cuhk_sysu(cuhk_tree), "fine", "repaired", "doubtful", "refused") == [
+        "fine 1 files are in no list and were not read",
+        "fine 2 boxes are below 10 x 20 pixels and were left out",
+        "doubtful 1 persons have no box left",
+        "doubtful 3 gallery lines list the image of their query",
+        "doubtful 1 gallery lines list an image twice",
+    ]
+
+
+def test_an_archive_that_was_unpacked_a_level_off_is_found(cuhk_tree: Path) -> None:
+    with pytest.raises(DatasetError, match=r"expected .*Image/SSM; .*; the dataset lies in .*cuhk: set index.root"):
+        read_cuhk_sysu(cuhk_tree.parent)
+    with pytest.raises(DatasetError, match=r"expected .*; the dataset lies in .*cuhk: set index.root to that"):
+        read_cuhk_sysu(cuhk_tree / "Image")
+
+
+def test_another_letter_case_is_named(cuhk_tree: Path) -> None:
+    (cuhk_tree / "annotation" / "Images.mat").rename(cuhk_tree / "annotation" / "images.mat")
+    with pytest.raises(
+        DatasetError, match=r"Images.mat; .*; .*annotation/images.mat differs in letter case: rename it"
+    ):
         read_cuhk_sysu(cuhk_tree)
 
 
@@ -172,5 +257,5 @@ def test_compressed_and_plain_files(tmp_path: Path, compressed: bool) -> None:
 def test_a_torn_file_is_named(cuhk_tree: Path) -> None:
     path = cuhk_tree / "annotation/test/train_test/TestG50.mat"
     path.write_bytes(path.read_bytes()[:-400])
-    with pytest.raises(DatasetError, match=r"TestG50.mat: .*the file ends too early"):
-        read_cuhk_sysu(cuhk_tree)
+    with pytest.raises(DatasetError, match=r"TestG50.mat .*the file ends too early"):
+        read_protocol(path, "TestG50")

@@ -1,20 +1,16 @@
-"""PRW's reader on a small tree in the official layout, and on the real ground truth written in that layout."""
+"""PRW's reader on a small tree in the official layout."""
 
 import hashlib
-import json
-from collections import defaultdict
-from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy.io import savemat
 
-from diffps.datasets.files import ImageFacts
-from diffps.datasets.prw import PUBLISHED, read_prw
+from diffps.datasets.prw import read_prw
 from diffps.errors import DatasetError, ImageError
-
-SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "prw"
+from tests.datasets.told import told
+from tests.datasets.trees import cells
 
 
 def test_scenes_carry_split_size_camera_and_digest(prw_tree: Path) -> None:
@@ -116,17 +112,28 @@ def test_a_wrong_key_is_named_with_those_found(prw_tree: Path) -> None:
 
 def test_a_file_that_is_no_mat_file_is_named(prw_tree: Path) -> None:
     (prw_tree / "frame_train.mat").write_text("<html>not found</html>")
-    with pytest.raises(DatasetError, match=r"frame_train.mat is not a MATLAB 5 file"):
+    with pytest.raises(DatasetError, match=r"frame_train.mat is a web page, not the file that was to be downloaded"):
         read_prw(prw_tree)
 
 
 def test_annotations_of_another_shape_are_refused(prw_tree: Path) -> None:
     savemat(prw_tree / "annotations" / "c1s1_000001.jpg.mat", {"box_new": np.ones((2, 4))})
-    with pytest.raises(DatasetError, match=r"c1s1_000001.jpg.mat: boxes of shape \(2, 4\)"):
+    with pytest.raises(
+        DatasetError, match=r"c1s1_000001.jpg.mat .*: box_new has the shape \(2, 4\), expected \(n, 5\)"
+    ):
         read_prw(prw_tree)
 
 
-@pytest.mark.parametrize("line", ["21 10 20 30 c1s2_000003", "x 10 20 30 60 c1s2_000003"])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "21 10 20 30 c1s2_000003",
+        "x 10 20 30 60 c1s2_000003",
+        "21 nan 20 30 60 c1s2_000003",
+        "21.5 10 20 30 60 c1s2_000003",
+        "9e99 10 20 30 60 c1s2_000003",
+    ],
+)
 def test_a_malformed_query_line_is_named(prw_tree: Path, line: str) -> None:
     (prw_tree / "query_info.txt").write_text(f"21 10 20 30 60 c1s2_000003\n{line}\n")
     with pytest.raises(DatasetError, match=r"line 2: expected 'pid x y w h frame'"):
@@ -145,40 +152,85 @@ def test_an_unreadable_image_is_named(prw_tree: Path) -> None:
         read_prw(prw_tree)
 
 
-@pytest.mark.skipif(not SHARED.is_dir(), reason="PRW's ground truth (../shared/data/prw) is not here")
-def test_real_ground_truth_gives_the_published_counts(
-    tmp_path: Path, write_prw_tree: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The ground truth is handed over in memory: writing 11,816 .mat files would only test the disk."""
-    rows: dict[str, list[list[float]]] = defaultdict(list)
-    sizes: dict[str, tuple[int, int]] = {}
-    names: dict[str, list[str]] = {}
-    for split in ("train", "test"):
-        content = json.loads((SHARED / f"{split}_pid.json").read_text())
-        files = {image["id"]: image["file_name"].removesuffix(".jpg") for image in content["images"]}
-        names[split] = list(files.values())
-        sizes |= {files[i["id"]]: (i["width"], i["height"]) for i in content["images"]}
-        for person in content["annotations"]:
-            pid = person["person_id"]
-            rows[files[person["image_id"]]].append([pid if pid != -1 else -2, *person["bbox"]])
-    labelled = {int(row[0]) for name in names["test"] for row in rows[name] if row[0] >= 0}
-    root = write_prw_tree(tmp_path / "prw", {}, {}, "")
-    for split, key, ids in (("train", "ID_train", range(483)), ("test", "ID_test2", sorted(labelled)[:450])):
-        savemat(root / f"ID_{split}.mat", {key: np.array(list(ids))})
-        cells = np.empty((len(names[split]), 1), object)
-        cells[:, 0] = names[split]
-        savemat(root / f"frame_{split}.mat", {f"img_index_{split}": cells})
+def test_a_query_outside_its_frame_is_refused(prw_tree: Path) -> None:
+    (prw_tree / "query_info.txt").write_text("21 500 20 30 60 c1s2_000003\n")
+    with pytest.raises(DatasetError, match=r"line 1: box \[500.0, 20.0, 30.0, 60.0\] lies outside its frame"):
+        read_prw(prw_tree)
 
-    def measure(paths: Sequence[Path]) -> list[ImageFacts]:
-        return [ImageFacts(*sizes[path.stem], "0" * 64) for path in paths]
 
-    monkeypatch.setattr("diffps.datasets.prw._require_frames", lambda root, names: None)
-    monkeypatch.setattr(
-        "diffps.datasets.prw._read_boxes", lambda path: np.array(rows[path.name[:-8]], float).reshape(-1, 5)
-    )
-    report = read_prw(root, measure=measure).report
-    for split in ("train", "test"):
-        found: dict[str, int] = report[split]  # type: ignore[assignment]
-        expected: dict[str, int] = PUBLISHED[split]  # type: ignore[assignment]
-        assert {name: found[name] for name in expected} == expected
-    assert report["train"]["images_without_labelled"] == 40  # type: ignore[index]
+def test_a_list_of_queries_that_is_no_text_is_named(prw_tree: Path) -> None:
+    (prw_tree / "query_info.txt").write_bytes(b"\xff\xfe\xff")
+    with pytest.raises(DatasetError, match=r"query_info.txt cannot be read as text"):
+        read_prw(prw_tree)
+
+
+def test_what_is_odd_is_told(prw_tree: Path) -> None:
+    (prw_tree / "query_info.txt").write_text("21 10 20 30 60 c1s2_000003\n22 70 60 20 40 c1s2_000006\n")
+    index = read_prw(prw_tree)
+    assert told(index) == [
+        "repaired 2 boxes were cut at the edge of their image",
+        "doubtful 1 boxes are a second one of the same person in one frame",
+        "doubtful 1 queries lie where their person is not annotated",
+        "doubtful 1 queries ask for somebody who is on no other image of their gallery",
+        "refused 1 boxes have no width or no height",
+    ]
+    assert told(index, "fine") == [
+        "fine 1 boxes are of persons who are not listed for their split, and read as unlabelled"
+    ]
+
+
+@pytest.mark.parametrize("pids", [[7.5], [np.nan], [1e300]])
+def test_pids_that_are_no_whole_numbers_are_refused(prw_tree: Path, pids: list[float]) -> None:
+    savemat(prw_tree / "annotations" / "c1s1_000001.jpg.mat", {"box_new": np.array([[*pids, 1, 2, 30, 40]])})
+    with pytest.raises(DatasetError, match=r"c1s1_000001.jpg.mat .*: pids are not all whole numbers"):
+        read_prw(prw_tree)
+
+
+def test_lists_of_frames_may_have_the_suffix(prw_tree: Path) -> None:
+    savemat(prw_tree / "frame_train.mat", {"img_index_train": cells(["c1s1_000001.jpg"])})
+    assert "c1s1_000001.jpg" in read_prw(prw_tree).annotations
+
+
+def test_an_archive_that_was_unpacked_a_level_off_is_found(prw_tree: Path) -> None:
+    with pytest.raises(DatasetError, match=r"expected .*frames; .*; the dataset lies in .*prw: set index.root to that"):
+        read_prw(prw_tree.parent)
+    with pytest.raises(DatasetError, match=r"images missing: .*; the dataset lies in .*prw: set index.root to that"):
+        read_prw(prw_tree / "annotations")
+
+
+def test_an_archive_that_was_not_unpacked_is_named(prw_tree: Path) -> None:
+    (prw_tree / "frames").rename(prw_tree / "elsewhere")
+    (prw_tree / "PRW-v16.04.20.zip").touch()
+    with pytest.raises(DatasetError, match=r"expected .*frames; .*; unpack PRW-v16.04.20.zip"):
+        read_prw(prw_tree)
+
+
+def test_another_letter_case_is_named(prw_tree: Path) -> None:
+    (prw_tree / "frames").rename(prw_tree / "Frames")
+    with pytest.raises(DatasetError, match=r"expected .*frames; .*; .*Frames differs in letter case: rename it"):
+        read_prw(prw_tree)
+    (prw_tree / "Frames").rename(prw_tree / "frames")
+    (prw_tree / "frames" / "c1s1_000001.jpg").rename(prw_tree / "frames" / "c1s1_000001.JPG")
+    with pytest.raises(DatasetError, match=r"1 of 2 files missing .*; c1s1_000001.JPG differs in letter case"):
+        read_prw(prw_tree)
+
+
+def test_frames_in_a_folder_below_are_found(prw_tree: Path) -> None:
+    (prw_tree / "frames").rename(prw_tree / "inner")
+    (prw_tree / "frames").mkdir()
+    (prw_tree / "inner").rename(prw_tree / "frames" / "frames")
+    with pytest.raises(DatasetError, match=r"2 of 2 files missing .*c1s1_000001.jpg lies in .*frames/frames: move"):
+        read_prw(prw_tree)
+
+
+def test_a_frame_in_both_splits_is_refused(prw_tree: Path) -> None:
+    savemat(prw_tree / "frame_train.mat", {"img_index_train": cells(["c1s1_000001", "c1s2_000003"])})
+    with pytest.raises(DatasetError, match=r"1 frames are in both splits: c1s2_000003.jpg"):
+        read_prw(prw_tree)
+
+
+def test_an_identity_in_both_splits_is_doubted(prw_tree: Path) -> None:
+    savemat(prw_tree / "ID_train.mat", {"ID_train": np.array([[3, 7, 21]], np.uint16)})
+    found = told(read_prw(prw_tree))
+    assert "doubtful 1 persons are named in both splits, where training and test persons should differ" in found
+    assert "doubtful 1 persons are listed for their split and have no box" in found

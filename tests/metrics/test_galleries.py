@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from diffps.datasets.cuhk_sysu import Protocol, read_protocol
 from diffps.datasets.files import corner_boxes
+from diffps.datasets.protocols import Protocol, read_protocol
 from diffps.errors import DatasetError
 from diffps.metrics.baselines import chance_level, colour_histograms
 from diffps.metrics.cbgm import context_overrides

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tests.tiny import ROOT, write_params
+from tests.world import ROOT, write_params
 
 # dvc.yaml follows code as well.
 CODE = ("diffps", "cache", "stages")

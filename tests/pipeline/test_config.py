@@ -7,7 +7,7 @@ from diffps.errors import ConfigError
 from pipeline.config import load_params
 from stages.job import Runtime
 from stages.params import Params, override
-from tests.tiny import write_params
+from tests.world import write_params
 
 ROOT = Path(__file__).parents[2]
 PRESETS = sorted(path.name for path in (ROOT / "presets").glob("*.yaml"))

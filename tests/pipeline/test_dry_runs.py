@@ -20,7 +20,7 @@ from stages.head.model import new_model
 from stages.job import QuietJob, Runtime
 from stages.params import Params, override
 from stages.places import INDEX, WORDS
-from tests.tiny import write_params
+from tests.world import write_params
 
 LATENT = 128 // 8
 # Side and channels of builtin:random's taps on a canvas of 128, by level: what diffusers' documentation says of the

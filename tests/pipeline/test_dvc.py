@@ -12,7 +12,7 @@ import pytest
 
 from tests.architecture.repository import PIPELINE
 from tests.pipeline.project import Project
-from tests.tiny import ROOT
+from tests.world import ROOT
 
 STORE = "data/features"
 LATER = ["train", "evaluate", "sweep", "report"]

@@ -9,7 +9,7 @@ import pytest
 
 from pipeline.cli import main
 from pipeline.runtime import _Work
-from tests.tiny import write_params
+from tests.world import write_params
 
 STAGES = ("index", "encode", "extract", "train", "evaluate")
 

@@ -28,9 +28,10 @@ from tests.world import STORE, Project, small_params
 ENCODINGS = ("float16", "int8", "bitround:7", "project:8")
 IMAGES = {"train": 8, "test": 6}
 SHARD = 3
-# bitround:n is compressed, so what a plan says of it is an estimate. Features of random weights on grids of a few
-# positions are the worst for it: so far it may be off, of the estimate.
-TOLERANCE = 0.25
+PARAMS = small_params()
+# bitround:n is compressed, so what a plan says of it is an estimate: random weights' features take up to 5 % more, and
+# Blosc's own header, which shows on grids of a few positions.
+MORE, HEADER = 0.05, 64
 
 
 @pytest.fixture(scope="module", params=ENCODINGS)
@@ -38,7 +39,8 @@ def project(request: pytest.FixtureRequest, encoded: Path, tmp_path_factory: pyt
     """The drawn world extracted under one encoding alone, with maps of one attention head."""
     with pytest.MonkeyPatch.context() as monkeypatch:
         made = Project.copy_of(encoded, tmp_path_factory.mktemp("bytes") / "project", monkeypatch)
-        made.change(extract={"encoding": request.param, "head": 1})
+        made.change(extract={"encoding": request.param, "head": 1}, sweep={"file": "one.yaml"})
+        Path("one.yaml").write_text("variants: {one: {}}")
         made.run(extract)
         yield made
 
@@ -53,9 +55,8 @@ def bytes_of(paths: list[Path]) -> int:
     return sum(path.stat().st_size for path in paths)
 
 
-def approximately(nbytes: float, project: Project) -> Any:
-    exact = not project.params().extract.encoding.startswith("bitround")
-    return nbytes if exact else pytest.approx(nbytes, rel=TOLERANCE)
+def is_estimate(spec: ArraySpec) -> bool:
+    return spec.encoding.name.startswith("bitround")
 
 
 def test_an_array_knows_what_one_image_takes(project: Project) -> None:
@@ -65,7 +66,9 @@ def test_an_array_knows_what_one_image_takes(project: Project) -> None:
         paths, images = written(spec), IMAGES[spec.group.split]
         assert len(paths) == -(-images // SHARD) * len(spec.parts())
         chunks = bytes_of(paths) - len(paths) * index_bytes(SHARD)
-        assert chunks == approximately(images * spec.image_bytes, project), spec.path
+        expected = images * spec.image_bytes
+        slack = expected * MORE + images * HEADER if is_estimate(spec) else 0
+        assert chunks == pytest.approx(expected, rel=0, abs=slack), spec.path
 
 
 def test_every_command_and_the_page_say_the_same(project: Project) -> None:
@@ -81,7 +84,8 @@ def test_every_command_and_the_page_say_the_same(project: Project) -> None:
         expected = sum(
             IMAGES[spec.group.split] * spec.image_bytes + len(written(spec)) * index_bytes(SHARD) for spec in arrays
         )
-        assert bytes_of([path for spec in arrays for path in written(spec)]) == approximately(expected, project)
+        if not any(map(is_estimate, arrays)):
+            assert bytes_of([path for spec in arrays for path in written(spec)]) == expected
         return expected
 
     store = plan_store(params, SHARD, 10**12, None, DiskRates(1.0, 1.0))
@@ -109,10 +113,9 @@ def test_every_command_and_the_page_say_the_same(project: Project) -> None:
 def test_what_training_reads_is_part_of_what_is_stored(
     sides: tuple[int, int], encoding: str, head: Any, flip: Any
 ) -> None:
-    params = small_params()
     canvas = (64 * sides[0], 64 * sides[1])
-    encode_, extract_ = replace(params.encode, canvas=canvas), replace(params.extract, encoding=encoding, head=head)
-    reading, sizes = Reading.of(replace(params.train, flip=flip), extract_), Sizes(standard_taps(), 4)
+    encode_, extract_ = replace(PARAMS.encode, canvas=canvas), replace(PARAMS.extract, encoding=encoding, head=head)
+    reading, sizes = Reading.of(replace(PARAMS.train, flip=flip), extract_), Sizes(standard_taps(), 4)
     whole = budget({"train": 1, "test": 1}, encode_, extract_, SHARD, sizes)
     read = feature_bytes(reading, encode_, sizes)
     for split in ("train", "test"):

@@ -31,10 +31,12 @@ from tests.world import LIGHT, STORE, Project, weights
 HEAVY = [
     "stages.features.backbone",
     "stages.features.workers",
-    "stages.sweeps.training",
+    "stages.sweeps.execute",
     "diffusers.models.unets.unet_2d_condition",
     "transformers.models.clip.modeling_clip",
 ]
+# No dashboard, and any free port in its place: other clusters may run on this machine.
+QUIET: dict[str, Any] = {"dashboard_address": None, "scheduler_kwargs": {"dashboard_address": ":0"}}
 SMALL: dict[str, dict[str, Any]] = {
     "encode": {**LIGHT["encode"], "views": ["identity"]},
     "extract": LIGHT["extract"],
@@ -111,7 +113,7 @@ def quick_start() -> Iterator[None]:
 @pytest.mark.usefixtures("quick_start")
 def test_two_worker_processes_one_killed_give_the_bytes_of_one(project: Project) -> None:
     killed: list[int] = []
-    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as workers:
+    with LocalCluster(n_workers=2, threads_per_worker=1, **QUIET) as workers:
 
         def kill() -> None:
             # The one that has not finished a shard yet, or is at its next one.
@@ -144,7 +146,7 @@ def test_a_sweep_over_two_processes_trains_the_heads_of_one(whole: Project) -> N
 @pytest.fixture
 def threads() -> Iterator[str]:
     """Address of a cluster whose one worker is this process, with several threads as dask's own workers have."""
-    with LocalCluster(n_workers=1, threads_per_worker=3, processes=False, dashboard_address=None) as workers:
+    with LocalCluster(n_workers=1, threads_per_worker=3, processes=False, **QUIET) as workers:
         yield workers.scheduler_address
 
 
@@ -206,7 +208,7 @@ def test_a_scheduler_that_is_none_is_named(scheduler: str, message: str) -> None
 
 
 def test_a_scheduler_without_workers_is_named() -> None:
-    with LocalCluster(n_workers=0, processes=False, dashboard_address=None) as workers:
+    with LocalCluster(n_workers=0, processes=False, **QUIET) as workers:
         runtime = Runtime(scheduler=workers.scheduler_address)
         message = f"no workers; `dask worker {runtime.scheduler}`"
         with pytest.raises(ConfigError, match=message), cluster(runtime, connect_seconds=1):

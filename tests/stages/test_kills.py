@@ -12,7 +12,7 @@ import pytest
 
 from cache import FeatureStore
 from cache.verify import verify
-from tests.tiny import write_params
+from tests.world import write_params
 
 KILLS = 100
 ANY_MOMENT = 10  # every so many kills come at any moment at all; the others while shards are written

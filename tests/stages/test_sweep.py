@@ -23,9 +23,9 @@ from stages.head.identity import CODE, SCORING, digest_of_code
 from stages.job import Job, QuietJob, Runtime, StoppedError
 from stages.params import Params
 from stages.places import SWEEP, TRAIN
+from stages.sweeps.execute import train_round
 from stages.sweeps.results import result_of, write_table
 from stages.sweeps.rounds import plan_rounds
-from stages.sweeps.training import train_round
 from stages.sweeps.variants import Variant, read_variants
 from tests.world import (
     CPU,

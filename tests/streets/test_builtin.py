@@ -70,9 +70,8 @@ def test_builtin_names(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert builtin_folder("random") == Path("models/random")
     with pytest.raises(CheckpointError, match=r"builtin:rendom.*builtin:random and builtin:streets"):
         builtin_folder("rendom")
-    monkeypatch.setattr("diffps.backbone.builtin.SHIPPED", tmp_path / "absent")
     with pytest.raises(CheckpointError, match="diffps pretrain"):
-        builtin_folder("streets")
+        builtin_folder("streets", shipped=tmp_path / "absent")
 
 
 def test_every_word_is_one_token_and_other_text_falls_to_bytes() -> None:

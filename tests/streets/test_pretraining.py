@@ -21,8 +21,8 @@ from diffps.pretraining.optimise import descend, settling
 from diffps.pretraining.scenes import WORDS, TrainingScenes, World, encode_scenes, pixels, sample_batch
 from stages import encode, index
 from stages.job import QuietJob, StoppedError
-from stages.pretraining.report import write_report
-from stages.pretraining.training import FOLDER, WORK, train
+from stages.pretraining.measure import write_report
+from stages.pretraining.phases import FOLDER, WORK, train
 from tests.world import Project
 
 TINY = PretrainConfig(

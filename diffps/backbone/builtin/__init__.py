@@ -19,20 +19,21 @@ MAPS_NOTE = (
 )
 
 
-def builtin_folder(name: str) -> Path:
+def builtin_folder(name: str, shipped: Path = SHIPPED) -> Path:
     """The folder of the built-in checkpoint ``name``, made first where it has to be.
 
-    Raises CheckpointError for a name that is not in BUILTIN_NAMES, or a package without its data.
+    ``shipped`` is the folder of ``streets``. Raises CheckpointError for a name that is not in BUILTIN_NAMES, or a
+    package without its data.
     """
     if name == "random":
         from diffps.backbone.builtin.topology import make_random
 
         return make_random(MODELS / "random")
     if name == "streets":
-        if not (SHIPPED / "model_index.json").is_file():
+        if not (shipped / "model_index.json").is_file():
             raise CheckpointError(
-                f"checkpoint builtin:streets: {SHIPPED} is not in this installation; make it with `diffps pretrain` "
+                f"checkpoint builtin:streets: {shipped} is not in this installation; make it with `diffps pretrain` "
                 "and name its folder, models/streets"
             )
-        return SHIPPED
+        return shipped
     raise CheckpointError(f"checkpoint builtin:{name}: there are {' and '.join('builtin:' + n for n in BUILTIN_NAMES)}")

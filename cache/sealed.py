@@ -1,0 +1,162 @@
+"""Files that carry the SHA-256 of all their bytes, and stay what they are to every other reader.
+
+The digest stands in the file behind a mark, and is taken with zeros in its place. JSON has it under ``seal``, Parquet
+and safetensors in their metadata, ``.npy`` behind the values, where its readers do not look. A folder has a list of its
+files' digests. Readers take ``remake``, the command that makes the file anew, and name it when they refuse.
+"""
+
+import hashlib
+import io
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cache.errors import CacheError, DamagedError, NotCachedError
+from cache.files import read_bytes, write_bytes
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+KEY = "seal"
+MARK = b"diffps:sha256:"
+DIGITS = 64
+OPEN = (MARK + b"0" * DIGITS).decode()  # what a format writes where the digest is to stand
+LIST = "digests.json"  # of a folder
+
+
+def seal(data: bytes) -> bytes:
+    """``data`` with its digest in the place of the one ``OPEN`` in it. Raises CacheError when there is not one mark."""
+    if data.count(MARK) != 1:
+        raise CacheError(
+            f"seal: {MARK.decode()!r} stands {data.count(MARK)} times in what is to be sealed; expected once"
+        )
+    start = data.index(MARK) + len(MARK)
+    return data[:start] + hashlib.sha256(data).hexdigest().encode() + data[start + DIGITS :]
+
+
+def is_sealed(data: bytes) -> bool:
+    """True where the mark is: older files have none."""
+    return MARK in data
+
+
+def check(data: bytes, path: Path, remake: str) -> None:
+    """Raise DamagedError unless ``data``, read from ``path``, carries its own digest."""
+    if data.count(MARK) != 1:
+        raise DamagedError(f"{path}: has no digest, so it is damaged or of an older version; {remake} makes it anew")
+    start = data.index(MARK) + len(MARK)
+    found = hashlib.sha256(data[:start])
+    found.update(b"0" * DIGITS)
+    found.update(memoryview(data)[start + DIGITS :])
+    if data[start : start + DIGITS] != found.hexdigest().encode():
+        raise DamagedError(f"{path}: does not match its digest; {remake} makes it anew")
+
+
+def read_sealed(path: Path, remake: str) -> bytes:
+    """Content of a sealed file of any format. Raises NotCachedError where it is missing, DamagedError, FileError."""
+    try:
+        data = read_bytes(path)
+    except FileNotFoundError:
+        raise NotCachedError(f"{path}: is not there; {remake} makes it") from None
+    check(data, path, remake)
+    return data
+
+
+def json_bytes(value: Mapping[str, Any]) -> bytes:
+    """Sealed JSON, indented and sorted, so that equal content is equal bytes."""
+    text = json.dumps({**value, KEY: OPEN}, indent=1, sort_keys=True, allow_nan=False)
+    return seal(f"{text}\n".encode())
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write ``value``, whose keys do not include ``seal``."""
+    write_bytes(path, json_bytes(value))
+
+
+def read_json(path: Path, remake: str) -> dict[str, Any]:
+    """What :func:`write_json` was given."""
+    value: dict[str, Any] = json.loads(read_sealed(path, remake))
+    del value[KEY]
+    return value
+
+
+def table_bytes(table: "pa.Table") -> bytes:
+    """A sealed Parquet file, pages with checksums of their own."""
+    import pyarrow.parquet as pq
+
+    buffer = io.BytesIO()
+    with pq.ParquetWriter(buffer, table.schema, write_page_checksum=True) as writer:
+        writer.write_table(table)
+        writer.add_key_value_metadata({KEY: OPEN})
+    return seal(buffer.getvalue())
+
+
+def write_table(path: Path, table: "pa.Table") -> None:
+    """Write ``table`` as Parquet."""
+    write_bytes(path, table_bytes(table))
+
+
+def read_table(path: Path, remake: str, columns: list[str] | None = None) -> "pa.Table":
+    """The table :func:`write_table` was given, or some of its columns."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    data = read_sealed(path, remake)
+    return pq.read_table(pa.BufferReader(data), columns=columns, page_checksum_verification=True)
+
+
+def write_array(path: Path, array: NDArray[Any]) -> None:
+    """Write ``array`` as .npy."""
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    write_bytes(path, seal(buffer.getvalue() + OPEN.encode()))
+
+
+def read_array(path: Path, remake: str) -> NDArray[Any]:
+    """The array :func:`write_array` was given."""
+    array: NDArray[Any] = np.load(io.BytesIO(read_sealed(path, remake)), allow_pickle=False)
+    return array
+
+
+def tensors_bytes(data: bytes) -> bytes:
+    """A safetensors file, given as what its library's ``save`` returns, sealed in its metadata."""
+    length = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + length])
+    header["__metadata__"] = {**header.get("__metadata__", {}), KEY: OPEN}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # readers want the tensors aligned
+    return seal(len(text).to_bytes(8, "little") + text + data[8 + length :])
+
+
+def write_tensors(path: Path, data: bytes) -> None:
+    """Write what safetensors' ``save`` returned; :func:`read_sealed` gives bytes for its ``load``."""
+    write_bytes(path, tensors_bytes(data))
+
+
+def seal_folder(folder: Path) -> None:
+    """List the digests of all files below ``folder`` in its ``digests.json``: they belong together from now on."""
+    write_json(folder / LIST, {"files": _digests(folder)})
+
+
+def check_folder(folder: Path, remake: str) -> str:
+    """The digest of a sealed folder's content. Raises DamagedError naming the first file that is another one, missing
+    or too many; NotCachedError where the folder is not sealed."""
+    listed, found = read_json(folder / LIST, remake)["files"], _digests(folder)
+    for name in sorted(listed.keys() | found.keys()):
+        if name not in found:
+            raise DamagedError(f"{folder / name}: is missing, though {LIST} lists it; {remake} makes it anew")
+        if name not in listed:
+            raise DamagedError(f"{folder / name}: is not in {LIST}; remove it, or {remake} makes all of it anew")
+        if found[name] != listed[name]:
+            raise DamagedError(f"{folder / name}: does not match its digest in {LIST}; {remake} makes it anew")
+    return hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    """Name -> SHA-256 of the files below ``folder``, but for the list and what begins with a dot."""
+    names = (path.relative_to(folder) for path in sorted(folder.rglob("*")) if path.is_file())
+    shown = [name for name in names if name.as_posix() != LIST and not any(part.startswith(".") for part in name.parts)]
+    return {name.as_posix(): hashlib.sha256(read_bytes(folder / name)).hexdigest() for name in shown}

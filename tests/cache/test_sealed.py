@@ -1,0 +1,162 @@
+"""No byte of a sealed file can change unnoticed, and everybody else reads it as before."""
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors import safe_open
+from safetensors.numpy import load, load_file, save
+
+from cache import sealed
+from cache.errors import CacheError, DamagedError, NotCachedError
+
+REMAKE = "`diffps evaluate`"
+TENSORS = {"weight": np.arange(12, dtype=np.float32).reshape(3, 4), "bias": np.ones(3, np.float16)}
+TABLE = pa.table({"name": ["a", None, "ü"], "score": [0.5, float("nan"), -0.0], "boxes": [[1.0], [], None]})
+ARRAY = np.random.default_rng(0).normal(size=(5, 7)).astype(np.float32)
+VALUE = {"b": [1, 2.5, None, "ü"], "a": {"digest": "0" * 64, "deep": [[]]}}
+
+
+def write_tensors(path: Path) -> None:
+    sealed.write_tensors(path, save(TENSORS, {"recipe": "r"}))
+
+
+WRITERS: dict[str, Callable[[Path], None]] = {
+    "value.json": lambda path: sealed.write_json(path, VALUE),
+    "table.parquet": lambda path: sealed.write_table(path, TABLE),
+    "array.npy": lambda path: sealed.write_array(path, ARRAY),
+    "head.safetensors": write_tensors,
+}
+READERS: dict[str, Callable[[Path, str], Any]] = {
+    "value.json": sealed.read_json,
+    "table.parquet": sealed.read_table,
+    "array.npy": sealed.read_array,
+    "head.safetensors": sealed.read_sealed,
+}
+
+
+def test_each_reads_what_it_was_given(tmp_path: Path) -> None:
+    for name, write in WRITERS.items():
+        write(tmp_path / name)
+    assert sealed.read_json(tmp_path / "value.json", REMAKE) == VALUE
+    table = sealed.read_table(tmp_path / "table.parquet", REMAKE)
+    assert table.drop_columns(["score"]).equals(TABLE.drop_columns(["score"]))
+    np.testing.assert_array_equal(table["score"].to_numpy(), TABLE["score"].to_numpy())
+    assert sealed.read_table(tmp_path / "table.parquet", REMAKE, ["name"]).column_names == ["name"]
+    np.testing.assert_array_equal(sealed.read_array(tmp_path / "array.npy", REMAKE), ARRAY)
+    found = load(sealed.read_sealed(tmp_path / "head.safetensors", REMAKE))
+    for name, tensor in TENSORS.items():
+        np.testing.assert_array_equal(found[name], tensor)
+
+
+def test_others_read_them_as_before(tmp_path: Path) -> None:
+    for name, write in WRITERS.items():
+        write(tmp_path / name)
+    pq.write_table(TABLE, tmp_path / "plain.parquet")
+    plain, found = (pq.read_table(tmp_path / f"{name}.parquet") for name in ("plain", "table"))
+    assert found.schema.equals(plain.schema, check_metadata=True)
+    assert b"ARROW:schema" in pq.read_metadata(tmp_path / "table.parquet").metadata
+    for mode in (None, "r"):
+        np.testing.assert_array_equal(np.load(tmp_path / "array.npy", mmap_mode=mode), ARRAY)  # type: ignore[call-overload]
+    for name, tensor in load_file(tmp_path / "head.safetensors").items():
+        np.testing.assert_array_equal(tensor, TENSORS[name])
+    with safe_open(tmp_path / "head.safetensors", "np") as file:
+        assert file.metadata()["recipe"] == "r"
+
+
+def test_equal_content_is_equal_bytes(tmp_path: Path) -> None:
+    for name, write in WRITERS.items():
+        write(tmp_path / name)
+        before = (tmp_path / name).read_bytes()
+        write(tmp_path / name)
+        assert (tmp_path / name).read_bytes() == before
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_a_flipped_bit_anywhere_is_found(tmp_path: Path, name: str) -> None:
+    """A thousand flips a format, or all of its bytes where it has fewer."""
+    path = tmp_path / name
+    WRITERS[name](path)
+    whole, bits = path.read_bytes(), random.Random(0)
+    places = range(len(whole)) if len(whole) <= 1000 else bits.sample(range(len(whole)), 1000)
+    for place in places:
+        data = bytearray(whole)
+        data[place] ^= 1 << bits.randrange(8)
+        path.write_bytes(data)
+        with pytest.raises(DamagedError, match=rf"{name}: .*; {REMAKE} makes it anew"):
+            READERS[name](path, REMAKE)
+
+
+@settings(max_examples=200)
+@given(name=st.sampled_from(sorted(WRITERS)), data=st.data())
+def test_no_other_damage_passes(tmp_path_factory: pytest.TempPathFactory, name: str, data: st.DataObject) -> None:
+    """Cut off, grown, overwritten, empty."""
+    path = tmp_path_factory.mktemp("sealed") / name
+    WRITERS[name](path)
+    whole = path.read_bytes()
+    start = data.draw(st.integers(0, len(whole)))
+    end = data.draw(st.integers(start, len(whole)))
+    damaged = whole[:start] + data.draw(st.binary(max_size=100)) + whole[end:]
+    path.write_bytes(damaged)
+    if damaged == whole:
+        READERS[name](path, REMAKE)
+    else:
+        with pytest.raises(CacheError, match=REMAKE):
+            READERS[name](path, REMAKE)
+
+
+def test_what_is_missing_or_unsealed_is_named_with_what_makes_it(tmp_path: Path) -> None:
+    with pytest.raises(NotCachedError, match=f"x.json: is not there; {REMAKE} makes it"):
+        sealed.read_json(tmp_path / "x.json", REMAKE)
+    (tmp_path / "x.json").write_text("{}")
+    with pytest.raises(DamagedError, match="has no digest, so it is damaged or of an older version"):
+        sealed.read_json(tmp_path / "x.json", REMAKE)
+
+
+def test_content_that_looks_like_a_seal_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CacheError, match="stands 2 times"):
+        sealed.write_json(tmp_path / "x.json", {"name": sealed.OPEN})
+    assert not (tmp_path / "x.json").exists()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name, write in WRITERS.items():
+        write(tmp_path / "result" / name)
+    (tmp_path / "result/scores.csv").write_text("map,0.5\n")
+    sealed.seal_folder(tmp_path / "result")
+    return tmp_path / "result"
+
+
+def test_a_folder_s_files_belong_together(folder: Path) -> None:
+    before = sealed.check_folder(folder, REMAKE)
+    sealed.seal_folder(folder)
+    assert sealed.check_folder(folder, REMAKE) == before
+    (folder / ".hidden").touch()
+    assert sealed.check_folder(folder, REMAKE) == before
+    (folder / "scores.csv").write_text("map,0.6\n")  # of another run
+    with pytest.raises(
+        DamagedError, match=r"scores\.csv: does not match its digest in digests\.json; `diffps evaluate`"
+    ):
+        sealed.check_folder(folder, REMAKE)
+    sealed.seal_folder(folder)
+    assert sealed.check_folder(folder, REMAKE) != before
+    (folder / "more.txt").touch()
+    with pytest.raises(DamagedError, match=r"more\.txt: is not in digests\.json"):
+        sealed.check_folder(folder, REMAKE)
+    (folder / "more.txt").unlink()
+    (folder / "value.json").unlink()
+    with pytest.raises(DamagedError, match=r"value\.json: is missing, though"):
+        sealed.check_folder(folder, REMAKE)
+
+
+def test_a_folder_without_a_list_is_not_sealed(tmp_path: Path) -> None:
+    with pytest.raises(NotCachedError, match=r"digests\.json: is not there"):
+        sealed.check_folder(tmp_path, REMAKE)

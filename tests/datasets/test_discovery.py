@@ -1,0 +1,194 @@
+"""What lies in a folder: every image is found whatever it is called, and everything else is counted by reason."""
+
+import os
+import subprocess
+import sys
+import tempfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from diffps.datasets.discovery import BROKEN, Discovery, find_images
+from diffps.datasets.findings import Findings
+from diffps.errors import DatasetError
+from diffps.images import load_image
+from diffps.names import from_text
+
+
+def image(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (4, 4)).save(path, "PNG")
+    return path
+
+
+def test_images_are_found_by_opening_them(tmp_path: Path) -> None:
+    for name in ("a.png", "b.jfif", "c.JPG", "d", "deep/er/e.dat", "f.csv"):
+        image(tmp_path / name)
+    (tmp_path / "persons.csv").write_text("split,image\n")
+    (tmp_path / "notes.md").write_text("# notes\n")
+    found = find_images(tmp_path)
+    assert found.images == ("a.png", "b.jfif", "c.JPG", "d", "deep/er/e.dat", "f.csv")
+    assert found.left_out == {"are no images": ("notes.md", "persons.csv")}
+
+
+HIDDEN = (".hidden.png", "._a.png", ".DS_Store", ".ipynb_checkpoints", ".Trash-1000", ".git")
+PROGRAMS = ("Thumbs.db", "desktop.ini", "__MACOSX", "@eaDir", "#recycle", "$RECYCLE.BIN", "lost+found")
+
+
+def test_what_systems_and_programs_keep_is_left_out_by_reason(tmp_path: Path) -> None:
+    image(tmp_path / "a.png")
+    for name in (*HIDDEN, *PROGRAMS):
+        path = tmp_path / name
+        image(path if "." in name[1:] and name != "$RECYCLE.BIN" else path / "x.png")
+    found = find_images(tmp_path)
+    assert found.images == ("a.png",)
+    assert found.left_out == {
+        "are hidden": tuple(sorted(HIDDEN)),
+        "belong to a program or the system (thumbnails, trash, checkpoints)": tuple(sorted(PROGRAMS)),
+    }
+    assert "hidden" in (found.why_not(".git/x.png") or "")
+    assert found.why_not("nowhere.png") is None
+
+
+def test_a_fifo_does_not_keep_it_waiting(tmp_path: Path) -> None:
+    image(tmp_path / "a.png")
+    os.mkfifo(tmp_path / "b.png")
+    (tmp_path / "c.png").symlink_to("/dev/zero")
+    script = "import sys\nfrom pathlib import Path\nfrom diffps.datasets.discovery import find_images\n"
+    script += "print(dict(find_images(Path(sys.argv[1])).left_out))"
+    command = [sys.executable, "-c", script, tmp_path]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.strip() == "{'are no regular files (FIFOs, sockets, devices)': ('b.png', 'c.png')}"
+
+
+def test_links_to_files_are_followed_and_counted_broken_ones_named(tmp_path: Path) -> None:
+    outside = image(tmp_path / "store" / "1f3a")
+    root = tmp_path / "images"
+    image(root / "a.png")
+    (root / "b.png").symlink_to(outside)
+    (root / "c.png").symlink_to("nowhere.png")
+    found = find_images(root)
+    assert found.images == ("a.png", "b.png")
+    assert found.links == 1
+    assert found.left_out == {"are links that lead nowhere": ("c.png",)}
+
+
+def test_links_to_folders_are_followed_once_under_the_name_in_the_tree(tmp_path: Path) -> None:
+    elsewhere = image(tmp_path / "elsewhere" / "x.png").parent
+    root = tmp_path / "images"
+    image(root / "b" / "y.png")
+    (root / "a").symlink_to(root / "b")  # sorted before it, and still not its name
+    (root / "b" / "up").symlink_to(root)
+    (root / "other").symlink_to(elsewhere)
+    found = find_images(root)
+    assert found.images == ("b/y.png", "other/x.png")
+    assert found.left_out == {"are links to folders that were searched already": ("a", "b/up")}
+    (tmp_path / "linked").symlink_to(root)
+    assert find_images(tmp_path / "linked").images == found.images
+
+
+BROKEN_FILES = {
+    "empty.jpg": b"",
+    "page.jpg": b"<!DOCTYPE html><html>",
+    "pointer.png": b"version https://git-lfs.github.com/spec/v1\n",
+    "noname": b"\x89PNG\r\n\x1a\n" + bytes(20),
+}
+
+
+def test_what_ought_to_be_an_image_and_is_none_is_refused_by_name(tmp_path: Path) -> None:
+    image(tmp_path / "a.png")
+    for name, data in BROKEN_FILES.items():
+        (tmp_path / name).write_bytes(data)
+    found = find_images(tmp_path)
+    assert found.left_out == {BROKEN: tuple(sorted(BROKEN_FILES))}
+    assert "the file is empty" in found.broken["empty.jpg"]
+    assert "an HTML page" in (found.why_not("page.jpg") or "")
+    assert str(tmp_path) not in "".join(found.broken.values())
+    findings = Findings()
+    found.note(findings)
+    (refused,) = (finding for finding in findings.records() if finding.kind == "refused")
+    assert (refused.count, refused.total) == (4, 5)
+    assert refused.example.startswith("empty.jpg: not a readable image (the file is empty)")
+
+
+@pytest.fixture
+def nobody() -> Iterator[Path]:
+    """A folder of somebody who may not read everything, as root may."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        yield folder
+        if os.geteuid() != os.getuid():
+            os.seteuid(os.getuid())
+
+
+def test_what_may_not_be_read_is_counted(nobody: Path) -> None:
+    image(nobody / "a.png")
+    image(nobody / "b.png").chmod(0)
+    (nobody / "c").mkdir(mode=0)
+    if os.geteuid() == 0:
+        os.seteuid(65534)
+    found = find_images(nobody)
+    assert found.left_out == {"cannot be read (no permission, or the disk fails)": ("b.png", "c")}
+    assert found.broken == {"b.png": "b.png: no readable file (Permission denied)"}
+
+
+def test_an_image_above_the_pixel_limit_is_an_image(tmp_path: Path) -> None:
+    data = image(tmp_path / "a.png").read_bytes()
+    head = b"IHDR" + b"\0\1\0\0\0\1\0\0" + data[24:29]
+    (tmp_path / "a.png").write_bytes(data[:12] + head + zlib.crc32(head).to_bytes(4, "big") + data[33:])
+    assert find_images(tmp_path).images == ("a.png",)
+
+
+def test_names_of_any_bytes_are_kept_and_lead_back_to_the_file(tmp_path: Path) -> None:
+    name = os.fsdecode(b"caf\xe9.png")
+    image(tmp_path / name)
+    image(tmp_path / r"back\xe9slash.png")
+    found = find_images(tmp_path)
+    assert found.images == (r"back\x5cxe9slash.png", r"caf\xe9.png")
+    for text in found.images:
+        assert text.encode("utf-8")
+        assert load_image(tmp_path / from_text(text)).shape == (4, 4, 3)
+
+
+def test_names_that_look_identical_are_refused(tmp_path: Path) -> None:
+    image(tmp_path / "caf\u00e9.png")
+    image(tmp_path / "cafe\u0301.png")
+    if len(list(tmp_path.iterdir())) == 1:
+        pytest.skip("this file system takes them for one")
+    with pytest.raises(DatasetError, match="look identical, but are written with different characters") as caught:
+        find_images(tmp_path)
+    assert r"'cafe\u0301.png'" in str(caught.value)
+
+
+def test_names_that_differ_in_case_only_are_doubtful(tmp_path: Path) -> None:
+    for name in ("a.png", "A.PNG", "b.png"):
+        image(tmp_path / name)
+    if len(list(tmp_path.iterdir())) == 2:
+        pytest.skip("this file system takes them for one")
+    findings = Findings()
+    find_images(tmp_path).note(findings)
+    (doubtful,) = (finding for finding in findings.records() if finding.kind == "doubtful")
+    assert (doubtful.count, doubtful.total, doubtful.example) == (2, 3, "A.PNG and a.png")
+
+
+def test_a_folder_that_is_none_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match=r"nowhere: no folder that can be read \(No such file or directory\)"):
+        find_images(tmp_path / "nowhere")
+    with pytest.raises(DatasetError, match="Not a directory"):
+        find_images(image(tmp_path / "a.png"))
+
+
+def test_everything_in_a_folder_is_counted_once(tmp_path: Path) -> None:
+    names = ("a.png", "b/c.png", "readme.txt", ".x", "empty.jpg")
+    for name in names:
+        image(tmp_path / name) if name.endswith(".png") else (tmp_path / name).touch()
+    found: Discovery = find_images(tmp_path)
+    counted = [*found.images, *(path for paths in found.left_out.values() for path in paths)]
+    assert sorted(counted) == sorted(names)
+    findings = Findings()
+    found.note(findings)
+    assert {finding.total for finding in findings.records()} == {5}

@@ -1,0 +1,170 @@
+"""MATLAB files: what scipy writes is read as scipy reads it, other files are named by what they are."""
+
+import struct
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from scipy.io import loadmat, savemat
+
+from diffps.datasets.matlab import LARGEST, read_mat, reading, stream_records
+from diffps.datasets.matrices import Matrices
+from diffps.errors import DatasetError
+from tests.architecture.repository import ROOT
+from tests.datasets.trees import structs
+
+FIXED = settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+NAMES = st.text(st.characters(codec="utf-8", exclude_characters="\0", max_codepoint=0xFFFF), min_size=1, max_size=12)
+TABLES = hnp.arrays(
+    st.sampled_from([np.uint8, np.int16, np.uint16, np.int32, np.float32, np.float64]),
+    hnp.array_shapes(min_dims=2, max_dims=2, min_side=0, max_side=4),
+)
+
+
+def read(path: Path, *keys: str) -> Matrices:
+    return read_mat(path, "X", "file", keys)[1]
+
+
+@given(TABLES, st.booleans())
+@FIXED
+def test_numbers_of_every_type(tmp_path: Path, table: np.ndarray, compressed: bool) -> None:
+    savemat(tmp_path / "a.mat", {"first": 1, "table": table}, do_compression=compressed)
+    np.testing.assert_array_equal(read(tmp_path / "a.mat", "table").table(), table.astype(np.float64))
+
+
+@given(st.lists(NAMES, min_size=1, max_size=6), st.booleans())
+@FIXED
+def test_cells_of_text(tmp_path: Path, names: list[str], compressed: bool) -> None:
+    column = np.empty((len(names), 1), object)
+    column[:, 0] = names
+    savemat(tmp_path / "a.mat", {"names": column}, do_compression=compressed)
+    assert next(read(tmp_path / "a.mat", "names").cells()).texts() == names
+
+
+@given(st.lists(st.tuples(NAMES, TABLES), max_size=5), st.booleans())
+@FIXED
+def test_struct_arrays_whole_and_streamed(tmp_path: Path, rows: list[tuple[str, np.ndarray]], compressed: bool) -> None:
+    inner = structs([{"name": name, "table": table} for name, table in rows])
+    path = tmp_path / "a.mat"
+    savemat(path, {"outer": structs([{"unread": 1, "inner": inner}] * 2)}, do_compression=compressed)
+    whole = next(read(path, "outer").records((), ("inner",)))["inner"]
+    streamed = [element["inner"] for element in stream_records(path, "X", "file", "outer", ("inner",))]
+    for matrices in (whole, *streamed):
+        for record in matrices.records(("name", "table"), ()) if rows else ():
+            assert record["name"].texts() == [name for name, _ in rows]
+            for found, (_, table) in zip(record["table"].numbers(), rows, strict=True):
+                np.testing.assert_array_equal(found, table.ravel(order="F"))
+
+
+def test_other_variables_are_passed_over_and_named(tmp_path: Path) -> None:
+    savemat(tmp_path / "a.mat", {"one": np.ones((300, 300)), "two": "text"}, do_compression=True)
+    assert read(tmp_path / "a.mat", "two").texts() == ["text"]
+    with pytest.raises(DatasetError, match=r"a.mat must hold exactly one of the keys three; found one, two"):
+        read(tmp_path / "a.mat", "three")
+    with pytest.raises(DatasetError, match=r"exactly one of the keys one, two; found one, two"):
+        read(tmp_path / "a.mat", "one", "two")
+    with pytest.raises(DatasetError, match=r"a.mat must hold the key three; found one, two"):
+        list(stream_records(tmp_path / "a.mat", "X", "file", "three", ()))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (
+            b"MATLAB 7.3 MAT-file, Platform: GLNXA64" + bytes(600),
+            r"is a MATLAB 7.3 file \(HDF5\), .*save\(..., '-v7'\)",
+        ),
+        (b"\x89HDF\r\n\x1a\n" + bytes(600), r"is an HDF5 file, which is not read"),
+        (b"<!DOCTYPE html><html>Sign in</html>", r"is a web page, not the file that was to be downloaded"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", r"is a Git LFS pointer, not the file itself"),
+        (b"PK\x03\x04" + bytes(200), r"is a zip archive; unpack it"),
+        (b"\x1f\x8b" + bytes(200), r"is a gzip archive; unpack it"),
+        (b"", r"a.mat is empty"),
+        (b"hello", r"a.mat is no MATLAB 5 file; it begins with b'hello'"),
+        (bytes(124) + b"\x01\x00MI", r"a.mat is no MATLAB 5 file"),
+    ],
+)
+def test_other_files_are_named_by_what_they_are(tmp_path: Path, content: bytes, message: str) -> None:
+    (tmp_path / "a.mat").write_bytes(content)
+    with pytest.raises(DatasetError, match=message):
+        read(tmp_path / "a.mat", "x")
+
+
+def test_a_folder_in_place_of_the_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.mat").mkdir()
+    with pytest.raises(DatasetError, match=r"X: .*a.mat cannot be read: Is a directory"):
+        read(tmp_path / "a.mat", "x")
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (np.ones((2, 2, 2)), r"more than two dimensions"),
+        (np.ones((2, 2), complex), r"an imaginary part"),
+        ("text", r"a matrix is text, expected numbers"),
+        (structs([{"a": 1}]), r"a matrix is a struct array, expected numbers"),
+    ],
+)
+def test_what_is_no_table_is_refused(tmp_path: Path, value: object, message: str) -> None:
+    savemat(tmp_path / "a.mat", {"x": value})
+    with pytest.raises(DatasetError, match=message), reading(tmp_path / "a.mat", "X"):
+        read(tmp_path / "a.mat", "x").table()
+
+
+def matrix(kind: int, rows: int, columns: int, rest: bytes) -> bytes:
+    """A matrix of class ``kind`` without its tag."""
+    return struct.pack("<12I", 6, 8, kind, 0, 5, 8, rows, columns, 1, 0, 0, 0)[:40] + rest
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_claims_are_not_believed(tmp_path: Path, compressed: bool) -> None:
+    """Cells by the billion, and a variable of gigabytes, in a file of a hundred bytes."""
+    body = matrix(1, 2**31 - 1, 2, struct.pack("<2I", 14, 0))
+    for size in (len(body), LARGEST, 2**32 - 8):
+        variable = struct.pack("<2I", 14, size) + body
+        if compressed:
+            packed = zlib.compress(variable)
+            variable = struct.pack("<2I", 15, len(packed)) + packed
+        (tmp_path / "a.mat").write_bytes(bytes(124) + b"\x00\x01IM" + variable)
+        with pytest.raises(DatasetError, match=r"a.mat"), reading(tmp_path / "a.mat", "X"):
+            list(read(tmp_path / "a.mat", "").cells())
+
+
+def test_it_reads_what_scipy_reads_where_types_are_mixed(tmp_path: Path) -> None:
+    """MATLAB stores whole doubles as bytes; scipy's reader is the second opinion."""
+    table = np.array([[-2, 10.5, 20, 30.25, 60], [7, 1, 2, 3, 4]])
+    savemat(tmp_path / "a.mat", {"box_new": table})
+    np.testing.assert_array_equal(read(tmp_path / "a.mat", "box_new").table(), loadmat(tmp_path / "a.mat")["box_new"])
+
+
+@pytest.mark.slow
+def test_a_bomb_of_empty_cells_takes_less_than_a_gigabyte(tmp_path: Path) -> None:
+    """400 kB that inflate to the largest variable that is read, 16 million cells."""
+    cells = LARGEST // 8 - 16
+    body = matrix(1, cells, 1, struct.pack("<2I", 14, 0) * cells)
+    packed = zlib.compress(struct.pack("<2I", 14, len(body)) + body)
+    (tmp_path / "a.mat").write_bytes(bytes(124) + b"\x00\x01IM" + struct.pack("<2I", 15, len(packed)) + packed)
+    code = """
+import sys
+from pathlib import Path
+from diffps.datasets.matlab import read_mat, reading
+from diffps.errors import DatasetError
+path = Path(sys.argv[1])
+try:
+    with reading(path, "X"):
+        next(read_mat(path, "X", "file", [""])[1].cells()).texts()
+except DatasetError as error:
+    print(error)
+print(int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) // 1024)
+"""
+    command = [sys.executable, "-c", code, str(tmp_path / "a.mat")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    message, megabytes = done.stdout.splitlines()
+    assert "a text is empty" in message
+    assert int(megabytes) < 1000

@@ -1,0 +1,76 @@
+"""What the parts of an index say about each other."""
+
+import numpy as np
+
+from diffps.datasets.findings import Findings
+from diffps.datasets.plausible import compare_images, compare_queries, too_little
+from diffps.records import Annotations, Gallery, Query, Scene, Split
+
+BOX = np.array([0, 0, 30, 60], np.float32)
+
+
+def scene(name: str, split: Split, digest: str = "") -> Scene:
+    return Scene(scene_id=name, split=split, path=name, width=100, height=100, digest=digest or name)
+
+
+def persons(*identities: int) -> Annotations:
+    boxes = np.array([BOX + 40 * n for n in range(len(identities))], np.float32).reshape(-1, 4)
+    return Annotations(boxes, np.array(identities, np.int64))
+
+
+def query(name: str, identity: int, box: np.ndarray = BOX) -> Query:
+    return Query(query_id=f"q{identity}", scene_id=name, box=box, identity=identity)
+
+
+def told(findings: Findings) -> list[str]:
+    return [f"{finding.count} of {finding.total} {finding.of}: {finding.example}" for finding in findings.records()]
+
+
+def test_one_content_under_two_names() -> None:
+    findings = Findings()
+    findings.seen("images", 4)
+    scenes = [scene("a", "train", "x"), scene("b", "train", "x"), scene("c", "test", "x"), scene("d", "test")]
+    compare_images(scenes, findings)
+    assert told(findings) == ["1 of 4 images: b and a", "1 of 4 images: c and a"]
+
+
+def test_queries_beside_annotations_and_other_images() -> None:
+    scenes = [scene("a", "test"), scene("b", "test"), scene("t", "train")]
+    annotations = {"a": persons(5, 6), "b": persons(5), "t": persons(6)}
+    findings = Findings()
+    compare_queries(scenes, annotations, [query("a", 5)], findings)
+    assert told(findings) == []
+    # 6 is on no other test image; 7 is nowhere; 5 is elsewhere on the image than asked.
+    asked = [query("a", 6, BOX + 40), query("a", 7), query("a", 5, BOX + 20)]
+    compare_queries(scenes, annotations, asked, findings)
+    assert told(findings) == ["2 of 4 queries: query q6 on a", "2 of 4 queries: query q7 on a"]
+
+
+def test_listed_galleries_are_asked_line_by_line() -> None:
+    scenes, annotations = [scene("a", "test"), scene("b", "test")], {"a": persons(5), "b": persons()}
+    gallery = Gallery(
+        name="100",
+        query_ids=("q5",),
+        scenes=(np.array([1], np.int32),),
+        positive_scenes=(np.array([], np.int32),),
+        positive_boxes=(np.empty((0, 4), np.float32),),
+    )
+    findings = Findings()
+    compare_queries(scenes, annotations, [query("a", 5)], findings, [gallery])
+    assert told(findings) == ["1 of 1 gallery lines: gallery 100 line 1"]
+
+
+def test_too_little_to_learn_from_is_said() -> None:
+    scenes = [scene("a", "train"), scene("b", "train"), scene("c", "test")]
+    annotations = {"a": persons(0, 1, -1), "b": persons(0, 2), "c": persons(9)}
+    assert too_little(scenes, annotations) == [
+        "3 training identities are few (under 50) to tell strangers apart by",
+        "5 training boxes are few (under 500) to learn to find people from",
+        "2 of 3 training identities have a single box: nothing to compare it with",
+    ]
+    assert too_little(scenes[2:], annotations) == []
+    many = [scene(f"m{n}", "train") for n in range(100)]
+    assert (
+        too_little(many, {s.scene_id: persons(*(n % 60 for n in range(row, row + 6))) for row, s in enumerate(many)})
+        == []
+    )

@@ -1,0 +1,147 @@
+/* Preloaded into a process under test: lets the n-th of some calls on matching paths fail with a chosen error.
+ *
+ * Armed by fault_arm(), or at the start by FAULT="call errno nth lasting pattern". A lasting fault fails every call from
+ * the n-th on. Patterns are fnmatch's, over whole paths; what has only a descriptor is looked up in /proc.
+ */
+#define _GNU_SOURCE
+#include <dirent.h>
+#include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <fnmatch.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+static char armed[32], pattern[4096];
+static int error, lasting;
+static long nth;
+static atomic_long seen, hits;
+
+void fault_arm(const char *call, int number, long first, int stays, const char *paths)
+{
+    armed[0] = 0;
+    error = number, nth = first, lasting = stays, seen = 0, hits = 0;
+    snprintf(pattern, sizeof pattern, "%s", paths);
+    snprintf(armed, sizeof armed, "%s", call);
+}
+
+long fault_hits(void) { return hits; }
+
+__attribute__((constructor)) static void start(void)
+{
+    char call[32], paths[4096];
+    int number, stays;
+    long first;
+    const char *wish = getenv("FAULT");
+    if (wish && sscanf(wish, "%31s %d %ld %d %4095[^\n]", call, &number, &first, &stays, paths) == 5)
+        fault_arm(call, number, first, stays, paths);
+}
+
+/* 1 and errno set when this call is to fail. */
+static int fails(const char *call, const char *path)
+{
+    if (!armed[0] || !path || strcmp(call, armed) || fnmatch(pattern, path, 0))
+        return 0;
+    long number = ++seen;
+    if (number != nth && !(lasting && number > nth))
+        return 0;
+    hits++;
+    errno = error;
+    return 1;
+}
+
+static int fails_on(const char *call, int descriptor)
+{
+    char link[64], path[4096];
+    if (!armed[0] || strcmp(call, armed))
+        return 0;
+    int kept = errno;
+    snprintf(link, sizeof link, "/proc/self/fd/%d", descriptor);
+    ssize_t length = readlink(link, path, sizeof path - 1);
+    errno = kept;
+    if (length < 0)
+        return 0;
+    path[length] = 0;
+    return fails(call, path);
+}
+
+#define REAL(name) ((__typeof__(&name))dlsym(RTLD_NEXT, #name))
+
+static int fails_to_open(const char *path, int flags)
+{
+    return fails(flags & (O_WRONLY | O_RDWR | O_CREAT) ? "create" : "open", path);
+}
+
+#define OPEN(name)                                                                                                     \
+    int name(const char *path, int flags, ...)                                                                         \
+    {                                                                                                                  \
+        va_list rest;                                                                                                  \
+        va_start(rest, flags);                                                                                         \
+        mode_t mode = flags & (O_CREAT | O_TMPFILE) ? va_arg(rest, mode_t) : 0;                                        \
+        va_end(rest);                                                                                                  \
+        return fails_to_open(path, flags) ? -1 : REAL(name)(path, flags, mode);                                        \
+    }
+OPEN(open)
+OPEN(open64)
+
+#define OPENAT(name)                                                                                                   \
+    int name(int folder, const char *path, int flags, ...)                                                             \
+    {                                                                                                                  \
+        va_list rest;                                                                                                  \
+        va_start(rest, flags);                                                                                         \
+        mode_t mode = flags & (O_CREAT | O_TMPFILE) ? va_arg(rest, mode_t) : 0;                                        \
+        va_end(rest);                                                                                                  \
+        return fails_to_open(path, flags) ? -1 : REAL(name)(folder, path, flags, mode);                                \
+    }
+OPENAT(openat)
+OPENAT(openat64)
+
+#define ON_DESCRIPTOR(call, type, name, parameters, arguments)                                                         \
+    type name parameters { return fails_on(call, descriptor) ? -1 : REAL(name) arguments; }
+#define ON_PATH(call, name, parameters, arguments)                                                                     \
+    int name parameters { return fails(call, path) ? -1 : REAL(name) arguments; }
+
+ON_DESCRIPTOR("read", ssize_t, read, (int descriptor, void *to, size_t size), (descriptor, to, size))
+ON_DESCRIPTOR("read", ssize_t, pread, (int descriptor, void *to, size_t size, off_t at), (descriptor, to, size, at))
+ON_DESCRIPTOR("read", ssize_t, pread64, (int descriptor, void *to, size_t size, off64_t at), (descriptor, to, size, at))
+ON_DESCRIPTOR("read", ssize_t, preadv, (int descriptor, const struct iovec *to, int count, off_t at),
+              (descriptor, to, count, at))
+ON_DESCRIPTOR("read", ssize_t, preadv64, (int descriptor, const struct iovec *to, int count, off64_t at),
+              (descriptor, to, count, at))
+ON_DESCRIPTOR("read", ssize_t, preadv2, (int descriptor, const struct iovec *to, int count, off_t at, int flags),
+              (descriptor, to, count, at, flags))
+ON_DESCRIPTOR("read", ssize_t, preadv64v2, (int descriptor, const struct iovec *to, int count, off64_t at, int flags),
+              (descriptor, to, count, at, flags))
+ON_DESCRIPTOR("write", ssize_t, write, (int descriptor, const void *from, size_t size), (descriptor, from, size))
+ON_DESCRIPTOR("write", ssize_t, pwrite64, (int descriptor, const void *from, size_t size, off64_t at),
+              (descriptor, from, size, at))
+ON_DESCRIPTOR("fsync", int, fsync, (int descriptor), (descriptor))
+ON_DESCRIPTOR("fsync", int, fdatasync, (int descriptor), (descriptor))
+ON_DESCRIPTOR("flock", int, flock, (int descriptor, int operation), (descriptor, operation))
+
+ON_PATH("rename", rename, (const char *path, const char *to), (path, to))
+ON_PATH("rename", renameat, (int folder, const char *path, int other, const char *to), (folder, path, other, to))
+ON_PATH("rename", renameat2, (int folder, const char *path, int other, const char *to, unsigned flags),
+        (folder, path, other, to, flags))
+ON_PATH("link", link, (const char *path, const char *to), (path, to))
+ON_PATH("mkdir", mkdir, (const char *path, mode_t mode), (path, mode))
+ON_PATH("unlink", unlink, (const char *path), (path))
+ON_PATH("unlink", unlinkat, (int folder, const char *path, int flags), (folder, path, flags))
+ON_PATH("unlink", rmdir, (const char *path), (path))
+ON_PATH("stat", stat, (const char *path, struct stat *found), (path, found))
+ON_PATH("stat", stat64, (const char *path, struct stat64 *found), (path, found))
+ON_PATH("stat", fstatat64, (int folder, const char *path, struct stat64 *found, int flags), (folder, path, found, flags))
+ON_PATH("statvfs", statvfs, (const char *path, struct statvfs *found), (path, found))
+ON_PATH("statvfs", statvfs64, (const char *path, struct statvfs64 *found), (path, found))
+ON_PATH("touch", utimensat, (int folder, const char *path, const struct timespec times[2], int flags),
+        (folder, path, times, flags))
+
+DIR *opendir(const char *path) { return fails("list", path) ? NULL : REAL(opendir)(path); }
