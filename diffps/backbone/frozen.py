@@ -20,13 +20,8 @@ from diffps.backbone.latents import LatentEncoder, LatentRule, NoiseKey, NoiseRu
 from diffps.backbone.parts import DiffusersModel
 from diffps.backbone.prompts import PromptEncoder
 from diffps.errors import ConfigError, DivergedError, ImageError
-<<<<<<< HEAD
 from diffps.geometry import Canvas, check_sides
-from diffps.images import load_image, to_canvas_tensor
-=======
-from diffps.geometry import Canvas
 from diffps.images import canvas_tensor, to_canvas_tensor
->>>>>>> main
 from diffps.records import View
 from diffps.taps import LATENT_STRIDE, TapSpec, check_taps
 
@@ -175,17 +170,12 @@ class FrozenUNet:
             raise ImageError("images: none given")
         side = int(self.checkpoint.unet_config.get("sample_size") or 64) * LATENT_STRIDE
         frame = Canvas(*(canvas or (side, side)))
-<<<<<<< HEAD
         check_sides(frame.height, frame.width)
-        arrays = [image if isinstance(image, np.ndarray) else load_image(image) for image in images]
-        return torch.stack([to_canvas_tensor(array, frame, view) for array in arrays])
-=======
         tensors = [
             to_canvas_tensor(image, frame, view) if isinstance(image, np.ndarray) else canvas_tensor(image, frame, view)
             for image in images
         ]
         return torch.stack(tensors)
->>>>>>> main
 
 
 def on_device(unet: DiffusersModel, device: torch.device | str) -> DiffusersModel:
