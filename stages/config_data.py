@@ -44,10 +44,15 @@ class EncodeConfig:
     """The VAE, run once over every image."""
 
     checkpoint: str = "builtin:random"
-    """A folder in diffusers' layout, a hub id, ``builtin:random`` or ``builtin:streets``."""
+    """A diffusion model: a folder in diffusers' layout, a safetensors file in the original one, a hub id,
+    ``builtin:random`` or ``builtin:streets``. Or another prior: ``timm:NAME``, ``clip:OWNER/NAME``
+    (docs/backbones.md)."""
 
     revision: str | None = None
     """Commit, tag or branch of a hub id."""
+
+    variant: str | None = None
+    """The weights to take where a checkpoint has several (``fp16``); null: the plain ones, or the only ones."""
 
     canvas: tuple[int, int] = (1280, 1280)
     """(height, width) in pixels, multiples of 64, that every image is stretched to."""

@@ -102,9 +102,9 @@ def _dataset(config: IndexConfig) -> str:
 
 
 def _prior(encode: EncodeConfig, extract: ExtractConfig) -> Iterator[str]:
-    from diffps.backbone.families import load_prior
+    from stages.features.priors import prior_of
 
-    prior = load_prior(encode.checkpoint, encode.revision, extract.unet)
+    prior = prior_of(encode, extract.unet)
     prior.check_tensors()
     yield from prior.describe(extract.conditions)
     missing = [tap for tap in extract.taps if tap not in prior.taps]

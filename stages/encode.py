@@ -16,17 +16,17 @@ def run(params: Params, runtime: Runtime, job: Job) -> None:
 
     from cache import FeatureStore
     from diffps.backbone.builtin.topology import check_unseen
-    from diffps.backbone.families import load_prior
     from diffps.backbone.stable_diffusion import StableDiffusion
     from diffps.datasets.tables import read_scenes
     from stages.features.arrays import latent_work
     from stages.features.backbone import latent_computer
     from stages.features.complete import write_missing
+    from stages.features.priors import prior_of
     from stages.features.words import write_words
     from stages.places import INDEX, images_root, moments_manifests, store_root
 
     config, images = params.encode, images_root(params.index.root)
-    prior = load_prior(config.checkpoint, config.revision)
+    prior = prior_of(config)
     scenes = read_scenes(INDEX)
     if params.index.dataset == "streets" and isinstance(prior, StableDiffusion):
         check_unseen(prior.checkpoint.folder, params.index.streets.seed)

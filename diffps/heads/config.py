@@ -21,7 +21,8 @@ class TapsConfig:
     """The tap of the detection branch."""
 
     guidance: str | None = None
-    """The attention map that guides proposals: a cross-map tap with its word, ``<tap>.<word>``."""
+    """The attention map that guides proposals: a cross-map tap with its word, ``<tap>.<word>``; null where the prior
+    has none, and ``model.dgrpn`` with it."""
 
     level1: tuple[str, ...] = ()
     """Re-ID taps of the coarsest level; may be empty."""

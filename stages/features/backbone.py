@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cache import FeatureStore, ShardTask, SkippedImage
-from diffps.backbone.families import load_prior
 from diffps.backbone.latents import NoiseKey
 from diffps.backbone.prior import Prior
 from diffps.datasets.tables import read_scenes
@@ -23,6 +22,7 @@ from stages.devices import choose_device
 from stages.features.bases import Keyed, basis_sample, fit_bases
 from stages.features.batches import ahead, chunks, padded
 from stages.features.plan import PassPlan
+from stages.features.priors import prior_of
 from stages.features.recipes import MOMENTS
 from stages.features.shards import Computed, Place, Skipped
 from stages.job import Runtime
@@ -34,8 +34,7 @@ CPU_BATCH = 4  # 1.45 times the images per second of one by one on two cores; mo
 
 def latent_computer(encode: EncodeConfig, images: Path, runtime: Runtime) -> "LatentComputer":
     """The VAE of ``encode`` over the indexed scenes, whose files lie below ``images``."""
-    prior = load_prior(encode.checkpoint, encode.revision)
-    return LatentComputer(prior, encode, images, read_scenes(INDEX), runtime)
+    return LatentComputer(prior_of(encode), encode, images, read_scenes(INDEX), runtime)
 
 
 def pass_computer(encode: EncodeConfig, extract: ExtractConfig, images: Path, runtime: Runtime) -> "PassComputer":

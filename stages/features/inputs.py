@@ -60,5 +60,6 @@ def _named(encode: EncodeConfig, extract: ExtractConfig) -> dict[str, str | None
     return {
         "encode.checkpoint": encode.checkpoint,
         "encode.revision": encode.revision,
+        **({} if encode.variant is None else {"encode.variant": encode.variant}),
         "extract.unet": extract.unet,
     }

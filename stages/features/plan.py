@@ -11,11 +11,11 @@ from cache import ArraySpec, Basis, Encoding, fingerprint, parse_encoding
 from cache.encodings import Project
 from cache.errors import DamagedError
 from cache.files import write_atomic
-from diffps.backbone.families import load_prior
 from diffps.backbone.prior import check_pass
 from diffps.records import Split, View
 from diffps.taps import FeatureName, TapSpec
 from stages.config_data import EncodeConfig, ExtractConfig
+from stages.features.priors import prior_of
 from stages.features.recipes import map_spec, moments_spec, pass_recipe, start_recipe, tap_spec
 
 
@@ -27,7 +27,7 @@ class PassPlan:
 
     def __init__(self, encode: EncodeConfig, extract: ExtractConfig, root: Path) -> None:
         self.encode, self.extract, self.root = encode, extract, root
-        self.prior = load_prior(encode.checkpoint, encode.revision, extract.unet)
+        self.prior = prior_of(encode, extract.unet)
         check_pass(self.prior, encode.canvas, extract.taps, extract.timesteps, extract.conditions)
         self._tokens = self.prior.tokens(extract.conditions)
 

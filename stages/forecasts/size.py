@@ -8,7 +8,6 @@ from typing import NamedTuple
 from cache import ArraySpec, GroupKey, parse_encoding, tap_name
 from cache.budget import Budget, PlannedArray
 from cache.encodings import Float32
-from diffps.backbone.families import load_prior
 from diffps.backbone.prior import check_pass
 from diffps.datasets.tables import read_scenes
 from diffps.errors import CheckpointError, DatasetError
@@ -16,6 +15,7 @@ from diffps.features import FeatureShape
 from diffps.records import Split
 from diffps.taps import LATENT_STRIDE, FeatureName, TapSpec, published_tables, tap_kind
 from stages.config_data import EncodeConfig, ExtractConfig, IndexConfig
+from stages.features.priors import prior_of
 from stages.features.reading import Reading, stored_map
 from stages.features.recipes import MOMENTS
 from stages.places import INDEX
@@ -37,7 +37,7 @@ class Sizes(NamedTuple):
 
 def sizes_of(encode: EncodeConfig, extract: ExtractConfig) -> Sizes:
     """Sizes of the prior. Raises CheckpointError where it is not here, UnknownTapError for a tap it lacks."""
-    prior = load_prior(encode.checkpoint, encode.revision, extract.unet)
+    prior = prior_of(encode, extract.unet)
     check_pass(prior, encode.canvas, extract.taps, extract.timesteps, extract.conditions)
     return Sizes(prior.taps, prior.latent_channels)
 
