@@ -6,6 +6,7 @@ from typing import Any
 
 from cache.errors import DamagedError, NotCachedError
 from cache.files import read_json
+from cache.foreign import METADATA
 from cache.layout import ATTRIBUTE, BASIS, SCALES, ZARR, ArraySpec, GroupKey, spec_from_metadata
 from cache.system import naming
 
@@ -26,9 +27,7 @@ def open_array(root: Path, path: str) -> ArraySpec:
             f"{folder}/zarr.json: has no {error} under {ATTRIBUTE}; this store did not write it"
         ) from error
     except (TypeError, ValueError, AttributeError) as error:
-        raise DamagedError(
-            f"{folder}/zarr.json: is not what this store writes ({error}); delete the file and run the stage again"
-        ) from error
+        raise DamagedError(f"{folder}/zarr.json: is not what this store writes ({error}); {METADATA}") from error
 
 
 def list_arrays(root: Path) -> list[ArraySpec]:
@@ -69,4 +68,7 @@ def _is_array(folder: Path) -> bool:
         metadata: Any = read_json(folder / "zarr.json")
     except FileNotFoundError:
         return False
-    return isinstance(metadata, dict) and metadata.get("node_type") == "array"
+    kind = metadata.get("node_type") if isinstance(metadata, dict) else None
+    if kind not in ("array", "group"):
+        raise DamagedError(f"{folder}/zarr.json: is neither an array's nor a group's metadata; {METADATA}")
+    return bool(kind == "array")

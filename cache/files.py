@@ -82,11 +82,14 @@ def write_folder(target: Path, write: Callable[[Path], None]) -> None:
             for place, _, names in os.walk(temporary):
                 for name in (*names, ""):
                     sync(Path(place, name))
-            if not target.exists():
+            try:
                 temporary.rename(target)
-            elif not _exchange(temporary, target):
-                target.rename(old)
-                temporary.rename(target)
+            except OSError as error:
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                    raise
+                if not _exchange(temporary, target):
+                    target.rename(old)
+                    temporary.rename(target)
             sync(target.parent)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)

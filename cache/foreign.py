@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from cache.checksum import crc32c
 from cache.errors import DamagedError
 
+METADATA = "delete the file and run the stage again, which writes it anew"
+
 
 class ForeignArray:
     """One Zarr array as zarr-python sees it, which shows a missing file as fill value."""
@@ -19,7 +21,10 @@ class ForeignArray:
         import zarr
 
         self._folder, self._dtype = folder, dtype
-        self._array: Any = zarr.open_array(str(folder), mode="r")
+        try:
+            self._array: Any = zarr.open_array(str(folder), mode="r")
+        except Exception as error:  # every part of the metadata has its own
+            raise DamagedError(f"{folder}/zarr.json: cannot be read ({error}); {METADATA}") from error
 
     def read(self, row: int, expected: int | None) -> NDArray[Any]:
         """One image, little-endian; ``expected`` is the CRC-32C of its values, None where that is not known: then a
@@ -43,8 +48,15 @@ class ForeignArray:
         return [self._folder / key for key in keys]
 
 
-def why_foreign(metadata: Mapping[str, Any]) -> str:
-    """Empty for the layout :mod:`cache.layout` writes, else what is different."""
+def why_foreign(metadata: Mapping[str, Any], folder: Path) -> str:
+    """Empty for the layout :mod:`cache.layout` writes, else what is different. Raises DamagedError for no layout."""
+    try:
+        return _why_foreign(metadata)
+    except (KeyError, IndexError, TypeError, AttributeError) as error:
+        raise DamagedError(f"{folder}/zarr.json: is no array's metadata ({error!r}); {METADATA}") from error
+
+
+def _why_foreign(metadata: Mapping[str, Any]) -> str:
     keys = metadata["chunk_key_encoding"]
     codecs = metadata["codecs"]
     if keys["name"] != "default" or keys.get("configuration", {}).get("separator", "/") != "/":

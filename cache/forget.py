@@ -22,7 +22,7 @@ from cache.manifests import entry_of, read_entries, rows_of, write_entries
 from cache.receipts import PartReceipt, Receipt, ReceiptBook, rewrite
 from cache.rows import RowTable
 from cache.shards import ShardFile, read_chunk
-from cache.system import naming, naming_below
+from cache.system import files_below, naming, naming_below
 from cache.traces import Traces, groups_of, images_a_shard, part_file
 from cache.writer import temporary_folder
 
@@ -42,6 +42,8 @@ def forget(
     Takes the lock of every scope of the split (LockedError). Raises CacheError, before anything is touched, for an
     array another program laid out its own way.
     """
+    if traces.nothing:
+        return
     groups = groups_of(root, traces.split)
     with naming_below(root), contextlib.ExitStack() as stack:
         locks = {path: StoreLock(path, takeover=takeover) for path in sorted({lock_file(root, g) for g in groups})}
@@ -56,14 +58,15 @@ def forget(
                 _rewrite_shard(root, group, shard, traces)
                 progress(1)
         for folder in (root / "manifests", root / "inputs", *manifests):
-            for path in sorted(folder.rglob("*.json")):
-                _rewrite_manifest(root, path, traces)
+            for path in files_below(folder):
+                if path.suffix == ".json":
+                    _rewrite_manifest(root, path, traces)
         RowTable.of(root, traces.split).forget(traces.rows, traces.names)
 
 
 def _refuse_foreign(root: Path, group: GroupKey) -> None:
     for folder in _parts(root, group):
-        reason = why_foreign(read_json(folder / "zarr.json")) if (folder / "zarr.json").is_file() else ""
+        reason = why_foreign(read_json(folder / "zarr.json"), folder) if (folder / "zarr.json").is_file() else ""
         if reason:
             raise CacheError(
                 f"{folder}: was laid out by another program ({reason}), and no image can be taken out of it; remove "

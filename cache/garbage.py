@@ -12,7 +12,7 @@ from cache.guard import exclusive
 from cache.layout import ATTRIBUTE, BASIS, SCALES, ZARR
 from cache.lock import StoreLock, lock_file
 from cache.receipts import ReceiptBook
-from cache.system import naming, naming_below
+from cache.system import files_below, naming, naming_below
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +81,7 @@ def _parts(folder: Path) -> list[Path]:
 
 
 def _size(folder: Path) -> int:
-    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    return sum(file.stat().st_size for file in files_below(folder))
 
 
 def _remove_empty_groups(root: Path, folder: Path) -> None:

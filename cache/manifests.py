@@ -37,13 +37,18 @@ def write_manifest(
     """
     books: dict[GroupKey, ReceiptBook] = {}
     rows = {split: RowTable.of(root, split, dataset) for split in images}
+    for split, table in rows.items():
+        table.see(images[split])
     entries = []
     for spec in sorted(specs, key=lambda spec: spec.path):
         if spec.group not in books:
             books[spec.group] = ReceiptBook.of(root, spec.group)
         wanted: dict[int, tuple[str, str]] = {}
         for scene, digest in images[spec.group.split]:
-            wanted[rows[spec.group.split].row(scene)] = (scene, digest)
+            row = rows[spec.group.split].scenes.get(scene)
+            if row is None:
+                raise IncompleteError(f"{spec.path}: image {scene!r} is not in the store; run the stage again")
+            wanted[row] = (scene, digest)
         entries.append(_entry(root, spec, books[spec.group], wanted))
     if folder is not None:
         name_store(root, folder)

@@ -10,6 +10,7 @@ from cache.encodings import Project
 from cache.errors import DamagedError, EncodingError, RecipeError
 from cache.files import read_json
 from cache.fingerprint import explain_difference
+from cache.foreign import METADATA
 from cache.layout import (
     ATTRIBUTE,
     ZARR,
@@ -43,15 +44,16 @@ class ShardTask:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Missing:
-    """What a writer would have to do. ``tasks`` as its ``pending()`` would give them, ``metadata`` when rows, names or
-    the arrays' metadata would change."""
+    """What a writer would have to do. ``tasks`` as its ``pending()`` would give them; ``metadata``: that of arrays and
+    groups is not what it should be; ``names``: the store does not know all images by the names they have now."""
 
     tasks: tuple[ShardTask, ...]
     metadata: bool
+    names: bool
 
     @property
     def nothing(self) -> bool:
-        """True where every image of every array is there: then nobody needs the lock."""
+        """True where every image of every array can be read: then nobody needs the lock, or a right to write."""
         return not self.tasks and not self.metadata
 
     @property
@@ -79,15 +81,18 @@ def find_missing(
     """
     (group,) = {spec.group for spec in specs}
     table = RowTable.of(root, group.split, dataset)
-    rows, changed = table.preview(images)
+    rows, names = table.preview(images)
     by_row: dict[int, tuple[str, str]] = {}
     for row, image in zip(rows, images, strict=True):
         by_row.setdefault(row, image)
-    changed |= bool(absent_groups(root, group))
     with contextlib.suppress(FileNotFoundError):
         shard = shard_size(root, group)
-    stale = changed or any(stale_metadata(root, spec, max(rows, default=-1) + 1, shard) for spec in specs)
-    return Missing(tasks=tuple(pending_tasks(root, group, specs, by_row, shard, readable, dataset)), metadata=stale)
+    stale = [stale_metadata(root, spec, max(rows, default=-1) + 1, shard) for spec in specs]
+    return Missing(
+        tasks=tuple(pending_tasks(root, group, specs, by_row, shard, readable, dataset)),
+        metadata=any(stale) or bool(absent_groups(root, group)),
+        names=names,
+    )
 
 
 def pending_tasks(
@@ -136,9 +141,7 @@ def stale_metadata(root: Path, spec: ArraySpec, rows: int, shard: int) -> dict[P
             entry, length = found["attributes"][ATTRIBUTE], int(found["shape"][0])
             theirs, full_recipe = entry["id"], entry["full_recipe"]
         except (KeyError, TypeError, ValueError, IndexError) as error:
-            raise DamagedError(
-                f"{folder}/zarr.json: is not what this store writes; delete the file and run the stage again"
-            ) from error
+            raise DamagedError(f"{folder}/zarr.json: is no array's metadata ({error!r}); {METADATA}") from error
         if theirs != spec.id:
             fields = "; ".join(explain_difference(spec.full_recipe, full_recipe))
             raise RecipeError(f"{folder}: holds another recipe ({fields}); remove it with `diffps cache gc`")

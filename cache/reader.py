@@ -21,7 +21,7 @@ from cache.encodings import BLOCK, Encoded, Project
 from cache.errors import CacheError, DamagedError, NotCachedError, RecipeError, SkippedImage
 from cache.files import read_json
 from cache.fingerprint import explain_difference
-from cache.foreign import ForeignArray, why_foreign
+from cache.foreign import METADATA, ForeignArray, why_foreign
 from cache.layout import ATTRIBUTE, SCALES, ZARR, ArraySpec, GroupKey, read_basis, shard_file, shard_size
 from cache.receipts import Receipt, ReceiptBook
 from cache.rows import RowTable
@@ -103,9 +103,12 @@ class _Array:
             metadata = read_json(folder / "zarr.json")
         except FileNotFoundError:
             raise NotCachedError(f"{folder}: no such array; run {spec.group.command}") from None
-        entry = metadata["attributes"].get(ATTRIBUTE, {})
-        if entry.get("id") != spec.id:
-            fields = "; ".join(explain_difference(spec.full_recipe, entry.get("full_recipe", {})))
+        try:
+            found, recipe = metadata["attributes"][ATTRIBUTE]["id"], metadata["attributes"][ATTRIBUTE]["full_recipe"]
+        except (KeyError, TypeError) as error:
+            raise DamagedError(f"{folder}/zarr.json: is no array's metadata ({error!r}); {METADATA}") from error
+        if found != spec.id:
+            fields = "; ".join(explain_difference(spec.full_recipe, recipe)) or "its metadata contradicts itself"
             raise RecipeError(f"{folder}: holds another recipe ({fields}); run {spec.group.command} for this one")
         if isinstance(spec.encoding, Project) and spec.encoding.basis is None:
             self.spec = replace(spec, encoding=Project(spec.encoding.k, read_basis(folder, spec)))
@@ -129,8 +132,15 @@ class _Array:
 class FeatureReader:
     """Random access to images of some arrays. Threads may share it; open it anew after the store has changed."""
 
-    def __init__(self, root: Path, views: Mapping[str, Sequence[ArraySpec]], verify: bool, dataset: str = "") -> None:
-        self._root, self._views, self._verify, self._dataset = root, views, verify, dataset
+    def __init__(
+        self,
+        root: Path,
+        views: Mapping[str, Sequence[ArraySpec]],
+        verify: bool,
+        dataset: str = "",
+        images: Sequence[tuple[str, str]] | None = None,
+    ) -> None:
+        self._root, self._views, self._verify, self._dataset, self._images = root, views, verify, dataset, images
         self._local = threading.local()
         books: dict[GroupKey, ReceiptBook] = {}
         tables: dict[str, RowTable] = {}
@@ -142,13 +152,16 @@ class FeatureReader:
                     books[group] = ReceiptBook.of(root, group)
                 if group.split not in tables:
                     tables[group.split] = RowTable.of(root, group.split, dataset)
+                    if images is not None:
+                        tables[group.split].see(images)
                 if (view, spec.name) in self._arrays:
                     raise CacheError(f"reader: two arrays are called {spec.name!r} in view {view!r}")
                 self._arrays[view, spec.name] = _Array(root, spec, books[group], tables[group.split])
         self._default = next(iter(views), "")
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return FeatureReader, (self._root, self._views, self._verify, self._dataset)  # opened anew where it arrives
+        # Opened anew where it arrives.
+        return FeatureReader, (self._root, self._views, self._verify, self._dataset, self._images)
 
     def spec(self, name: str, view: str | None = None) -> ArraySpec:
         """Spec of one of this reader's arrays. Raises NotCachedError naming those there are."""
@@ -354,10 +367,14 @@ def _parse(folder: Path) -> _Part:
         metadata = read_json(folder / "zarr.json")
     except FileNotFoundError:
         raise DamagedError(f"{folder}: is missing; delete the array it belongs to and run `diffps extract`") from None
-    shape = tuple(metadata["shape"][1:])
-    dtype = np.dtype(metadata["data_type"]).newbyteorder("<")
-    shard_size = metadata["chunk_grid"]["configuration"]["chunk_shape"][0]
-    if reason := why_foreign(metadata):
+    reason = why_foreign(metadata, folder)
+    try:
+        shape = tuple(map(int, metadata["shape"][1:]))
+        dtype = np.dtype(metadata["data_type"]).newbyteorder("<")
+        shard_size = int(metadata["chunk_grid"]["configuration"]["chunk_shape"][0])
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        raise DamagedError(f"{folder}/zarr.json: is no array's metadata ({error!r}); {METADATA}") from error
+    if reason:
         log.warning("%s: read through zarr-python, which is slower: %s", folder, reason)
         return _Part(folder, shape, dtype, shard_size, None, False, True, ForeignArray(folder, dtype))
     inner = metadata["codecs"][0]["configuration"]

@@ -5,7 +5,7 @@ from before there were any call theirs. Equal content has one row, whoever has i
 edited file of its own data set, and only when nobody else's name stands for it; so no data set costs another anything.
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,8 +15,9 @@ from cache.errors import DamagedError, NotCachedError
 from cache.files import read_bytes, write_bytes
 from cache.guard import exclusive
 from cache.receipts import Name
+from cache.system import files_below
 
-REMEDY = "`diffps cache verify --repair` makes it anew from the receipts; restoring a backup keeps the names too. It"
+REMEDY = "`diffps cache verify --repair`"
 
 
 class Image(NamedTuple):
@@ -39,6 +40,7 @@ class RowTable:
         self.dataset = dataset
         self.digests: list[str] = []
         self._names: dict[str, dict[str, int]] = {}
+        self._seen: dict[str, int] | None = None
         self._load()
 
     @classmethod
@@ -49,6 +51,8 @@ class RowTable:
     @property
     def scenes(self) -> Mapping[str, int]:
         """Row of each scene of this data set; of the unnamed one while this one was never written."""
+        if self._seen is not None:
+            return self._seen
         return self._names.get(self.dataset) or self._names.get("", {})
 
     @property
@@ -56,6 +60,12 @@ class RowTable:
         """Every name of every data set, with its row."""
         for dataset, scenes in self._names.items():
             yield from ((Name(dataset, scene), row) for scene, row in scenes.items())
+
+    def see(self, images: Iterable[tuple[str, str]]) -> None:
+        """From now on know the scenes of ``images`` (scene id, digest), by their content, and no others: whatever they
+        are called in the store, which is not written."""
+        known = self._known()
+        self._seen = {scene: known[digest] for scene, digest in images if digest in known}
 
     def called(self) -> dict[int, list[Name]]:
         """The names of each row that has any."""
@@ -92,7 +102,7 @@ class RowTable:
         return rows
 
     def preview(self, images: Sequence[tuple[str, str]]) -> tuple[list[int], bool]:
-        """The rows :meth:`assign` would give, and whether it would write; nothing is locked or written."""
+        """The rows :meth:`assign` would give, and True where it would write any; nothing is locked or written."""
         before = self._state()
         rows = self._assign(images)
         changed = before != self._state()
@@ -110,12 +120,15 @@ class RowTable:
                 self._names.setdefault(name.dataset, {})[name.scene_id] = row
             self._save()
 
+    def _known(self) -> dict[str, int]:
+        return {digest: row for row, digest in enumerate(self.digests) if digest}
+
     def _state(self) -> tuple[dict[str, dict[str, int]], list[str]]:
         return {dataset: dict(scenes) for dataset, scenes in self._names.items()}, list(self.digests)
 
     def _assign(self, images: Sequence[tuple[str, str]]) -> list[int]:
         scenes = self._names.setdefault(self.dataset, {}) if images else {}
-        known = {digest: row for row, digest in enumerate(self.digests) if digest}
+        known = self._known()
         # Content first: two files that swapped names must not be taken for two edited ones.
         edited = [image for image in images if image[1] not in known]
         previous = {scene: scenes.pop(scene) for scene, _ in edited if scene in scenes}
@@ -146,15 +159,15 @@ class RowTable:
         try:
             data = read_bytes(self.path)
         except FileNotFoundError:
-            if any(self._receipts.rglob("*.json")):
-                raise DamagedError(f"{self.path}: is missing, though there are receipts; {REMEDY}") from None
+            if any(path.suffix == ".json" for path in files_below(self._receipts)):
+                raise DamagedError(f"{self.path}: is lost, but receipts are there; {REMEDY} makes it anew") from None
             return
         if sealed.is_sealed(data):  # older ones are not
             sealed.check(data, self.path, REMEDY)
         try:
             self._read(pq.read_table(pa.BufferReader(data)).to_pydict())
         except (pa.ArrowException, KeyError, TypeError, ValueError, OSError) as error:
-            raise DamagedError(f"{self.path}: cannot be read ({error}); {REMEDY}") from error
+            raise DamagedError(f"{self.path}: cannot be read ({error}); {REMEDY} makes it anew") from error
 
     def _read(self, columns: dict[str, list[Any]]) -> None:
         rows, scenes, digests = columns["row"], columns["scene_id"], columns["digest"]
@@ -171,7 +184,7 @@ class RowTable:
 
 def splits(root: Path) -> list[str]:
     """Every split the store has rows or receipts of."""
-    tables = {path.stem for path in (root / "rows").glob("*.parquet")}
+    tables = {path.stem for path in files_below(root / "rows") if path.suffix == ".parquet"}
     return sorted(tables | {folder.name for folder in folders(root / "receipts")})
 
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from cache.errors import CacheError, DamagedError, NotCachedError
 from cache.files import read_bytes, write_bytes
+from cache.system import files_below
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -157,6 +158,6 @@ def check_folder(folder: Path, remake: str) -> str:
 
 def _digests(folder: Path) -> dict[str, str]:
     """Name -> SHA-256 of the files below ``folder``, but for the list and what begins with a dot."""
-    names = (path.relative_to(folder) for path in sorted(folder.rglob("*")) if path.is_file())
+    names = [path.relative_to(folder) for path in files_below(folder)]
     shown = [name for name in names if name.as_posix() != LIST and not any(part.startswith(".") for part in name.parts)]
     return {name.as_posix(): hashlib.sha256(read_bytes(folder / name)).hexdigest() for name in shown}

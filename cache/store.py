@@ -1,9 +1,11 @@
 """The feature store: one folder, and the ways in and out of it."""
 
+import errno
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from cache.catalogue import list_arrays, open_array
+from cache.errors import FileError
 from cache.layout import ArraySpec
 from cache.manifests import check_manifest, write_manifest
 from cache.pending import Missing, Readable, ShardTask, find_missing
@@ -53,16 +55,33 @@ class FeatureStore:
         """Sink for a worker process; the process that made the task holds the lock meanwhile."""
         return ShardSink(self.root, task)
 
+    def record_names(self, split: str, images: Sequence[tuple[str, str]]) -> bool:
+        """Let the store know ``images``, whose content it has, by their names in this data set, which keeps them from
+        being taken for nobody's. False where it can only be read. Raises FileError."""
+        try:
+            self.rows(split).assign(images)
+        except FileError as error:
+            if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
+                raise
+            return False
+        return True
+
     def reader(
-        self, arrays: Sequence[ArraySpec | str] | Mapping[str, Sequence[ArraySpec | str]], *, verify: bool = True
+        self,
+        arrays: Sequence[ArraySpec | str] | Mapping[str, Sequence[ArraySpec | str]],
+        *,
+        verify: bool = True,
+        images: Sequence[tuple[str, str]] | None = None,
     ) -> FeatureReader:
         """Reader over specs or array paths of one view, or over several as view -> arrays.
 
-        Raises NotCachedError when an array is missing, RecipeError when it is another's.
+        ``images`` (scene id, digest), as an index has them, are found by their content, whatever the store calls them:
+        so a store that can only be read serves data sets whose names it does not know. Raises NotCachedError when an
+        array is missing, RecipeError when it is another's.
         """
         views = arrays if isinstance(arrays, Mapping) else {"": arrays}
         specs = {view: [self.array(a) if isinstance(a, str) else a for a in entries] for view, entries in views.items()}
-        return FeatureReader(self.root, specs, verify, self.dataset)
+        return FeatureReader(self.root, specs, verify, self.dataset, images)
 
     def array(self, path: str) -> ArraySpec:
         """Spec of the array at ``path`` (``split/view/recipe/[t<timestep>/]name``). Raises NotCachedError."""

@@ -106,6 +106,18 @@ def refusal(error: OSError, path: Path, doing: str) -> FileError:
     return found
 
 
+def files_below(folder: Path) -> Iterator[Path]:
+    """Every file below ``folder``, by path; none where it is not there. Raises FileError where it cannot be listed."""
+
+    def stop(error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError):
+            raise refusal(error, Path(error.filename or folder), "read") from error
+
+    for place, inside, names in os.walk(folder, onerror=stop):
+        inside.sort()
+        yield from (Path(place, name) for name in sorted(names))
+
+
 def free_bytes(path: Path) -> int:
     """What can still be written at ``path``, which need not exist yet. Raises FileError."""
     with naming(path, "looked at"):

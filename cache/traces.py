@@ -30,6 +30,11 @@ class Traces:
     def nbytes(self) -> int:
         return sum(self.arrays.values())
 
+    @property
+    def nothing(self) -> bool:
+        """True where the store holds nothing of them, not even a name."""
+        return not (self.rows or self.names or self.arrays)
+
     def cover(self, row: int, digest: str) -> bool:
         """True for what is of these images: all that stands in their rows, and their content in any other."""
         return row in self.rows or digest in self.digests

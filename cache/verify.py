@@ -10,7 +10,8 @@ import numpy as np
 
 from cache.checksum import CHECKSUM_BYTES, extend
 from cache.errors import DamagedError
-from cache.layout import BASIS, ZARR, ArraySpec, GroupKey, read_basis, shard_file, shard_size
+from cache.files import read_json
+from cache.layout import BASIS, ZARR, ArraySpec, GroupKey, array_metadata, read_basis, shard_file, shard_size
 from cache.lock import StoreLock, lock_file
 from cache.receipts import PartReceipt, Receipt, ReceiptBook
 from cache.rows import RowTable
@@ -21,7 +22,7 @@ PIECE = 1 << 20
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Damage:
-    """What is wrong with one file, and whose images it concerns; ``shard`` None: the array's basis."""
+    """What is wrong with one file, and whose images it concerns; ``shard`` None: the array's basis or metadata."""
 
     spec: ArraySpec
     shard: int | None
@@ -48,6 +49,8 @@ def verify(
     damages = []
     books = {spec.group: ReceiptBook.of(root, spec.group) for spec in specs}
     for spec in specs:
+        for metadata, what in _check_metadata(root, spec):
+            damages.append(Damage(spec=spec, shard=None, file=metadata, scene_ids=(), what=what))
         if spec.encoding.name.startswith("project:"):
             try:
                 read_basis(root / ZARR / spec.path, spec)
@@ -77,8 +80,8 @@ def verify(
 def withdraw(root: Path, damages: Iterable[Damage], *, takeover: bool = False) -> int:
     """Take back the receipts of damaged shards: running the stage again rewrites exactly those. Returns how many.
 
-    A damaged basis needs none of that: its shards are whole, and the stage writes it again in any case. Raises
-    LockedError when one of the arrays is being written.
+    A damaged basis, or metadata, needs none of that: its shards are whole, and the stage writes it again in any case.
+    Raises LockedError when one of the arrays is being written.
     """
     by_group: dict[GroupKey, dict[int, set[str]]] = {}
     for damage in damages:
@@ -92,6 +95,20 @@ def withdraw(root: Path, damages: Iterable[Damage], *, takeover: bool = False) -
                 book.withdraw(shard, gone)
             count += len(names)
     return count
+
+
+def _check_metadata(root: Path, spec: ArraySpec) -> Iterator[tuple[Path, str]]:
+    """(file, what is wrong) of what every Zarr reader goes by."""
+    for suffix in spec.parts():
+        path = root / ZARR / (spec.path + suffix) / "zarr.json"
+        try:
+            found = read_json(path)
+            if found != array_metadata(spec, suffix, int(found["shape"][0]), shard_size(root, spec.group)):
+                yield path, "is not the metadata this store writes"
+        except FileNotFoundError:
+            yield path, "missing"
+        except (DamagedError, KeyError, TypeError, IndexError, ValueError):
+            yield path, "is no array's metadata"
 
 
 def _check(root: Path, file: _File) -> Iterator[tuple[str, list[int]]]:

@@ -1,12 +1,14 @@
 """What the stages pass to each other: frozen, validated once at construction, then trusted."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from diffps.errors import DatasetError
+from diffps.names import from_text
 
 Split = Literal["train", "test"]
 View = Literal["identity", "hflip"]
@@ -21,7 +23,9 @@ class Scene:
     """One uncropped image of a dataset.
 
     ``scene_id`` is unique in the dataset (the path below its image folder); ``path`` is relative to the dataset's root;
-    ``width`` and ``height`` are those of the displayed frame; ``digest`` is the SHA-256 of the file's bytes, in hex.
+    both are text whatever bytes the file's name holds (:mod:`diffps.names`). ``width`` and ``height`` are those of the
+    displayed frame. ``digest`` names the file's pixels, in hex: the SHA-256 of its bytes, or where these are not shown
+    as they are, that of it and of the rules (:class:`diffps.images.Display`).
     """
 
     scene_id: str
@@ -36,6 +40,10 @@ class Scene:
     def size(self) -> tuple[int, int]:
         """(height, width) in pixels."""
         return self.height, self.width
+
+    def file(self, root: Path) -> Path:
+        """The image file; ``root`` is the dataset's."""
+        return root / from_text(self.path)
 
 
 @dataclass(frozen=True, slots=True)

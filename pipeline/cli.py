@@ -132,8 +132,25 @@ def _command(name: str) -> Callable[..., None]:
 
 
 for _name, _help in STAGES.items():
-    if _name not in ("report", "pretrain"):
+    if _name not in ("index", "report", "pretrain"):
         app.command(_name, help=_help)(_command(_name))
+
+
+@app.command(help=STAGES["index"])
+def index(
+    params: ParamsOption = PARAMS,
+    overrides: SetOption = None,
+    dry_run: DryRunOption = False,
+    check: Annotated[bool, typer.Option("--check", help="Read and judge the dataset, and write nothing.")] = False,
+) -> None:
+    if not check:
+        run_stage("index", params, overrides or [], dry_run)
+        return
+    from pipeline.config import load_params
+    from stages import index as stage
+
+    loaded, runtime = load_params(params, overrides or [])
+    run_command("index", {"params": str(params)}, lambda job: stage.run(loaded, runtime, job, check=True))
 
 
 @app.command(help=STAGES["pretrain"])

@@ -10,6 +10,7 @@ from diffps.backbone.prior import CLIP, TIMM, Conditions
 from diffps.datasets.streets import StreetsConfig
 from diffps.errors import ConfigError
 from diffps.geometry import Canvas, check_sides
+from diffps.images import MAX_PIXELS
 from diffps.records import Dtype, Split, View
 from diffps.taps import FeatureName, check_taps, tap_kind
 
@@ -20,9 +21,9 @@ LAST_TIMESTEP = 999
 class IndexConfig:
     """The dataset: where it lies and how it is read."""
 
-    dataset: Literal["streets", "prw", "cuhk-sysu", "folder", "coco"] = "streets"
-    """The dataset's layout: drawn ``streets``, ``prw`` or ``cuhk-sysu`` as their authors distribute them, a ``folder``
-    of images with CSV files, or ``coco`` JSON."""
+    dataset: Literal["streets", "prw", "cuhk-sysu", "movienet", "posetrack", "folder", "coco"] = "streets"
+    """The dataset's layout: drawn ``streets``; ``prw``, ``cuhk-sysu``, ``movienet`` (MovieNet-PS) or ``posetrack``
+    (PoseTrack21-PS) as their authors distribute them; a ``folder`` of images with a CSV file, or ``coco`` JSON."""
 
     root: str = "data/streets"
     """The dataset's folder; ``streets`` are drawn there when absent."""
@@ -31,12 +32,27 @@ class IndexConfig:
     """Smaller boxes (width, height in pixels) are dropped; null takes the dataset's own rule: (10, 20) for cuhk-sysu,
     none elsewhere."""
 
+    identity: str = ""
+    """Of ``folder`` and ``coco``: the column or key that names the person, such as ``track_id`` or ``attributes.id``;
+    empty: ``person``, ``person_id``."""
+
+    tolerate: float = 0.01
+    """Share of boxes, images or queries that may be doubtful or refused for one reason before `diffps index` stops; in
+    [0, 1]."""
+
+    max_pixels: int = MAX_PIXELS
+    """An image of more pixels is refused: as a rule a mistake or an attack."""
+
     streets: StreetsConfig = field(default_factory=StreetsConfig)
     """How the scenes of ``streets`` are drawn."""
 
     def __post_init__(self) -> None:
         if self.min_box is not None and min(self.min_box) < 0:
             raise ConfigError(f"index.min_box {list(self.min_box)}: width and height must be 0 or more")
+        if not 0 <= self.tolerate <= 1:
+            raise ConfigError(f"index.tolerate {self.tolerate}: a share, in [0, 1]")
+        if self.max_pixels < 1:
+            raise ConfigError(f"index.max_pixels {self.max_pixels}: must be at least 1")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -23,9 +23,10 @@ def run(params: Params, runtime: Runtime, job: Job) -> None:
     from stages.features.complete import write_missing
     from stages.features.priors import prior_of
     from stages.features.words import write_words
-    from stages.places import INDEX, images_root, moments_manifests, store_root
+    from stages.images import ImageFolder
+    from stages.places import INDEX, moments_manifests, store_root
 
-    config, images = params.encode, images_root(params.index.root)
+    config, images = params.encode, ImageFolder.of(params.index)
     prior = prior_of(config)
     scenes = read_scenes(INDEX)
     if params.index.dataset == "streets" and isinstance(prior, StableDiffusion):

@@ -15,12 +15,13 @@ def run(params: Params, runtime: Runtime, job: Job) -> None:
     from stages.devices import choose_device
     from stages.features.source import open_source
     from stages.head.saved import check_features, reading_of
-    from stages.places import EVALUATE, INDEX, images_root
+    from stages.images import ImageFolder
+    from stages.places import EVALUATE, INDEX
     from stages.search.evaluation import evaluate_head
 
     config, head = params.evaluate, Path(params.evaluate.head)
     searcher = PersonSearcher.from_pretrained(head)
-    reading, images = reading_of(head, searcher, params.extract), images_root(params.index.root)
+    reading, images = reading_of(head, searcher, params.extract), ImageFolder.of(params.index)
     device = choose_device(runtime)
     with open_source(
         reading, "test", config.source, encode=params.encode, extract=params.extract, images=images, runtime=runtime

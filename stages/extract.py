@@ -21,12 +21,13 @@ def run(params: Params, runtime: Runtime, job: Job) -> None:
     from stages.features.inputs import record_checkpoint, write_inputs
     from stages.features.plan import PassPlan
     from stages.features.reading import Reading
-    from stages.places import INDEX, images_root, store_root
+    from stages.images import ImageFolder
+    from stages.places import INDEX, store_root
 
     encode, extract, scenes = params.encode, params.extract, read_scenes(INDEX)
     store = FeatureStore(store_root(runtime.store))
     plan = PassPlan(encode, extract, store.root)
-    images = images_root(params.index.root)
+    images = ImageFolder.of(params.index)
     make_computer = partial(pass_computer, encode, extract, images)
     if plan.unfitted(extract.timesteps):
         job.say(f"extract: fitting the bases of {extract.encoding} on at most {BASIS_IMAGES} images")

@@ -6,6 +6,7 @@ from pathlib import Path
 from diffps.records import Split, View
 
 INDEX = Path("data/index")
+KNOWN_FILES = Path("data/known-files.parquet")  # of images measured before; only saves time
 WORDS = Path("data/encode/words.safetensors")
 TRAIN = Path("results/train")
 EVALUATE = Path("results/evaluate")

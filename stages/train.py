@@ -15,10 +15,11 @@ def run(params: Params, runtime: Runtime, job: Job) -> None:
     from stages.head.identity import HeadIdentity
     from stages.head.loop import train_head
     from stages.head.run import HeadRun
-    from stages.places import INDEX, TRAIN, images_root, store_root
+    from stages.images import ImageFolder
+    from stages.places import INDEX, TRAIN, store_root
 
     train, encode, extract = params.train, params.encode, params.extract
-    device, images = choose_device(runtime), images_root(params.index.root)
+    device, images = choose_device(runtime), ImageFolder.of(params.index)
     identity = HeadIdentity.of(params.index.dataset, train, encode, extract, store_root(runtime.store))
     source = open_source(
         identity.reading, "train", train.source, encode=encode, extract=extract, images=images, runtime=runtime

@@ -1,9 +1,13 @@
 """Records are validated once, at construction."""
 
+import os
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from diffps.errors import DatasetError
+from diffps.names import to_text
 from diffps.records import Annotations, Detections, Scene
 
 
@@ -14,6 +18,12 @@ def boxes(*rows: tuple[float, ...]) -> np.ndarray:
 def test_a_scene_without_persons_is_valid() -> None:
     empty = Annotations(boxes(), np.zeros(0, np.int64))
     assert len(empty.boxes) == 0
+
+
+def test_a_scene_leads_to_its_file_whatever_bytes_its_name_holds() -> None:
+    name = os.fsdecode(b"images/caf\xe9.jpg")
+    scene = Scene(scene_id="x", split="test", path=to_text(name), width=1, height=1, digest="0")
+    assert os.fsencode(scene.file(Path("root"))) == b"root/images/caf\xe9.jpg"
 
 
 @pytest.mark.parametrize(

@@ -32,9 +32,10 @@ from stages.head.data import training_set
 from stages.head.identity import HeadIdentity
 from stages.head.loop import SAVE_SECONDS, train_head
 from stages.head.run import HeadRun
+from stages.images import ImageFolder
 from stages.job import Job, QuietJob, Runtime
 from stages.params import Params, override
-from stages.places import INDEX, TRAIN, images_root
+from stages.places import INDEX, TRAIN
 from stages.typed import build
 
 ROOT = Path(__file__).parents[1]
@@ -232,7 +233,7 @@ def open_features(params: Params, runtime: Runtime, split: Split) -> CachedSourc
         params.train.source,
         encode=params.encode,
         extract=params.extract,
-        images=images_root(params.index.root),
+        images=ImageFolder.of(params.index),
         runtime=runtime,
     )
 

@@ -13,6 +13,7 @@ from diffps.errors import DatasetError, ImageError
 from diffps.images import MAX_PIXELS, decode, image_file, inspect, sha256_of
 from diffps.images.display import Note
 
+UNREADABLE = "cannot be read and are skipped"
 # What a report makes of how an image is displayed.
 NOTES: Mapping[Note | Literal["unreadable"], tuple[Kind, str]] = {
     "turned": ("fine", "are turned upright by their EXIF"),
@@ -26,7 +27,7 @@ NOTES: Mapping[Note | Literal["unreadable"], tuple[Kind, str]] = {
     ),
     "profile_broken": ("doubtful", "have a colour profile that does not fit or cannot be read, and are taken for sRGB"),
     "exif_broken": ("doubtful", "have EXIF that cannot be read, and are shown as stored"),
-    "unreadable": ("refused", "cannot be read and are skipped"),
+    "unreadable": ("refused", UNREADABLE),
 }
 
 
@@ -100,6 +101,14 @@ def note_images(findings: Findings, names: Iterable[str], facts: Sequence[ImageF
         for note in fact.notes:
             kind, reason = NOTES[note]
             findings.add(kind, reason, "images", name)
+
+
+def same_pixels(names: Iterable[str], facts: Sequence[ImageFacts]) -> list[list[str]]:
+    """Groups of images that are the same file under several names, in the order given."""
+    groups: dict[str, list[str]] = {}
+    for name, fact in zip(names, facts, strict=True):
+        groups.setdefault(fact.digest, []).append(name)
+    return [group for group in groups.values() if len(group) > 1]
 
 
 def require(path: Path, dataset: str, what: str) -> Path:

@@ -26,9 +26,9 @@ FEW_VIEWS = 2
 
 
 def compare_images(scenes: Sequence[Scene], findings: Findings) -> None:
-    """Count images whose pixels another image has, within a split and across."""
+    """Count images whose pixels another image has, within a split and across. Files that cannot be read have none."""
     first: dict[str, Scene] = {}
-    for scene in scenes:
+    for scene in (scene for scene in scenes if any(scene.size)):
         other = first.setdefault(scene.digest, scene)
         if other is not scene:
             reason = SAME_CONTENT if other.split == scene.split else IN_BOTH_SPLITS

@@ -1,7 +1,6 @@
 """What an image is: a regular file that one of the known formats opens, of no more pixels than allowed."""
 
 import hashlib
-import importlib.util
 import logging
 import os
 import re
@@ -127,13 +126,14 @@ def _formats() -> tuple[str, ...]:
 
 @cache
 def _optional() -> frozenset[str]:
+    """Which of AVIF and HEIC can be read here."""
     found = {"AVIF"} if features.check("avif") else set()
-    if importlib.util.find_spec("pillow_heif"):
+    try:
         import pillow_heif
-
-        pillow_heif.register_heif_opener()
-        found.add("HEIC")
-    return frozenset(found)
+    except ImportError:
+        return frozenset(found)
+    pillow_heif.register_heif_opener()
+    return frozenset({*found, "HEIC"})
 
 
 def _raise_pillows_limit(max_pixels: int) -> None:

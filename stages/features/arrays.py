@@ -8,10 +8,10 @@ from cache import CacheError, FeatureStore
 from diffps.backbone.prior import Prior
 from diffps.records import Scene, Split, View
 from stages.config_data import EncodeConfig
-from stages.features.backbone import is_readable
 from stages.features.plan import PassPlan
 from stages.features.recipes import moments_spec
 from stages.features.shards import Place, Work
+from stages.images import ImageFolder
 from stages.places import moments_manifest, pass_manifests
 
 
@@ -26,9 +26,11 @@ def images_of(scenes: Sequence[Scene], split: Split) -> list[tuple[str, str]]:
     return [(scene.scene_id, scene.digest) for scene in scenes if scene.split == split]
 
 
-def latent_work(config: EncodeConfig, prior: Prior, root: Path, scenes: Sequence[Scene], images: Path) -> list[Work]:
-    """What encode writes over ``scenes``, whose files lie below ``images``: moments of every split and view, where
-    the prior has any."""
+def latent_work(
+    config: EncodeConfig, prior: Prior, root: Path, scenes: Sequence[Scene], images: ImageFolder
+) -> list[Work]:
+    """What encode writes over ``scenes``, whose files are ``images``: moments of every split and view, where the prior
+    has any."""
     if prior.latent_channels is None:
         return []
     work, readable = list[Work](), _readable(scenes, images)
@@ -40,10 +42,10 @@ def latent_work(config: EncodeConfig, prior: Prior, root: Path, scenes: Sequence
     return work
 
 
-def pass_work(plan: PassPlan, scenes: Sequence[Scene], images: Path | None = None) -> list[Work]:
+def pass_work(plan: PassPlan, scenes: Sequence[Scene], images: ImageFolder | None = None) -> list[Work]:
     """What a pass writes over ``scenes``: taps and maps of every split, view and timestep.
 
-    ``images``: the folder of the image files, where those are what a prior without moments starts from.
+    ``images``: the image files, where those are what a prior without moments starts from.
     """
     work = []
     for split in splits(scenes):
@@ -60,9 +62,9 @@ def pass_work(plan: PassPlan, scenes: Sequence[Scene], images: Path | None = Non
     return work
 
 
-def _readable(scenes: Sequence[Scene], images: Path) -> Callable[[str], bool]:
+def _readable(scenes: Sequence[Scene], images: ImageFolder) -> Callable[[str], bool]:
     by_id = {scene.scene_id: scene for scene in scenes}
-    return cache(lambda scene_id: is_readable(images, by_id[scene_id]))
+    return cache(lambda scene_id: images.is_readable(by_id[scene_id]))
 
 
 def _has_moments(plan: PassPlan, split: Split, view: View) -> Callable[[str], bool]:

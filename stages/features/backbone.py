@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,7 +14,6 @@ from diffps.backbone.prior import Prior
 from diffps.datasets.tables import read_scenes
 from diffps.errors import ImageError
 from diffps.geometry import Canvas
-from diffps.images import load_scene, to_canvas_tensor
 from diffps.records import Scene, Split, View
 from stages.config_data import EncodeConfig, ExtractConfig
 from stages.devices import choose_device
@@ -25,6 +23,7 @@ from stages.features.plan import PassPlan
 from stages.features.priors import prior_of
 from stages.features.recipes import MOMENTS
 from stages.features.shards import Computed, Place, Skipped
+from stages.images import ImageFolder
 from stages.job import Runtime
 from stages.places import INDEX, store_root
 
@@ -32,14 +31,15 @@ DECODED_PIXELS = 1 << 21  # canvas pixels the VAE takes at once on a GPU, unless
 CPU_BATCH = 4  # 1.45 times the images per second of one by one on two cores; more gives nothing
 
 
-def latent_computer(encode: EncodeConfig, images: Path, runtime: Runtime) -> "LatentComputer":
-    """The VAE of ``encode`` over the indexed scenes, whose files lie below ``images``."""
+def latent_computer(encode: EncodeConfig, images: ImageFolder, runtime: Runtime) -> "LatentComputer":
+    """The VAE of ``encode`` over the indexed scenes, whose files are ``images``."""
     return LatentComputer(prior_of(encode), encode, images, read_scenes(INDEX), runtime)
 
 
-def pass_computer(encode: EncodeConfig, extract: ExtractConfig, images: Path, runtime: Runtime) -> "PassComputer":
-    """The pass over the moments in the store of ``runtime``, or over the indexed scenes of ``images``, the folder of
-    their files."""
+def pass_computer(
+    encode: EncodeConfig, extract: ExtractConfig, images: ImageFolder, runtime: Runtime
+) -> "PassComputer":
+    """The pass over the moments in the store of ``runtime``, or over the indexed scenes, whose files are ``images``."""
     plan = PassPlan(encode, extract, store_root(runtime.store))
     if plan.prior.latent_channels is None:
         return PassComputer(plan, runtime, LatentComputer(plan.prior, encode, images, read_scenes(INDEX), runtime))
@@ -50,7 +50,7 @@ class LatentComputer:
     """The first half of ``prior`` on its device: moments from image files, or the canvases where it has no VAE."""
 
     def __init__(
-        self, prior: Prior, encode: EncodeConfig, images: Path, scenes: Iterable[Scene], runtime: Runtime
+        self, prior: Prior, encode: EncodeConfig, images: ImageFolder, scenes: Iterable[Scene], runtime: Runtime
     ) -> None:
         self.device = choose_device(runtime)
         self._frame, self._skip, self._images = encode.frame, runtime.skip_unreadable, images
@@ -81,12 +81,11 @@ class LatentComputer:
     def _load(self, image: tuple[str, View]) -> Tensor | Skipped:
         scene = self._scenes[image[0]]
         try:
-            pixels = load_scene(self._images / scene.path, scene.digest)
+            return self._images.on_canvas(scene, self._frame, image[1])
         except ImageError as error:
             if not self._skip:
                 raise ImageError(f"{error} (runtime.skip_unreadable: true goes on without it)") from error
             return Skipped(str(error))
-        return to_canvas_tensor(pixels, self._frame, image[1])
 
 
 class PassRunner:
@@ -165,15 +164,6 @@ class PassComputer:
                 return Skipped(str(error))
 
         return ahead(load, images, threads=1, depth=2 * self.batch)
-
-
-def is_readable(images: Path, scene: Scene) -> bool:
-    """True where a scene's file below ``images`` can be decoded now and is the one that was indexed."""
-    try:
-        load_scene(images / scene.path, scene.digest)
-    except ImageError:
-        return False
-    return True
 
 
 def vae_batch(frame: Canvas, device: str) -> int:

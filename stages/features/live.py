@@ -2,8 +2,6 @@
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import partial
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -12,7 +10,7 @@ import numpy as np
 from cache import Encoded, SkippedImage
 from diffps.features import Feature, FeatureShape, Ref
 from diffps.records import Scene, Split
-from stages.features.backbone import LatentComputer, PassRunner, is_readable, unet_batch
+from stages.features.backbone import LatentComputer, PassRunner, unet_batch
 from stages.features.bases import basis_sample, fit_bases
 from stages.features.batches import ahead
 from stages.features.plan import PassPlan
@@ -20,11 +18,12 @@ from stages.features.reading import Reading
 from stages.features.recipes import shown_recipe
 from stages.features.shards import Skipped
 from stages.features.stored import feature_of, torch_basis
+from stages.images import ImageFolder
 from stages.job import Runtime
 
 
 class LiveSource:
-    """The features that ``reading`` names of the ``split`` of ``scenes``, computed now from the files below ``images``.
+    """The features that ``reading`` names of the ``split`` of ``scenes``, computed now from the files of ``images``.
 
     What is computed goes through the store's encoding, in batches of the size that extraction uses: equal to the cached
     source bit by bit on the same device with the same ``runtime.batch``; else within rounding.
@@ -36,7 +35,7 @@ class LiveSource:
         split: Split,
         plan: PassPlan,
         scenes: Sequence[Scene],
-        images: Path,
+        images: ImageFolder,
         runtime: Runtime,
     ) -> None:
         self._timestep, self._images = reading.timestep, images
@@ -90,7 +89,7 @@ class LiveSource:
         """Scenes whose files cannot be read now; none looked for without ``runtime.skip_unreadable``."""
         if not self._skip_unreadable:
             return frozenset()
-        readable = ahead(partial(is_readable, self._images), self._scenes, threads=2, depth=2 * self._batch)
+        readable = ahead(self._images.is_readable, self._scenes, threads=2, depth=2 * self._batch)
         pairs = zip(self._scenes, readable, strict=True)
         return frozenset(scene.scene_id for scene, whole in pairs if not whole)
 

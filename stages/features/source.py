@@ -1,7 +1,5 @@
 """Where heads get features: from the store, or from the backbone now. Both give the same bytes."""
 
-from pathlib import Path
-
 from cache import FeatureStore
 from diffps.datasets.tables import read_scenes
 from diffps.errors import DatasetError
@@ -14,6 +12,7 @@ from stages.features.inputs import check_checkpoint
 from stages.features.live import LiveSource
 from stages.features.plan import PassPlan
 from stages.features.reading import Reading
+from stages.images import ImageFolder
 from stages.job import Job, Runtime
 from stages.places import INDEX, store_root
 
@@ -25,12 +24,12 @@ def open_source(
     *,
     encode: EncodeConfig,
     extract: ExtractConfig,
-    images: Path,
+    images: ImageFolder,
     runtime: Runtime,
 ) -> CachedSource | LiveSource:
     """The features of the indexed scenes of a split that ``reading`` names, as ``encode`` and ``extract`` make them.
 
-    ``images``: the folder of the image files, which only live features need. Raises NotCachedError, RecipeError where
+    ``images``: the image files, which only live features need. Raises NotCachedError, RecipeError where
     the store was filled under other parameters, DamagedError, CheckpointError; DatasetError where the index has no
     image of the split.
     """

@@ -18,14 +18,14 @@ from diffps.datasets.tables import read_annotations, read_queries, read_scenes
 from diffps.errors import DiffPSError, ImageError
 from diffps.features import FeatureSource
 from diffps.figures.sheets import Image
-from diffps.images import load_image
 from diffps.records import Annotations, Detections, Query, Scene
 from stages.features.cached import CachedSource
 from stages.features.reading import Reading
 from stages.head.saved import training_of
+from stages.images import ImageFolder
 from stages.job import Job
 from stages.params import Params
-from stages.places import EVALUATE, INDEX, SWEEP, images_root
+from stages.places import EVALUATE, INDEX, SWEEP
 from stages.search.tables import read_detections
 
 Json = dict[str, Any]  # an object of a JSON file, or a row of a table
@@ -132,7 +132,7 @@ class Evidence:
         return True
 
     def _image(self, scene_id: str) -> Image:
-        return load_image(images_root(self.params.index.root) / self.scenes[scene_id].path)
+        return ImageFolder.of(self.params.index).pixels(self.scenes[scene_id])
 
 
 def box_of(row: Json) -> NDArray[np.float32]:

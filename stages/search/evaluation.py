@@ -13,6 +13,7 @@ from diffps.metrics.galleries import SearchTask
 from diffps.model import PersonSearcher
 from stages.config_heads import EvaluateConfig
 from stages.files import replace_text, write_json
+from stages.images import ImageFolder
 from stages.job import Job
 from stages.search.gallery import SearchSet, open_task, read_search_set
 from stages.search.inference import search_gallery
@@ -56,15 +57,15 @@ def evaluate_head(
     searcher: PersonSearcher,
     source: FeatureSource,
     index: Path,
-    images: Path,
+    images: ImageFolder,
     folder: Path,
     device: torch.device,
     job: Job,
 ) -> None:
     """Score the head of ``config.head`` on the test split of ``index`` into ``folder``.
 
-    Beside what :func:`evaluate_heads` writes: the galleries of ``config.also``, chance, the colours of the image files
-    below ``images``; coco.json, embeddings.npy, and the head's card with its scores.
+    Beside what :func:`evaluate_heads` writes: the galleries of ``config.also``, chance, the colours of ``images``;
+    coco.json, embeddings.npy, and the head's card with its scores.
     """
     test = read_search_set(index)
     tasks = {str(name): open_task(name, config.convention, test, index) for name in (config.gallery, *config.also)}

@@ -7,7 +7,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffps.errors import ImageError
-from diffps.images import load_image
 from diffps.metrics.baselines import colour_histograms
 from diffps.metrics.cbgm import context_overrides
 from diffps.metrics.detection import score_detection
@@ -16,6 +15,7 @@ from diffps.metrics.matching import box_iou
 from diffps.metrics.search import SearchScores
 from diffps.records import UNLABELLED
 from stages.config_heads import CBGMConfig, EvaluateConfig
+from stages.images import ImageFolder
 from stages.job import Job
 from stages.search.gallery import SearchSet
 from stages.search.tables import Detected, write_per_query, write_ranking
@@ -74,14 +74,14 @@ def detection_metrics(
     return defined({**everyone.summary(), "ap_labelled": named.ap, "recall_labelled": named.recall})
 
 
-def score_colours(task: SearchTask, test: SearchSet, root: Path, job: Job) -> dict[str, Any] | None:
+def score_colours(task: SearchTask, test: SearchSet, images: ImageFolder, job: Job) -> dict[str, Any] | None:
     """Colour histograms of true boxes, of queries and gallery alike; None, and said, where an image cannot be read."""
     embeddings, boxes, scenes = [], [], []
     queries: dict[int, NDArray[np.float32]] = {}
     with job.track("baseline", len(test.scenes), "images") as tracker:
         for number, scene in enumerate(test.scenes):
             try:
-                image = load_image(root / scene.path)
+                image = images.pixels(scene)
             except (ImageError, OSError) as error:
                 job.say(f"evaluate: no colour baseline: {error}")
                 return None

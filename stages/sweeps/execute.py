@@ -23,8 +23,9 @@ from stages.head.data import training_set
 from stages.head.identity import HeadIdentity
 from stages.head.loop import train_all
 from stages.head.run import HeadRun
+from stages.images import ImageFolder
 from stages.job import Job, QuietJob, Runtime, StoppedError
-from stages.places import INDEX, images_root, store_root
+from stages.places import INDEX, store_root
 from stages.search.evaluation import evaluate_heads
 from stages.search.gallery import open_task, read_search_set
 from stages.sweeps.results import write_result
@@ -96,7 +97,7 @@ def open_round(variants: Sequence[Variant], runtime: Runtime) -> OpenFeatures:
             first.train.source if split == "train" else first.evaluate.source,
             encode=first.encode,
             extract=first.extract,
-            images=images_root(first.index.root),
+            images=ImageFolder.of(first.index),
             runtime=runtime,
         )
 

@@ -71,6 +71,15 @@ def test_python_in_the_documents_runs(code: str, tmp_path: Path, monkeypatch: py
     exec(compile(code, "README.md", "exec"), {})
 
 
+def test_tests_that_documents_name_exist() -> None:
+    """A table of what is accepted, repaired and refused names the test of each row, below the file of the tests."""
+    for document in DOCUMENTS:
+        tests = ""
+        for path, name in re.findall(r"`(?:(tests/[\w/]+\.py)|(test_\w+))`", (ROOT / document).read_text()):
+            tests = (ROOT / path).read_text() if path else tests
+            assert path or f"def {name}(" in tests, f"{document} names {name}"
+
+
 def test_the_make_targets_install_once(tmp_path: Path) -> None:
     """With the stamp newer than pyproject.toml nothing is installed again."""
     shutil.copy(ROOT / "Makefile", tmp_path)

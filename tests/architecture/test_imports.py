@@ -29,7 +29,7 @@ def test_every_stage_has_the_same_shape() -> None:
     script = "from importlib import import_module\nfrom inspect import signature\n"
     script += f"for name in {STAGES!r}:\n    stage = import_module('stages.' + name)\n"
     script += "    for function in (stage.run, stage.dry_run):\n"
-    script += "        assert list(signature(function).parameters)[1:] == ['runtime', 'job'], name"
+    script += "        assert list(signature(function).parameters)[1:3] == ['runtime', 'job'], name"
     subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True)
 
 
@@ -47,6 +47,15 @@ def test_every_third_party_import_is_a_declared_dependency() -> None:
                     continue
                 owners = {_plain(owner) for owner in distributions.get(top, [top])}
                 assert owners & declared, f"{path} imports {name}, which pyproject.toml does not declare"
+
+
+def test_image_files_are_opened_in_one_place() -> None:
+    """Whoever opens one elsewhere decides anew how it is displayed. Drawn scenes are read back by who drew them."""
+    opening = re.compile(r"\bImage\.open\(|\bPil\.open\(|exif_transpose|load_img|imread")
+    found = {
+        str(path) for package in PACKAGES for path in modules(package) if opening.search((ROOT / path).read_text())
+    }
+    assert found == {"diffps/images/opening.py", "diffps/pretraining/scenes.py"}
 
 
 def _names(requirement: str) -> set[str]:

@@ -90,3 +90,18 @@ def tree(root: Path) -> dict[str, bytes]:
         for path in sorted(root.rglob("*"))
         if path.is_file() and path.relative_to(root).parts[0] not in ("receipts", "locks", "tmp", "store.json")
     }
+
+
+def as_first_version(store: FeatureStore) -> None:
+    """Turn a store into what the first version wrote: no id, no digests in its own files, no names in receipts."""
+    import json
+
+    import pyarrow.parquet as pq
+
+    (store.root / "store.json").unlink()
+    for path in (store.root / "rows").glob("*.parquet"):
+        pq.write_table(pq.read_table(path), path)
+    for path in (store.root / "receipts").rglob("*.json"):
+        receipt = json.loads(path.read_text())
+        del receipt["seal"], receipt["names"]
+        path.write_text(json.dumps(receipt, indent=1, sort_keys=True) + "\n")

@@ -170,7 +170,7 @@ write_folder(Path(sys.argv[1]), lambda path: (path / "new").write_text("new"))
 def test_where_names_cannot_be_exchanged_two_renames_do(tmp_path: Path) -> None:
     (tmp_path / "target").mkdir()
     (tmp_path / "target/old").touch()
-    done = shim.run(REPLACE, str(tmp_path / "target"), call="rename", error=errno.EINVAL, pattern=f"{tmp_path}*")
+    done = shim.run(REPLACE, str(tmp_path / "target"), call="exchange", error=errno.EINVAL, pattern=f"{tmp_path}*")
     assert done.returncode == 0, done.stderr
     assert [path.name for path in (tmp_path / "target").iterdir()] == ["new"]
     assert [path.name for path in tmp_path.iterdir()] == ["target"]

@@ -128,7 +128,11 @@ def test_the_dry_run_says_what_would_go_and_changes_nothing(store: FeatureStore)
     assert found.arrays[MOMENTS.path] == 2 * MOMENTS.image_bytes  # one of the three was skipped
     assert found.arrays[spec("int8").path] == 2 * spec("int8").image_bytes
     assert tree(store.root) == before
-    assert find_traces(store.root, "train", scene_ids=["no such image"]).rows == frozenset()
+    nobody = find_traces(store.root, "train", scene_ids=["no such image"], digests=[digest("unknown")])
+    assert nobody.nothing
+    stamp = (store.root / "rows/train.parquet").stat().st_mtime_ns
+    forget(store.root, nobody)
+    assert (store.root / "rows/train.parquet").stat().st_mtime_ns == stamp
 
 
 def test_they_come_back_under_new_rows_as_the_same_bytes(store: FeatureStore) -> None:

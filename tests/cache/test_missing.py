@@ -1,18 +1,20 @@
 """Who has nothing to add needs no lock and no right to write."""
 
 import errno
+import pickle
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from cache import ArraySpec, FeatureStore, GroupKey
-from cache.errors import FileError, RecipeError
+from cache.errors import FileError, NotCachedError, RecipeError
 from cache.ring import read_ahead
 from cache.traces import find_traces
 from cache.verify import verify
-from tests.cache.builders import check, digest, group, images, spec, tree, write
+from tests.cache.builders import check, digest, expected, group, images, spec, tree, write
 from tests.faults import shim
 
 SPECS = [spec("int8"), spec("project:4", tap="other")]
@@ -47,14 +49,16 @@ def test_it_is_what_the_writer_then_finds(
     with store.writer(specs, rows, shard=4) as writer:
         assert tuple(writer.pending()) == found.tasks
         assert found.images == sum(len(task.rows) for task in writer.pending())
-    assert found.nothing == (tree(store.root) == before and not found.tasks)
+    assert (found.nothing and not found.names) == (tree(store.root) == before and not found.tasks)
     write(store, specs, rows)
-    assert store.missing(specs, rows).nothing
+    done = store.missing(specs, rows)
+    assert done.nothing
+    assert not done.names
 
 
 def test_of_a_store_that_is_not_there_everything_is_missing(tmp_path: Path) -> None:
     found = FeatureStore(tmp_path / "none").missing(SPECS, ROWS, shard=4)
-    assert (found.images, len(found.tasks), found.metadata) == (10, 3, True)
+    assert (found.images, len(found.tasks), found.metadata, found.names) == (10, 3, True, True)
     assert sum(count for _, count in found.arrays) == 20
     assert not (tmp_path / "none").exists()
 
@@ -133,13 +137,38 @@ def read_only(store: FeatureStore, tmp_path: Path) -> Iterator[FeatureStore]:
 
 def test_a_colleague_s_store_that_can_only_be_read_serves(read_only: FeatureStore) -> None:
     use(read_only)
-    for more in (images(11), [("renamed", ROWS[0][1])]):
-        assert not read_only.missing(SPECS, more).nothing
-        with pytest.raises(FileError, match=r"colleague/locks/.* read-only; mount it for writing, or .*runtime\.store"):
-            write(read_only, SPECS, more)
-    with pytest.raises(FileError) as error:
+    assert not read_only.missing(SPECS, images(11)).nothing
+    with pytest.raises(FileError, match=r"colleague/locks/.* read-only; mount it for .*runtime\.store") as refused:
         write(read_only, SPECS, images(11))
-    assert error.value.errno == errno.EROFS
+    assert refused.value.errno == errno.EROFS
+
+
+def test_a_colleague_s_store_serves_under_other_names_too(read_only: FeatureStore, tmp_path: Path) -> None:
+    """Of another data set, and renamed: content decides."""
+    mine = FeatureStore(read_only.root, "mine")
+    rows = [(f"mine/{scene}", content) for scene, content in ROWS[2:7]]
+    found = mine.missing(SPECS, rows)
+    assert (found.nothing, found.names) == (True, True)
+    assert not mine.record_names("train", rows)
+    reader = pickle.loads(pickle.dumps(mine.reader(SPECS, images=rows)))
+    for scene, content in rows:
+        np.testing.assert_array_equal(reader.read_float(scene, SPECS[0].name), expected(content, SPECS[0]))
+    mine.write_manifest(tmp_path / "mine.json", SPECS, {"train": rows})
+    assert len(mine.check(tmp_path / "mine.json")) == 2
+    with pytest.raises(NotCachedError, match="not in"):
+        reader.read(ROWS[0][0], SPECS[0].name)  # a name that other images have here
+    nobody = mine.reader(SPECS, images=[(ROWS[0][0], digest("unknown"))])
+    with pytest.raises(NotCachedError, match="not in"):
+        nobody.read(ROWS[0][0], SPECS[0].name)
+
+
+def test_names_are_recorded_where_the_store_can_be_written(store: FeatureStore) -> None:
+    mine = FeatureStore(store.root, "mine")
+    rows = [(f"mine/{scene}", content) for scene, content in ROWS]
+    assert mine.record_names("train", rows)
+    assert not mine.missing(SPECS, rows).names
+    check(mine, SPECS, rows)
+    check(store, SPECS, ROWS)
 
 
 def test_a_store_path_that_is_a_file_is_named(tmp_path: Path) -> None:

@@ -14,10 +14,11 @@ from typing import Any
 import pytest
 
 from cache import CacheError, FeatureStore
-from cache.errors import DamagedError
+from cache.errors import DamagedError, StoreFullError
 from cache.forget import forget
 from cache.garbage import find_garbage, remove
 from cache.repair import rebuild_rows
+from cache.system import refusal
 from cache.traces import find_traces
 from cache.verify import verify
 from tests.cache.builders import check, images, spec, tree, write
@@ -162,3 +163,23 @@ def test_every_refusal_at_many_moments_is_one_line() -> None:
     cases = table((1, 2, 3, 5, 8, 13, 21, 34, 55, 89))
     assert sum(bool(case["hits"]) for case in cases) > 1000
     judge(cases)
+
+
+def test_what_is_like_another_is_told_apart(tmp_path: Path) -> None:
+    """A quota is no full disk, and an unknown error is told in the system's words."""
+    lines = {}
+    for number in [*sorted(errno.errorcode), 0, 9999]:
+        found = refusal(OSError(number, "the system's words"), tmp_path / "x", "written")
+        assert isinstance(found, CacheError)
+        assert found.errno == number
+        assert "\n" not in str(found)
+        assert str(found).startswith(f"{tmp_path}/x: ")
+        assert ";" in str(found)
+        assert isinstance(found, StoreFullError) == (number in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+        lines[number] = str(found)
+    assert "quota" in lines[errno.EDQUOT]
+    assert "quota" not in lines[errno.ENOSPC]
+    assert "ulimit -f" in lines[errno.EFBIG]
+    assert "the system's words" in lines[9999]
+    named = {number for call in CALLS.values() for number in call} - {errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP}
+    assert not [lines[number] for number in named if "the system's words" in lines[number]]

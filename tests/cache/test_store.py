@@ -8,7 +8,19 @@ from hypothesis import strategies as st
 from cache import CacheError, FeatureStore, SkippedImage
 from cache.errors import EncodingError, IncompleteError, NonFiniteError, NotCachedError, RecipeError
 from cache.verify import verify
-from tests.cache.builders import ENCODINGS, check, digest, expected, feature, group, images, spec, tree, write
+from tests.cache.builders import (
+    ENCODINGS,
+    as_first_version,
+    check,
+    digest,
+    expected,
+    feature,
+    group,
+    images,
+    spec,
+    tree,
+    write,
+)
 
 
 @pytest.fixture
@@ -118,6 +130,27 @@ def test_a_moved_store_is_the_same(store: FeatureStore) -> None:
     moved = store.root.rename(store.root.with_name("moved"))
     check(FeatureStore(moved), [spec()], images(5))
     assert write(FeatureStore(moved), [spec()], images(5)) == []
+
+
+def test_a_store_of_the_first_version_is_taken_as_it_is(store: FeatureStore) -> None:
+    write(store, [spec(), spec("project:4")], images(10), unreadable=[images(10)[4][0]])
+    manifest = store.root / "manifests/x.json"
+    store.write_manifest(manifest, [spec()], {"train": images(10)})
+    as_first_version(store)
+    before = {path: path.read_bytes() for path in store.root.rglob("*") if path.is_file()}
+    kept = [image for image in images(10) if image != images(10)[4]]
+    for dataset in ("", "mine"):
+        again = FeatureStore(store.root, dataset)
+        check(again, [spec(), spec("project:4")], kept)
+        assert again.check(manifest) == [spec()]
+        assert verify(store.root, again.arrays()) == []
+        assert again.missing([spec(), spec("project:4")], images(10)).tasks == ()
+    assert store.missing([spec(), spec("project:4")], images(10)).nothing
+    assert {path: path.read_bytes() for path in store.root.rglob("*") if path.is_file()} == before
+    assert write(FeatureStore(store.root, "mine"), [spec(), spec("project:4")], images(12)) == [2]
+    untouched = [path for path in before if "/c/0/" in str(path) or "/c/1/" in str(path) or path == manifest]
+    assert [path for path in untouched if path.read_bytes() != before[path]] == []
+    assert {array.id for array in store.arrays()} == {spec().id, spec("project:4").id}
 
 
 def test_another_array_computes_only_itself(store: FeatureStore) -> None:

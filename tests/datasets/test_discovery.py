@@ -38,7 +38,7 @@ HIDDEN = (".hidden.png", "._a.png", ".DS_Store", ".ipynb_checkpoints", ".Trash-1
 PROGRAMS = ("Thumbs.db", "desktop.ini", "__MACOSX", "@eaDir", "#recycle", "$RECYCLE.BIN", "lost+found")
 
 
-def test_what_systems_and_programs_keep_is_left_out_by_reason(tmp_path: Path) -> None:
+def test_what_programs_keep_is_left_out_by_reason(tmp_path: Path) -> None:
     image(tmp_path / "a.png")
     for name in (*HIDDEN, *PROGRAMS):
         path = tmp_path / name
@@ -64,7 +64,7 @@ def test_a_fifo_does_not_keep_it_waiting(tmp_path: Path) -> None:
     assert done.stdout.strip() == "{'are no regular files (FIFOs, sockets, devices)': ('b.png', 'c.png')}"
 
 
-def test_links_to_files_are_followed_and_counted_broken_ones_named(tmp_path: Path) -> None:
+def test_links_to_files_are_followed_and_counted(tmp_path: Path) -> None:
     outside = image(tmp_path / "store" / "1f3a")
     root = tmp_path / "images"
     image(root / "a.png")
@@ -98,7 +98,7 @@ BROKEN_FILES = {
 }
 
 
-def test_what_ought_to_be_an_image_and_is_none_is_refused_by_name(tmp_path: Path) -> None:
+def test_what_ought_to_be_an_image_is_refused_by_name(tmp_path: Path) -> None:
     image(tmp_path / "a.png")
     for name, data in BROKEN_FILES.items():
         (tmp_path / name).write_bytes(data)

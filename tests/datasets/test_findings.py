@@ -51,7 +51,7 @@ def test_findings_of_two_readers_add_up() -> None:
     assert [(f.count, f.total) for f in both.records()] == [(24, 24), (6, 274), (176, 274)]
 
 
-def test_doubt_above_the_share_stops_and_names_the_key_that_lets_it_pass() -> None:
+def test_doubt_above_the_share_stops_and_names_the_key() -> None:
     with pytest.raises(DatasetError) as caught:
         require_plausible(some().records())
     assert re.fullmatch(

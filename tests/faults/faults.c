@@ -28,7 +28,8 @@ static atomic_long seen, hits;
 void fault_arm(const char *call, int number, long first, int stays, const char *paths)
 {
     armed[0] = 0;
-    error = number, nth = first, lasting = stays, seen = 0, hits = 0;
+    error = number, nth = first, lasting = stays;
+    seen = 0, hits = 0;
     snprintf(pattern, sizeof pattern, "%s", paths);
     snprintf(armed, sizeof armed, "%s", call);
 }
@@ -129,7 +130,7 @@ ON_DESCRIPTOR("flock", int, flock, (int descriptor, int operation), (descriptor,
 
 ON_PATH("rename", rename, (const char *path, const char *to), (path, to))
 ON_PATH("rename", renameat, (int folder, const char *path, int other, const char *to), (folder, path, other, to))
-ON_PATH("rename", renameat2, (int folder, const char *path, int other, const char *to, unsigned flags),
+ON_PATH("exchange", renameat2, (int folder, const char *path, int other, const char *to, unsigned flags),
         (folder, path, other, to, flags))
 ON_PATH("link", link, (const char *path, const char *to), (path, to))
 ON_PATH("mkdir", mkdir, (const char *path, mode_t mode), (path, mode))

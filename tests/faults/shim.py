@@ -2,7 +2,7 @@
 
 A test's child process is started with :func:`environment`, which may arm one fault from the start; inside it
 :class:`Faults` arms others between two commands. Calls: open (to read), create (to write), read, write, fsync, rename,
-link, mkdir, unlink, stat, statvfs, touch, list, flock.
+exchange, link, mkdir, unlink, stat, statvfs, touch, list, flock.
 """
 
 import ctypes

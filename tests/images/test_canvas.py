@@ -75,7 +75,7 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_a_jpeg_above_the_border_is_decoded_smaller_and_has_another_name(large: Path) -> None:
+def test_a_jpeg_above_the_border_is_decoded_smaller(large: Path) -> None:
     facts, canvas = measure_image(large), Canvas(128, 64)
     assert facts[:2] == (9400, 9600)  # boxes are in pixels of the displayed image, whatever is decoded
     assert facts.notes == ("turned", "reduced")

@@ -51,7 +51,7 @@ def test_a_wide_gamut_image_shows_the_colour_a_viewer_shows(tmp_path: Path, name
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "P", "L"])
-def test_srgb_under_another_name_leaves_pixels_and_digest_as_they_are(tmp_path: Path, mode: str) -> None:
+def test_srgb_under_another_name_changes_nothing(tmp_path: Path, mode: str) -> None:
     image = writers.in_mode(writers.noise(9, 7), mode)
     plain_path, _ = saved(tmp_path, image, "plain.png")
     path, facts = saved(tmp_path, image, "x.png", icc_profile=writers.rgb_profile(writers.SRGB))
@@ -120,7 +120,7 @@ def test_lab_is_shown(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("mode", ["1", "LA", "P", "PA", "La", "RGBa"])
-def test_modes_with_few_bits_or_alpha_are_shown_over_white(tmp_path: Path, mode: str) -> None:
+def test_odd_modes_are_shown_over_white(tmp_path: Path, mode: str) -> None:
     from diffps.images.colour import Colours, to_rgb
 
     image = (
@@ -164,7 +164,7 @@ def test_white_is_where_the_rule_says(tmp_path: Path, kind: type, highest: float
         pytest.param(np.array([[0, 17000]], np.uint16), None, id="more than a quarter"),
     ],
 )
-def test_levels_that_may_mean_something_else_are_doubtful(tmp_path: Path, values: np.ndarray, note: str | None) -> None:
+def test_levels_that_may_mean_another_white_are_doubtful(tmp_path: Path, values: np.ndarray, note: str | None) -> None:
     _, facts = saved(tmp_path, Image.fromarray(values), "x.tif")
     assert set(facts.notes) - {"levels"} == ({note} - {None})
 

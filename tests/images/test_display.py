@@ -44,7 +44,7 @@ def save(path: Path, image: Image.Image, orientation: int, options: dict[str, ob
 
 
 @given(files())
-def test_the_size_in_the_header_is_that_of_the_decoded_image(
+def test_header_and_decoded_image_agree(
     tmp_path_factory: pytest.TempPathFactory, file: tuple[str, str, int, tuple[int, int], dict[str, object]]
 ) -> None:
     suffix, mode, orientation, size, options = file
@@ -124,7 +124,7 @@ def test_exif_that_cannot_be_read_says_nothing_about_the_pixels(tmp_path: Path) 
     assert "exif_broken" in measure_image(tmp_path / "0.png").notes
 
 
-def test_the_preview_in_a_cameras_raw_file_is_not_taken_for_the_photograph(tmp_path: Path) -> None:
+def test_the_preview_in_a_raw_file_is_not_taken_for_the_photograph(tmp_path: Path) -> None:
     path = writers.tiff(tmp_path / "x.nef", bytes(12), (3, 4), {254: 1, 258: 8})
     with pytest.raises(ImageError, match="x.nef: a camera's raw file"):
         measure_image(path)

@@ -258,6 +258,9 @@ def write_store(run: Run, scenes: dict[str, Annotations]) -> None:
                 "shape": shape,
                 "images": 6,
                 "nbytes": 500_000,
+                "rows": [[0, 5]],
+                "skipped": [],
+                "digest": "0" * 64,
             }
             place = "encode" if name == "moments" else "extract"
             inner = "identity.json" if name == "moments" else f"identity/base/t0/{name}.json"

@@ -22,6 +22,7 @@ from stages import evaluate, extract, train
 from stages.config_heads import CBGMConfig, EvaluateConfig
 from stages.features.reading import Reading
 from stages.head.saved import check_features, reading_of
+from stages.images import ImageFolder
 from stages.job import QuietJob, Runtime, StoppedError
 from stages.places import EVALUATE, INDEX
 from stages.search.evaluation import evaluate_head, evaluate_heads
@@ -53,7 +54,9 @@ def config(**changes: Any) -> EvaluateConfig:
 
 def run(source: SmallSource, job: QuietJob | None = None, **changes: Any) -> None:
     """Score an untrained head into results/evaluate; image files lie in the working directory."""
-    evaluate_head(config(**changes), head(), source, INDEX, Path(), EVALUATE, CPU, job or QuietJob())
+    evaluate_head(
+        config(**changes), head(), source, INDEX, ImageFolder(Path(), 10**6), EVALUATE, CPU, job or QuietJob()
+    )
 
 
 def score(searchers: dict[str, PersonSearcher], source: SmallSource, root: Path, **changes: Any) -> dict[str, Any]:

@@ -6,12 +6,14 @@ from pathlib import Path
 import pytest
 
 from diffps.datasets.tables import read_annotations, read_queries, read_scenes
-from diffps.errors import ConfigError, DatasetError
+from diffps.errors import ConfigError, DatasetError, ImageError
 from stages import index
 from stages.config_data import IndexConfig
+from stages.dataset.known import KnownFiles
+from stages.dataset.told import counts
 from stages.job import QuietJob, StoppedError
-from stages.places import INDEX
-from tests.world import Project
+from stages.places import INDEX, KNOWN_FILES
+from tests.world import Listener, Project
 
 
 @pytest.fixture
@@ -47,12 +49,31 @@ def test_stopping_writes_nothing(project: Project) -> None:
 
 
 def test_min_box_is_the_datasets_own_unless_given(project: Project) -> None:
-    project.run(index, index={"min_box": [10_000, 0]})
+    project.run(index, index={"min_box": [10_000, 0], "tolerate": 1.0})
     report = json.loads((INDEX / "report.json").read_text())
     assert report["min_box"] == [10_000, 0]
     assert report["train"]["boxes"] == 0
     with pytest.raises(ConfigError, match=r"min_box \[-1, 0\]"):
         IndexConfig(min_box=(-1, 0))
+
+
+def test_more_doubt_than_tolerated_stops_before_anything_is_written(project: Project) -> None:
+    project.run(index)
+    before = (INDEX / "report.json").read_bytes()
+    with pytest.raises(DatasetError, match=r"have no box; .* let it pass with index\.tolerate=1$"):
+        project.run(index, index={"min_box": [10_000, 0]})
+    assert (INDEX / "report.json").read_bytes() == before
+
+
+def test_a_check_says_the_same_and_writes_nothing(project: Project) -> None:
+    project.run(index)
+    before = project.files("data")
+    jobs = Listener(), Listener()
+    index.run(project.params(), project.runtime, jobs[0], check=True)
+    assert project.files("data") == before
+    index.run(project.params(), project.runtime, jobs[1])
+    assert jobs[0].lines == jobs[1].lines
+    assert any("plausibility" in line for line in jobs[0].lines)
 
 
 def test_a_missing_dataset_names_what_was_looked_for(project: Project) -> None:
@@ -61,7 +82,7 @@ def test_a_missing_dataset_names_what_was_looked_for(project: Project) -> None:
 
 
 def test_published_counts_stand_beside_what_was_read() -> None:
-    lines = index.describe(
+    lines = counts(
         {
             "dataset": "prw",
             "min_box": [0, 0],
@@ -73,9 +94,23 @@ def test_published_counts_stand_beside_what_was_read() -> None:
             "oddities": {"100": {"query_image_in_gallery": [494, 2133], "scene_listed_twice": []}},
         }
     )
-    assert lines == [
-        "index: train: 5700 images (published 5704), 2 dropped",
-        "index: test: 6112 images (published 6112)",
-        "index: boxes below 0 x 0 pixels dropped, 2057 queries (published 2057), gallery 4000 is not there",
-        "index: gallery 100: query image in gallery: rows 494, 2133",
+    assert list(lines) == [
+        "train: 5700 images (published 5704), 2 dropped",
+        "test: 6112 images (published 6112)",
+        "boxes below 0 x 0 pixels dropped, 2057 queries (published 2057), gallery 4000 is not there",
+        "gallery 100: query image in gallery: rows 494, 2133",
     ]
+
+
+def test_files_measured_before_are_not_read_again(project: Project) -> None:
+    """What a correction of boxes must not cost; a changed file is read."""
+    project.run(index)
+    first, other = (Path("data/streets/frames") / scene.path.rpartition("/")[2] for scene in read_scenes(INDEX)[:2])
+    known = KnownFiles(KNOWN_FILES)
+    measured = known.measure([first, other], lambda nbytes: None, keep_unreadable=False, max_pixels=1)
+    assert [fact.width for fact in measured] == [128, 128]  # though each has more than one pixel
+    other.write_bytes(other.read_bytes() + b"\0")
+    with pytest.raises(ImageError, match=other.name):
+        known.measure([first, other], lambda nbytes: None, keep_unreadable=False, max_pixels=1)
+    KNOWN_FILES.write_bytes(b"torn")
+    assert KnownFiles(KNOWN_FILES).measure([first], lambda nbytes: None, keep_unreadable=False, max_pixels=10**6)
