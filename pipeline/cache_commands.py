@@ -59,7 +59,7 @@ def plan(
     if rate:
         speed: Speed | None = Speed(None, 1 / rate)
     elif measure:
-        speed = measure_speed(PassPlan(settings.encode, settings.extract, store.root), runtime)
+        speed = measure_speed(PassPlan(settings.encode, settings.extract, store), runtime)
     else:
         speed = recorded_speed(store.root)
     found = plan_store(settings, runtime.shard, free, speed, measure_disk(store.root))
@@ -121,7 +121,7 @@ def verify(
         return
     commands, others = repairs(
         settings.extract,
-        lambda extract: PassPlan(settings.encode, extract, store.root).arrays(),
+        lambda extract: PassPlan(settings.encode, extract, store).arrays(),
         (damage.spec for damage in damages),
     )
     for spec in others:
@@ -162,8 +162,7 @@ def explain(
         typer.echo(_words(store.array(first).full_recipe))
         return
     typer.echo(
-        "\n".join(upkeep.explain(PassPlan(settings.encode, settings.extract, store.root).arrays(), store))
-        or EVERY_ARRAY
+        "\n".join(upkeep.explain(PassPlan(settings.encode, settings.extract, store).arrays(), store)) or EVERY_ARRAY
     )
 
 
@@ -186,7 +185,7 @@ def gc(
     if len(roots) > 1:
         raise typer.BadParameter(f"the files name different stores: {', '.join(map(str, sorted(roots)))}")
     store = opened[0][2]
-    plans = [PassPlan(settings.encode, settings.extract, store.root) for settings, _, _ in opened]
+    plans = [PassPlan(settings.encode, settings.extract, store) for settings, _, _ in opened]
     wanted = {(spec.path, spec.id) for plan in plans for spec in plan.arrays()}
     garbage = find_garbage(store.root, wanted)
     for item in garbage:
@@ -286,12 +285,11 @@ def transcode(
 
 
 def _open(params: Path, overrides: list[str] | None) -> "tuple[Params, Runtime, FeatureStore]":
-    from cache import FeatureStore
     from pipeline.config import load_params
-    from stages.places import store_root
+    from stages.features.opening import open_store
 
     settings, runtime = load_params(params, overrides or [])
-    return settings, runtime, FeatureStore(store_root(runtime.store))
+    return settings, runtime, open_store(runtime.store)
 
 
 def _shell() -> "Shell":

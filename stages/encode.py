@@ -14,17 +14,17 @@ def run(params: Params, runtime: Runtime, job: Job) -> None:
     """
     from functools import partial
 
-    from cache import FeatureStore
     from diffps.backbone.builtin.topology import check_unseen
     from diffps.backbone.stable_diffusion import StableDiffusion
     from diffps.datasets.tables import read_scenes
     from stages.features.arrays import latent_work
     from stages.features.backbone import latent_computer
     from stages.features.complete import write_missing
+    from stages.features.opening import open_store
     from stages.features.priors import prior_of
     from stages.features.words import write_words
     from stages.images import ImageFolder
-    from stages.places import INDEX, moments_manifests, store_root
+    from stages.places import ENCODED, INDEX
 
     config, images = params.encode, ImageFolder.of(params.index)
     prior = prior_of(config)
@@ -32,12 +32,12 @@ def run(params: Params, runtime: Runtime, job: Job) -> None:
     if params.index.dataset == "streets" and isinstance(prior, StableDiffusion):
         check_unseen(prior.checkpoint.folder, params.index.streets.seed)
     write_words(prior, config.words)
-    store = FeatureStore(store_root(runtime.store))
+    store = open_store(runtime.store)
     if prior.latent_channels is None:
-        moments_manifests(store.root).mkdir(parents=True, exist_ok=True)  # an output of the stage all the same
+        ENCODED.mkdir(parents=True, exist_ok=True)  # an output of the stage all the same
         job.say(f"encode: {prior.name} reads images as they are, so there are no moments to store")
         return
-    work = latent_work(config, prior, store.root, scenes, images)
+    work = latent_work(config, prior, scenes, images)
     write_missing("encode", store, work, partial(latent_computer, config, images), runtime, job)
 
 

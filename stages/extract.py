@@ -12,28 +12,27 @@ def run(params: Params, runtime: Runtime, job: Job) -> None:
     """
     from functools import partial
 
-    from cache import FeatureStore
     from diffps.datasets.tables import read_scenes
     from stages.features.arrays import pass_work
     from stages.features.backbone import pass_computer
     from stages.features.bases import BASIS_IMAGES
     from stages.features.complete import write_missing
     from stages.features.inputs import record_checkpoint, write_inputs
+    from stages.features.opening import open_store
     from stages.features.plan import PassPlan
     from stages.features.reading import Reading
     from stages.images import ImageFolder
-    from stages.places import INDEX, store_root
+    from stages.places import INDEX
 
     encode, extract, scenes = params.encode, params.extract, read_scenes(INDEX)
-    store = FeatureStore(store_root(runtime.store))
-    plan = PassPlan(encode, extract, store.root)
-    images = ImageFolder.of(params.index)
+    store, images = open_store(runtime.store), ImageFolder.of(params.index)
+    plan = PassPlan(encode, extract, store)
     make_computer = partial(pass_computer, encode, extract, images)
     if plan.unfitted(extract.timesteps):
         job.say(f"extract: fitting the bases of {extract.encoding} on at most {BASIS_IMAGES} images")
         make_computer(runtime).fit(scenes)
     write_missing("extract", store, pass_work(plan, scenes, images), make_computer, runtime, job)
-    record_checkpoint(encode, extract, store.root)
+    record_checkpoint(encode, extract)
     write_inputs(Reading.of(params.train, extract), plan, scenes)
 
 

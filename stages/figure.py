@@ -12,14 +12,15 @@ def run(params: Params, runtime: Runtime, job: Job, name: str) -> None:
     """
     from pathlib import Path
 
+    from cache.files import write_json
     from diffps.figures.render import save
-    from stages.files import write_json
+    from stages.features.opening import open_store
     from stages.page.evidence import Evidence
     from stages.page.figures import make
     from stages.page.searches import similarity
-    from stages.places import FIGURES, similarity_file, store_root
+    from stages.places import FIGURES, similarity_file
 
-    evidence = Evidence(params, store_root(runtime.store), job)
+    evidence = Evidence(params, open_store(runtime.store), job)
     pictures = make(name, evidence)
     for index, picture in enumerate(pictures, start=1):
         stem = name if len(pictures) == 1 else f"{name}-{index}"

@@ -13,6 +13,7 @@ def run(params: Params, runtime: Runtime, job: Job, *, check: bool = False) -> N
     from diffps.datasets.files import UNREADABLE
     from diffps.datasets.findings import require_plausible
     from diffps.datasets.tables import write_index
+    from stages.dataset.identity import with_identity
     from stages.dataset.known import KnownFiles
     from stages.dataset.read import read_dataset
     from stages.dataset.told import describe, findings_of
@@ -29,7 +30,7 @@ def run(params: Params, runtime: Runtime, job: Job, *, check: bool = False) -> N
     if check:
         return
     known.keep()
-    write_index(index, INDEX)
+    write_index(with_identity(index, config, INDEX), INDEX)
 
 
 def dry_run(params: Params, runtime: Runtime, job: Job) -> str:

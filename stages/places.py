@@ -1,4 +1,4 @@
-"""Where everything lies, each place once: the index, the words, results, the store and its manifests."""
+"""Where everything lies, each place once: the index, the words, manifests, results, and the store."""
 
 import os
 from pathlib import Path
@@ -7,6 +7,10 @@ from diffps.records import Split, View
 
 INDEX = Path("data/index")
 KNOWN_FILES = Path("data/known-files.parquet")  # of images measured before; only saves time
+# Manifests stand for the store, wherever it lies: DVC follows these.
+ENCODED = Path("data/manifests/encode")
+EXTRACTED = Path("data/manifests/extract")
+INPUTS = Path("data/inputs")
 WORDS = Path("data/encode/words.safetensors")
 TRAIN = Path("results/train")
 EVALUATE = Path("results/evaluate")
@@ -31,29 +35,24 @@ def images_root(root: str) -> Path:
     return here if here.is_absolute() or here.exists() else checkout() / root
 
 
-def moments_manifests(root: Path) -> Path:
-    """Folder of the manifests of moments in the store at ``root``."""
-    return root / "manifests" / "encode"
-
-
-def moments_manifest(root: Path, split: Split, view: View) -> Path:
+def moments_manifest(split: Split, view: View) -> Path:
     """Manifest of a split's moments."""
-    return moments_manifests(root) / split / f"{view}.json"
+    return ENCODED / split / f"{view}.json"
 
 
-def pass_manifests(root: Path, split: Split, view: View, name: str, timestep: int) -> Path:
+def pass_manifests(split: Split, view: View, name: str, timestep: int) -> Path:
     """Folder of the manifests of the pass ``name`` at one timestep."""
-    return root / "manifests" / "extract" / split / view / name / f"t{timestep}"
+    return EXTRACTED / split / view / name / f"t{timestep}"
 
 
-def checkpoint_record(root: Path, name: str) -> Path:
+def checkpoint_record(name: str) -> Path:
     """Which checkpoint the pass ``name`` was last made with or found complete for."""
-    return root / "manifests" / "extract" / "checkpoints" / f"{name}.json"
+    return EXTRACTED / "checkpoints" / f"{name}.json"
 
 
-def inputs_manifest(root: Path, section: str) -> Path:
+def inputs_manifest(section: str) -> Path:
     """Manifest of exactly what section ``train`` or ``evaluate`` reads."""
-    return root / "inputs" / f"{section}.json"
+    return INPUTS / f"{section}.json"
 
 
 def similarity_file(head: Path) -> Path:

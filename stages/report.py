@@ -9,14 +9,15 @@ def run(params: Params, runtime: Runtime, job: Job) -> None:
     ``false_match_rate``. Raises DiffPSError where results are missing."""
     from pathlib import Path
 
-    from stages.files import replace_text, write_json
+    from cache.files import write_json, write_text
+    from stages.features.opening import open_store
     from stages.page.compose import compose, summary
     from stages.page.evidence import Evidence
     from stages.page.html import render
     from stages.page.searches import similarity
-    from stages.places import REPORT, similarity_file, store_root
+    from stages.places import REPORT, similarity_file
 
-    evidence = Evidence(params, store_root(runtime.store), job)
+    evidence = Evidence(params, open_store(runtime.store), job)
     page, threshold = REPORT / "index.html", similarity_file(Path(params.evaluate.head))
     html = render(compose(evidence))
     pairs = similarity(evidence)
@@ -25,8 +26,8 @@ def run(params: Params, runtime: Runtime, job: Job) -> None:
     else:
         write_json(threshold, pairs.as_json())
     lines = [*summary(evidence), f"page: {page} ({len(html.encode()) / 1e6:.1f} MB)"]
-    replace_text(REPORT / "summary.txt", "\n".join(lines) + "\n")
-    replace_text(page, html)
+    write_text(REPORT / "summary.txt", "\n".join(lines) + "\n")
+    write_text(page, html)
     for line in lines:
         job.say(line)
 

@@ -10,26 +10,26 @@ def run(params: Params, runtime: Runtime, job: Job) -> None:
     Raises ConfigError for a variant that cannot be made or whose features are not stored, before anything is trained;
     StoppedError when asked to stop; DivergedError where no head is left.
     """
+    from cache.lock import StoreLock
     from diffps.errors import DivergedError
     from stages.cluster import cluster
     from stages.devices import choose_device
-    from stages.files import held
     from stages.forecasts.memory import split_by_memory
-    from stages.places import SWEEP, store_root
+    from stages.places import SWEEP
     from stages.sweeps.execute import check_features, open_round, train_round
     from stages.sweeps.remote import train_on_cluster
     from stages.sweeps.results import result_of, write_table
     from stages.sweeps.rounds import plan_rounds
     from stages.sweeps.variants import read_variants
 
-    file, root = params.sweep.file, store_root(runtime.store)
+    file = params.sweep.file
     variants = read_variants(params)
 
     def refresh() -> None:
-        write_table(variants, root)
+        write_table(variants)
 
-    with held(SWEEP):
-        todo = [variant for variant in variants if result_of(variant, root) is None]
+    with StoreLock(SWEEP / "lock.json", takeover=runtime.takeover):
+        todo = [variant for variant in variants if result_of(variant) is None]
         groups = plan_rounds(todo)
         for group in groups:
             check_features(group, open_round(group, runtime))
@@ -39,11 +39,11 @@ def run(params: Params, runtime: Runtime, job: Job) -> None:
         with cluster(runtime) as client:
             if client is None:
                 for group in rounds:
-                    train_round(group, open_round(group, runtime), root, choose_device(runtime), job, refresh)
+                    train_round(group, open_round(group, runtime), choose_device(runtime), job, refresh)
             else:
                 train_on_cluster(client, rounds, runtime, job, refresh)
         refresh()
-    results = {variant.name: result_of(variant, root) for variant in variants}
+    results = {variant.name: result_of(variant) for variant in variants}
     diverged = [name for name, result in results.items() if result and result["status"] == "diverged"]
     if len(diverged) == len(variants):
         raise DivergedError(f"{file}: every variant diverged; lower train.lr")

@@ -7,24 +7,24 @@ from stages.params import Params
 def run(params: Params, runtime: Runtime, job: Job) -> None:
     """Train the head of section ``train`` into results/train. Raises DivergedError, the last good checkpoint kept;
     StoppedError when asked to stop; ConfigError, DatasetError or CacheError for what does not fit together."""
+    from cache.lock import StoreLock
     from stages.devices import choose_device
     from stages.features.source import open_source, skipped_scenes
     from stages.features.words import read_words
-    from stages.files import held
     from stages.head.data import training_set
     from stages.head.identity import HeadIdentity
     from stages.head.loop import train_head
     from stages.head.run import HeadRun
     from stages.images import ImageFolder
-    from stages.places import INDEX, TRAIN, store_root
+    from stages.places import INDEX, TRAIN
 
     train, encode, extract = params.train, params.encode, params.extract
     device, images = choose_device(runtime), ImageFolder.of(params.index)
-    identity = HeadIdentity.of(params.index.dataset, train, encode, extract, store_root(runtime.store))
+    identity = HeadIdentity.of(params.index.dataset, train, encode, extract)
     source = open_source(
         identity.reading, "train", train.source, encode=encode, extract=extract, images=images, runtime=runtime
     )
-    with held(TRAIN / "checkpoint"), source:
+    with StoreLock(TRAIN / "checkpoint" / "lock.json", takeover=runtime.takeover), source:
         data = training_set(train, encode.frame, INDEX, skipped_scenes(source, job))
         words = None if train.model.sfan is None else read_words()
         head = HeadRun(train, data, source, words, identity, TRAIN, device)

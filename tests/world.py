@@ -24,6 +24,7 @@ from diffps.records import Annotations, Query, Scene, SearchIndex, Split
 from pipeline.config import load_params
 from stages.features.cached import CachedSource
 from stages.features.live import LiveSource
+from stages.features.opening import open_store
 from stages.features.plan import PassPlan
 from stages.features.reading import Reading
 from stages.features.source import open_source
@@ -204,12 +205,20 @@ class Project:
     def plan(self, **sections: dict[str, Any]) -> PassPlan:
         """The pass under :meth:`params`."""
         params = self.params(**sections)
-        return PassPlan(params.encode, params.extract, STORE)
+        return PassPlan(params.encode, params.extract, open_store(str(STORE)))
 
     def source(self, split: Split = "train", **sections: dict[str, Any]) -> CachedSource | LiveSource:
         """What a head trained under :meth:`params` reads of a split."""
         params = self.params(**sections)
-        return open_features(params, self.runtime, split)
+        return open_source(
+            Reading.of(params.train, params.extract),
+            split,
+            params.train.source,
+            encode=params.encode,
+            extract=params.extract,
+            images=ImageFolder.of(params.index),
+            runtime=self.runtime,
+        )
 
     def files(self, below: str = "data/features/features.zarr") -> dict[str, bytes]:
         """:func:`files_below` a folder of the project; receipts and the like carry times and are not asked for."""
@@ -223,19 +232,6 @@ class Project:
 def files_below(root: Path) -> dict[str, bytes]:
     """Content of every file below a folder, by path."""
     return {str(path.relative_to(root)): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
-
-
-def open_features(params: Params, runtime: Runtime, split: Split) -> CachedSource | LiveSource:
-    """What section ``train`` reads of a split."""
-    return open_source(
-        Reading.of(params.train, params.extract),
-        split,
-        params.train.source,
-        encode=params.encode,
-        extract=params.extract,
-        images=ImageFolder.of(params.index),
-        runtime=runtime,
-    )
 
 
 def write_small_index(root: Path) -> None:

@@ -3,7 +3,16 @@
 from diffps.images.canvas import RESIZE_RULE, canvas_tensor, to_canvas_tensor
 from diffps.images.display import Display, inspect
 from diffps.images.opening import FORMATS, MAX_PIXELS, image_file, open_image, sha256_of
-from diffps.images.picture import Picture, check_scene, decode, decoder, load_image, load_scene, read_picture
+from diffps.images.picture import (
+    Picture,
+    check_scene,
+    decode,
+    decoder,
+    load_image,
+    load_scene,
+    measured_by,
+    read_picture,
+)
 
 __all__ = [
     "FORMATS",
@@ -19,6 +28,7 @@ __all__ = [
     "inspect",
     "load_image",
     "load_scene",
+    "measured_by",
     "open_image",
     "read_picture",
     "sha256_of",

@@ -68,7 +68,7 @@ def colours(image: Image.Image) -> Colours:
         deep=deep,
         declared=declared,
         inverted=inverted,
-        rule="" if plain else f"white {declared:g}{' inverted' * inverted}, 1",
+        rule="" if plain else f"white {declared:g}{' inverted' * inverted}",
     )
 
 

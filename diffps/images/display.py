@@ -12,13 +12,14 @@ from PIL import ExifTags, Image
 
 from diffps.errors import ImageError
 from diffps.images.colour import Colours, colours
-from diffps.images.opening import MAX_PIXELS, open_image
+from diffps.images.opening import MAX_PIXELS, heic_plugin, open_image
 
 Note = Literal["turned", "frames", "profile", "profile_broken", "exif_broken", "levels", "levels_dark", "reduced"]
 NOTES: tuple[Note, ...] = get_args(Note)
 # A larger JPEG is decoded at a half, a quarter or an eighth where that still covers the canvas (libjpeg's scaled
 # decoding). The border is where Pillow begins to speak of a decompression bomb: no ordinary photograph lies beyond.
 REDUCED_ABOVE = 89_478_485
+VERSION = 1  # raised whenever a rule would give an image another size, other notes or other pixels
 _SWAPPED = (5, 6, 7, 8)  # orientations that exchange width and height
 _TIFF_SUBFILE, _TIFF_WIDTH, _TIFF_HEIGHT = 254, 256, 257
 _LATE_CHUNKS = 100_000  # chunks of a PNG that are looked at for an orientation behind the pixels
@@ -89,18 +90,16 @@ def inspect(file: BufferedReader, max_pixels: int = MAX_PIXELS) -> tuple[Image.I
         notes.append("profile_broken")
     if found.transform is not None:
         notes.append("profile")
-        rules.append("profile to sRGB, 1")
+        rules.append(f"profile to sRGB, {VERSION}")
     if found.deep:
         notes.append("levels")
     if found.rule:
-        rules.append(found.rule)
+        rules.append(f"{found.rule}, {VERSION}")
     if image.format in ("JPEG", "MPO") and width * height > REDUCED_ABOVE:
         notes.append("reduced")
-        rules.append("reduced decoding, 1")
-    if image.format == "HEIF":
-        import pillow_heif
-
-        rules.append(f"pillow-heif {pillow_heif.__version__}")  # recipes name Pillow's version, and not this
+        rules.append(f"reduced decoding, {VERSION}")
+    if image.format == "HEIF" and (plugin := heic_plugin()):
+        rules.append(plugin)  # recipes name Pillow's version, and not this
     return image, Display(
         format=image.format or "",
         width=width,

@@ -124,6 +124,15 @@ def _formats() -> tuple[str, ...]:
     return tuple(name for name in FORMATS if name != "HEIF" or "HEIC" in _optional())
 
 
+def heic_plugin() -> str | None:
+    """The plugin that reads HEIC and its version, None where there is none."""
+    if "HEIC" not in _optional():
+        return None
+    import pillow_heif
+
+    return f"pillow-heif {pillow_heif.__version__}"
+
+
 @cache
 def _optional() -> frozenset[str]:
     """Which of AVIF and HEIC can be read here."""

@@ -11,8 +11,8 @@ from PIL import Image
 
 from diffps.errors import ImageError
 from diffps.images.colour import to_rgb, white_of
-from diffps.images.display import Display, inspect
-from diffps.images.opening import MAX_PIXELS, image_file, sha256_of
+from diffps.images.display import VERSION, Display, inspect
+from diffps.images.opening import MAX_PIXELS, heic_plugin, image_file, sha256_of
 
 T = TypeVar("T")
 _BAND = 1 << 20  # pixels that are converted together
@@ -127,6 +127,11 @@ def load_scene(path: Path | str, digest: str, *, max_pixels: int = MAX_PIXELS) -
 def check_scene(path: Path | str, digest: str, *, max_pixels: int = MAX_PIXELS) -> None:
     """Raise ImageError where :func:`load_scene` would; costs less memory."""
     read_picture(path, lambda picture: None, digest=digest, max_pixels=max_pixels, reduce_to=(1, 1))
+
+
+def measured_by() -> str:
+    """The software and rules that sizes, notes and digests come from: those that others found are found anew."""
+    return ", ".join(filter(None, [decoder(), f"rules {VERSION}", heic_plugin()]))
 
 
 def decoder() -> str:

@@ -7,9 +7,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from cache.files import write_file
 from diffps.datasets.files import ImageFacts, measure_images
 from diffps.images import decoder
-from stages.files import replace_file
 
 HASHING_THREADS = 8  # reading waits for the disk, so more threads than cores pay
 Stamp = tuple[str, int, int, int]  # absolute path, bytes, nanoseconds of the last change, inode
@@ -80,7 +80,7 @@ class KnownFiles:
             metadata={"decoder": decoder()},
         )
         table = pa.table(columns).select(schema.names).cast(schema).replace_schema_metadata(schema.metadata)
-        replace_file(self._file, lambda path: pq.write_table(table, path))
+        write_file(self._file, lambda path: pq.write_table(table, path))
 
 
 def _stamp(path: Path) -> Stamp | None:

@@ -2,9 +2,8 @@
 
 from collections.abc import Callable, Sequence
 from functools import cache
-from pathlib import Path
 
-from cache import CacheError, FeatureStore
+from cache import CacheError
 from diffps.backbone.prior import Prior
 from diffps.records import Scene, Split, View
 from stages.config_data import EncodeConfig
@@ -12,7 +11,7 @@ from stages.features.plan import PassPlan
 from stages.features.recipes import moments_spec
 from stages.features.shards import Place, Work
 from stages.images import ImageFolder
-from stages.places import moments_manifest, pass_manifests
+from stages.places import ENCODED, EXTRACTED, moments_manifest, pass_manifests
 
 
 def splits(scenes: Sequence[Scene]) -> list[Split]:
@@ -27,7 +26,7 @@ def images_of(scenes: Sequence[Scene], split: Split) -> list[tuple[str, str]]:
 
 
 def latent_work(
-    config: EncodeConfig, prior: Prior, root: Path, scenes: Sequence[Scene], images: ImageFolder
+    config: EncodeConfig, prior: Prior, scenes: Sequence[Scene], images: ImageFolder
 ) -> list[Work]:
     """What encode writes over ``scenes``, whose files are ``images``: moments of every split and view, where the prior
     has any."""
@@ -37,8 +36,8 @@ def latent_work(
     for split in splits(scenes):
         for view in config.views_of(split):
             specs = [moments_spec(config, prior, split, view)]
-            manifests = {moments_manifest(root, split, view): specs}
-            work.append(Work(Place(split, view), specs, images_of(scenes, split), manifests, readable))
+            manifests = {moments_manifest(split, view): specs}
+            work.append(Work(Place(split, view), specs, images_of(scenes, split), ENCODED, manifests, readable))
     return work
 
 
@@ -51,14 +50,16 @@ def pass_work(plan: PassPlan, scenes: Sequence[Scene], images: ImageFolder | Non
     for split in splits(scenes):
         for view in plan.encode.views_of(split):
             if images is None or plan.prior.latent_channels is not None:
-                readable = _has_moments(plan, split, view)
+                readable = _has_moments(plan, scenes, split, view)
             else:
                 readable = _readable(scenes, images)
             for timestep in plan.extract.timesteps:
                 specs = list(plan.specs(split, view, timestep).values())
-                folder = pass_manifests(plan.root, split, view, plan.extract.name, timestep)
+                folder = pass_manifests(split, view, plan.extract.name, timestep)
                 manifests = {folder / f"{spec.name}.json": [spec] for spec in specs}
-                work.append(Work(Place(split, view, timestep), specs, images_of(scenes, split), manifests, readable))
+                work.append(
+                    Work(Place(split, view, timestep), specs, images_of(scenes, split), EXTRACTED, manifests, readable)
+                )
     return work
 
 
@@ -67,10 +68,10 @@ def _readable(scenes: Sequence[Scene], images: ImageFolder) -> Callable[[str], b
     return cache(lambda scene_id: images.is_readable(by_id[scene_id]))
 
 
-def _has_moments(plan: PassPlan, split: Split, view: View) -> Callable[[str], bool]:
+def _has_moments(plan: PassPlan, scenes: Sequence[Scene], split: Split, view: View) -> Callable[[str], bool]:
     """Says of a scene that its moments are stored; the store is opened when first asked."""
     spec = plan.moments(split, view)
-    reader = cache(lambda: FeatureStore(plan.root).reader([spec]))
+    reader = cache(lambda: plan.store.reader([spec], images=images_of(scenes, split)))
 
     def has(scene_id: str) -> bool:
         try:

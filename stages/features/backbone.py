@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cache import FeatureStore, ShardTask, SkippedImage
+from cache import ShardTask, SkippedImage
 from diffps.backbone.latents import NoiseKey
 from diffps.backbone.prior import Prior
 from diffps.datasets.tables import read_scenes
@@ -19,13 +19,14 @@ from stages.config_data import EncodeConfig, ExtractConfig
 from stages.devices import choose_device
 from stages.features.bases import Keyed, basis_sample, fit_bases
 from stages.features.batches import ahead, chunks, padded
+from stages.features.opening import open_store
 from stages.features.plan import PassPlan
 from stages.features.priors import prior_of
 from stages.features.recipes import MOMENTS
 from stages.features.shards import Computed, Place, Skipped
 from stages.images import ImageFolder
 from stages.job import Runtime
-from stages.places import INDEX, store_root
+from stages.places import INDEX
 
 DECODED_PIXELS = 1 << 21  # canvas pixels the VAE takes at once on a GPU, unless runtime.vae_batch says otherwise
 CPU_BATCH = 4  # 1.45 times the images per second of one by one on two cores; more gives nothing
@@ -40,7 +41,7 @@ def pass_computer(
     encode: EncodeConfig, extract: ExtractConfig, images: ImageFolder, runtime: Runtime
 ) -> "PassComputer":
     """The pass over the moments in the store of ``runtime``, or over the indexed scenes, whose files are ``images``."""
-    plan = PassPlan(encode, extract, store_root(runtime.store))
+    plan = PassPlan(encode, extract, open_store(runtime.store))
     if plan.prior.latent_channels is None:
         return PassComputer(plan, runtime, LatentComputer(plan.prior, encode, images, read_scenes(INDEX), runtime))
     return PassComputer(plan, runtime)
@@ -122,7 +123,7 @@ class PassComputer:
     def __init__(self, plan: PassPlan, runtime: Runtime, images: LatentComputer | None = None) -> None:
         device = choose_device(runtime)
         self.batch = unet_batch(runtime, device.type)
-        self._plan, self._store, self._images = plan, FeatureStore(plan.root), images
+        self._plan, self._images = plan, images
         self._runner = PassRunner(plan, device, runtime.compile)
 
     def rows(self, place: Place, task: ShardTask) -> Iterator[Computed]:
@@ -154,7 +155,8 @@ class PassComputer:
         if self._images is not None:
             return self._images.keyed([(scene_id, view) for scene_id, _ in images])
         spec = self._plan.moments(split, view)
-        reader = self._store.reader([spec])
+        images = list(images)
+        reader = self._plan.store.reader([spec], images=images)
 
         def load(image: tuple[str, str]) -> Keyed | Skipped:
             scene_id, digest = image

@@ -8,7 +8,7 @@ from typing import Any, Self
 import torch
 
 from cache import ArraySpec, FeatureStore, explain_difference
-from cache.errors import NotCachedError, RecipeError
+from cache.errors import RecipeError
 from cache.ring import read_ahead
 from diffps.features import Feature, FeatureShape, Ref
 from diffps.records import Scene, Split
@@ -16,6 +16,7 @@ from stages.config_data import EncodeConfig, ExtractConfig
 from stages.features.reading import Reading
 from stages.features.recipes import shown_recipe, start_of
 from stages.features.stored import feature_of, torch_basis
+from stages.places import EXTRACTED
 
 RING_DEPTH = 3  # batches read ahead
 
@@ -34,11 +35,11 @@ class CachedSource:
         self._stored = {name: reading.stored(name) for name in reading.names}
         self.manifests: dict[Path, ArraySpec] = {}
         views: dict[str, list[ArraySpec]] = {}
-        for view, _, manifest in reading.manifests(store.root, split):
-            (self.manifests[manifest],) = store.check(manifest)
+        for view, _, manifest in reading.manifests(split):
+            (self.manifests[manifest],) = store.check(manifest, EXTRACTED)
             views.setdefault(view, []).append(self.manifests[manifest])
-        _check_scenes(store, split, scenes)
-        self._reader = store.reader(views)
+        images = [(scene.scene_id, scene.digest) for scene in scenes]
+        self._reader = store.reader(views, images=images)
         self._threads = threads
         self._specs = {name: self._reader.spec(stored, "identity") for name, stored in self._stored.items()}
         self._bases = {name: torch_basis(spec) for name, spec in self._specs.items()}
@@ -98,14 +99,3 @@ def check_made_under(encode: EncodeConfig, extract: ExtractConfig, spec: ArraySp
     differing = explain_difference({name: expected[name] for name in found}, found)
     if differing:
         raise RecipeError(f"{manifest}: made under other params ({'; '.join(differing)}); run `diffps extract`")
-
-
-def _check_scenes(store: FeatureStore, split: Split, scenes: Iterable[Scene]) -> None:
-    """Raises NotCachedError where an image is another than the one that was extracted under its name."""
-    rows = store.rows(split)
-    for scene in scenes:
-        row = rows.scenes.get(scene.scene_id)
-        if row is not None and rows.digests[row] != scene.digest:
-            raise NotCachedError(
-                f"scene {scene.scene_id!r}: changed since it was extracted; run `diffps encode` and `diffps extract`"
-            )

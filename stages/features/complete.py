@@ -28,14 +28,15 @@ def write_missing(
     unfinished: list[Work] = []
     total = 0
     for part in work:
-        with _writer(store, part, runtime) as writer:
-            tasks = writer.pending(part.readable)
-            total += sum(len(task.rows) for task in tasks)
-            missing += [(spec, len(task.rows)) for task in tasks for spec in task.specs]
-            if tasks:
-                unfinished.append(part)
-            else:
-                _write_manifests(writer, part)
+        found = store.missing(part.specs, part.images, shard=runtime.shard, readable=part.readable)
+        if found.nothing:  # without the lock: a store that can only be read serves who has nothing to add
+            if found.names:
+                store.record_names(part.place.split, part.images)
+            _write_manifests(store, part)
+            continue
+        unfinished.append(part)
+        missing += found.arrays
+        total += found.images
     if not unfinished:
         job.say(f"{stage}: nothing is missing")
         return
@@ -53,13 +54,13 @@ def write_missing(
                 else:
                     computer = computer or make_computer(runtime)
                     write_shards(writer.shard, part.place, tasks, computer, tracker, lambda: job.stopping)
-                _write_manifests(writer, part)
+            _write_manifests(store, part)
 
 
 def _writer(store: FeatureStore, work: Work, runtime: Runtime) -> StoreWriter:
     return store.writer(work.specs, work.images, shard=runtime.shard, takeover=runtime.takeover)
 
 
-def _write_manifests(writer: StoreWriter, work: Work) -> None:
+def _write_manifests(store: FeatureStore, work: Work) -> None:
     for path, specs in work.manifests.items():
-        writer.write_manifest(path, specs)
+        store.write_manifest(path, specs, {work.place.split: work.images}, work.folder)

@@ -4,42 +4,41 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from cache import FeatureStore, explain_difference
+from cache import explain_difference
 from cache.errors import RecipeError
+from cache.files import write_json
 from diffps.records import Scene, Split
 from stages.config_data import EncodeConfig, ExtractConfig
 from stages.features.arrays import images_of
 from stages.features.plan import PassPlan
 from stages.features.reading import Reading
-from stages.files import write_json
-from stages.places import checkpoint_record, inputs_manifest
+from stages.places import INPUTS, checkpoint_record, inputs_manifest
 
 
 def write_inputs(reading: Reading, plan: PassPlan, scenes: Sequence[Scene]) -> None:
     """Manifests of exactly the arrays that train and evaluate read; nothing where the pass lacks the timestep."""
     if reading.timestep not in plan.extract.timesteps:
         return
-    store = FeatureStore(plan.root)
     read: dict[str, Split] = {"train": "train", "evaluate": "test"}
     for section, split in read.items():
         images = images_of(scenes, split)
         if images:
             found = [plan.specs(split, view, reading.timestep) for view in reading.views(split)]
             specs = [specs[name] for specs in found for name in reading.names]
-            store.write_manifest(inputs_manifest(store.root, section), specs, {split: images})
+            plan.store.write_manifest(inputs_manifest(section), specs, {split: images}, INPUTS)
 
 
-def record_checkpoint(encode: EncodeConfig, extract: ExtractConfig, root: Path) -> None:
+def record_checkpoint(encode: EncodeConfig, extract: ExtractConfig) -> None:
     """Write down which weights the pass was made with, as the parameters name them."""
-    path = checkpoint_record(root, extract.name)
+    path = checkpoint_record(extract.name)
     if _recorded(path) != _named(encode, extract):
         write_json(path, _named(encode, extract))
 
 
-def check_checkpoint(encode: EncodeConfig, extract: ExtractConfig, root: Path) -> None:
+def check_checkpoint(encode: EncodeConfig, extract: ExtractConfig) -> None:
     """Raises RecipeError where the sections name other weights than extract last did: only it can tell whether they
     are."""
-    path = checkpoint_record(root, extract.name)
+    path = checkpoint_record(extract.name)
     recorded = _recorded(path)
     differing = [] if recorded is None else explain_difference(_named(encode, extract), recorded)
     if differing:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from cache import ArraySpec, Basis, Encoding, fingerprint, parse_encoding
+from cache import ArraySpec, Basis, Encoding, FeatureStore, fingerprint, parse_encoding
 from cache.encodings import Project
 from cache.errors import DamagedError
 from cache.files import write_atomic
@@ -20,13 +20,13 @@ from stages.features.recipes import map_spec, moments_spec, pass_recipe, start_r
 
 
 class PassPlan:
-    """Prior, words, recipes and arrays of one pass over the store at ``root``. Loads a text encoder at most.
+    """Prior, words, recipes and arrays of one pass over ``store``. Loads a text encoder at most.
 
     Raises CheckpointError, UnknownTapError, PromptError; ConfigError for what the prior cannot be asked for.
     """
 
-    def __init__(self, encode: EncodeConfig, extract: ExtractConfig, root: Path) -> None:
-        self.encode, self.extract, self.root = encode, extract, root
+    def __init__(self, encode: EncodeConfig, extract: ExtractConfig, store: FeatureStore) -> None:
+        self.encode, self.extract, self.store = encode, extract, store
         self.prior = prior_of(encode, extract.unet)
         check_pass(self.prior, encode.canvas, extract.taps, extract.timesteps, extract.conditions)
         self._tokens = self.prior.tokens(extract.conditions)
@@ -100,4 +100,4 @@ class PassPlan:
 
     def _basis_file(self, tap: str, timestep: int) -> Path:
         name = fingerprint(self.recipe("identity"))
-        return self.root / "bases" / name / f"t{timestep}" / f"{tap}@{self.extract.encoding}.npz"
+        return self.store.root / "bases" / name / f"t{timestep}" / f"{tap}@{self.extract.encoding}.npz"

@@ -74,16 +74,16 @@ class Reading:
             return f"{name}@{self.encoding}"
         return stored_map(name, self.head)
 
-    def manifests(self, root: Path, split: Split) -> Iterator[tuple[View, str, Path]]:
-        """(view, name, manifest) of everything read of a split from the store at ``root``."""
+    def manifests(self, split: Split) -> Iterator[tuple[View, str, Path]]:
+        """(view, name, manifest) of everything read of a split."""
         for view in self.views(split):
-            folder = pass_manifests(root, split, view, self.pass_name, self.timestep)
+            folder = pass_manifests(split, view, self.pass_name, self.timestep)
             for name in self.names:
                 yield view, name, folder / f"{self.stored(name)}.json"
 
-    def digest(self, root: Path, splits: Sequence[Split]) -> str:
+    def digest(self, splits: Sequence[Split]) -> str:
         """Ten hex digits over those manifests: other bytes in the store, another digest; empty where there are none."""
-        there = [path for split in splits for *_, path in self.manifests(root, split) if path.is_file()]
+        there = [path for split in splits for *_, path in self.manifests(split) if path.is_file()]
         return hashlib.sha256(b"".join(path.read_bytes() for path in there)).hexdigest()[:10] if there else ""
 
 

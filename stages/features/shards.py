@@ -49,7 +49,8 @@ Computed = Mapping[str, NDArray[Any]] | Skipped  # one image: array name -> (H, 
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """Arrays to be completed together: their specs, the split's (scene id, digest), and the manifests to write then.
+    """Arrays to be completed together: their specs, the split's (scene id, digest), and the manifests to write then,
+    which lie in ``folder``.
 
     ``readable`` says of a scene that was skipped once that it can be read now; then it is missing.
     """
@@ -57,6 +58,7 @@ class Work:
     place: Place
     specs: Sequence[ArraySpec]
     images: Sequence[tuple[str, str]]
+    folder: Path
     manifests: Mapping[Path, Sequence[ArraySpec]]
     readable: Callable[[str], bool]
 

@@ -1,6 +1,5 @@
 """Where heads get features: from the store, or from the backbone now. Both give the same bytes."""
 
-from cache import FeatureStore
 from diffps.datasets.tables import read_scenes
 from diffps.errors import DatasetError
 from diffps.features import FeatureSource
@@ -10,11 +9,12 @@ from stages.config_heads import SourceKind
 from stages.features.cached import CachedSource, check_made_under
 from stages.features.inputs import check_checkpoint
 from stages.features.live import LiveSource
+from stages.features.opening import open_store
 from stages.features.plan import PassPlan
 from stages.features.reading import Reading
 from stages.images import ImageFolder
 from stages.job import Job, Runtime
-from stages.places import INDEX, store_root
+from stages.places import INDEX
 
 
 def open_source(
@@ -37,13 +37,13 @@ def open_source(
     chosen = [scene for scene in scenes if scene.split == split]
     if not chosen:
         raise DatasetError(f"{INDEX}: has no image of the {split} split, which is to be read")
-    root = store_root(runtime.store)
+    store = open_store(runtime.store)
     if kind == "live":
-        return LiveSource(reading, split, PassPlan(encode, reading.asked_of(extract), root), scenes, images, runtime)
-    source = CachedSource(reading, split, FeatureStore(root), chosen, threads=runtime.readers)
+        return LiveSource(reading, split, PassPlan(encode, reading.asked_of(extract), store), scenes, images, runtime)
+    source = CachedSource(reading, split, store, chosen, threads=runtime.readers)
     for manifest, spec in source.manifests.items():
         check_made_under(encode, extract, spec, manifest)
-    check_checkpoint(encode, extract, root)
+    check_checkpoint(encode, extract)
     return source
 
 

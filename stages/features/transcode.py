@@ -34,8 +34,8 @@ def transcode_pass(
 
     Raises NotCachedError naming the first array or image that ``source`` lacks; CacheError, CheckpointError.
     """
-    old = PassPlan(encode, replace(extract, encoding=source), store.root)
-    new = PassPlan(encode, replace(extract, encoding=encoding), store.root)
+    old = PassPlan(encode, replace(extract, encoding=source), store)
+    new = PassPlan(encode, replace(extract, encoding=encoding), store)
     pairs = list(zip(pass_work(old, scenes), pass_work(new, scenes), strict=True))
     sources: dict[str, ArraySpec] = {}
     for work, _ in pairs:
@@ -55,7 +55,7 @@ def transcode_pass(
                 made[spec.name] = spec
             for path, specs in wanted.manifests.items():
                 found = [made.get(spec.name, spec) for spec in specs]
-                store.write_manifest(path, found, {work.place.split: work.images})
+                store.write_manifest(path, found, {work.place.split: work.images}, wanted.folder)
 
 
 def current_names(store: FeatureStore, spec: ArraySpec, scenes: Sequence[Scene]) -> list[str]:

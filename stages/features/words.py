@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from safetensors.torch import load_file, save
 from torch import Tensor
 
+from cache.files import write_bytes
 from diffps.backbone.prior import Prior
 from diffps.errors import ConfigError
-from stages.files import replace_bytes
 from stages.places import WORDS
 
 
@@ -24,7 +24,7 @@ def write_words(prior: Prior, words: Sequence[str]) -> None:
         return
     data = save({"embeddings": embeddings}, {"words": json.dumps(list(words))})
     if not WORDS.is_file() or WORDS.read_bytes() != data:
-        replace_bytes(WORDS, data)
+        write_bytes(WORDS, data)
 
 
 def read_words() -> Tensor:

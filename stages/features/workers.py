@@ -17,9 +17,9 @@ from distributed.diagnostics.plugin import WorkerPlugin
 from cache import FeatureStore, ShardTask
 from diffps.errors import ConfigError
 from stages.cluster import for_workers, outcome, own_device
+from stages.features.opening import open_store
 from stages.features.shards import Computer, Place, write_shards
 from stages.job import Job, Runtime, StoppedError, Tracker
-from stages.places import store_root
 
 TASKS_PER_WORKER = 2  # one to do, one waiting; few, so that a request to stop takes effect soon
 
@@ -78,7 +78,7 @@ class ModelPlugin(WorkerPlugin):
 
     @property
     def store(self) -> FeatureStore:
-        return FeatureStore(store_root(self._runtime.store))
+        return open_store(self._runtime.store)
 
     @property
     def computer(self) -> Computer:

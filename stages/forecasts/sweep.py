@@ -10,7 +10,7 @@ from stages.forecasts.size import feature_bytes, feature_shapes, sizes_of
 from stages.forecasts.training import seconds_of_step
 from stages.head.data import training_set
 from stages.job import Runtime
-from stages.places import INDEX, SWEEP, store_root
+from stages.places import INDEX, SWEEP
 from stages.sweeps.results import result_of
 from stages.sweeps.rounds import plan_rounds
 from stages.sweeps.variants import Variant
@@ -21,8 +21,7 @@ Measured = dict[str, tuple[int, float]]  # structure of a head -> bytes of its w
 
 def forecast_sweep(file: str, variants: Sequence[Variant], runtime: Runtime) -> str:
     """The rounds with their readings, and times from a few measured steps of each structure; needs the index only."""
-    root = store_root(runtime.store)
-    todo = [variant for variant in variants if result_of(variant, root) is None]
+    todo = [variant for variant in variants if result_of(variant) is None]
     rounds = [part for group in plan_rounds(todo) for part in split_by_memory(group, runtime)]
     lines = [f"sweep {file}: {len(variants)} variants, {len(variants) - len(todo)} done already"]
     disk = seconds = 0.0

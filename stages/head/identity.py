@@ -31,12 +31,10 @@ class HeadIdentity:
     dataset: str
 
     @classmethod
-    def of(
-        cls, dataset: str, train: TrainConfig, encode: EncodeConfig, extract: ExtractConfig, root: Path
-    ) -> "HeadIdentity":
-        """The head that these sections train on features of the store at ``root``."""
+    def of(cls, dataset: str, train: TrainConfig, encode: EncodeConfig, extract: ExtractConfig) -> "HeadIdentity":
+        """The head that these sections train on the features that lie in the store now."""
         reading = Reading.of(train, extract)
-        made_from = {"store": reading.digest(root, ["train"]), "code": code_digest()}
+        made_from = {"store": reading.digest(["train"]), "code": code_digest()}
         return cls(settings=head_settings(train, encode, extract) | made_from, reading=reading, dataset=dataset)
 
 

@@ -14,13 +14,13 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from cache.files import write_file, write_folder, write_json, write_text
 from diffps.cards import with_scores, write_card
 from diffps.errors import CheckpointError, DivergedError
 from diffps.features import FeatureSource
 from diffps.model import PersonSearcher
 from diffps.training import HeadState, HeadTrainer
 from stages.config_heads import TrainConfig
-from stages.files import replace_file, replace_folder, replace_text, write_json
 from stages.head.data import TrainingSet, check_searchable
 from stages.head.identity import HeadIdentity, difference
 from stages.head.model import new_model
@@ -97,7 +97,7 @@ class HeadRun:
         """Write the checkpoint, whole or not at all."""
         state = self.trainer.state()
         texts = {"scalars": state.scalars, "settings": json.dumps(self._settings), "best": json.dumps(self.best)}
-        replace_file(self._state_file, lambda path: save_file(state.tensors, path, texts))
+        write_file(self._state_file, lambda path: save_file(state.tensors, path, texts))
         for path in self._state_file.parent.glob("best-*.safetensors"):
             if self.best is None or path != self._best_file:
                 path.unlink()
@@ -110,7 +110,7 @@ class HeadRun:
         if self.best is None or score > self.best[0]:
             self.best = (score, self.trainer.position // self.trainer.batches_per_epoch - 1)
             tensors = {name: t.detach().cpu().contiguous() for name, t in self.trainer.model.state_dict().items()}
-            replace_file(self._best_file, lambda path: save_file(tensors, path))
+            write_file(self._best_file, lambda path: save_file(tensors, path))
 
     def finish(self) -> PersonSearcher:
         """Write the head, its losses and metrics; gives the model with the weights chosen, for evaluation."""
@@ -130,15 +130,15 @@ class HeadRun:
             model.save_pretrained(folder, facts)
             (folder / "README.md").write_text(card, encoding="utf-8")
 
-        replace_folder(self.folder / "head", write)
-        replace_file(self.folder / "losses.csv", lambda path: write_losses(self.trainer.history, path))
+        write_folder(self.folder / "head", write)
+        write_file(self.folder / "losses.csv", lambda path: write_losses(self.trainer.history, path))
         write_json(self.folder / "metrics.json", self.metrics())
         return model
 
     def add_scores(self, metrics: Mapping[str, Mapping[str, Any]]) -> None:
         """Put the scores of an evaluation on the finished head's card."""
         card = self.folder / "head" / "README.md"
-        replace_text(card, with_scores(card.read_text(encoding="utf-8"), metrics))
+        write_text(card, with_scores(card.read_text(encoding="utf-8"), metrics))
 
     def metrics(self) -> dict[str, Any]:
         """Counts, times and the mean losses of the last epoch."""

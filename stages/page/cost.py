@@ -8,6 +8,7 @@ from cache.files import read_json
 from diffps.figures.sheets import Chart, Line
 from stages.page.content import Headline, Table
 from stages.page.evidence import Evidence
+from stages.places import ENCODED, EXTRACTED
 from stages.text import count, duration, size
 
 
@@ -94,7 +95,7 @@ def cost_chart(cost: Cost) -> Chart | None:
 
 def measure_cost(evidence: Evidence) -> Cost:
     """Bytes from the manifests of this run, seconds from the receipts beside them."""
-    root, facts, params = evidence.store, evidence.training, evidence.params
+    root, facts, params = evidence.store.root, evidence.training, evidence.params
     arrays = _arrays(evidence)
     groups = {_group(entry["path"]): entry for entry in arrays}
     seconds = {group: _seconds(root, group) for group in groups}
@@ -138,11 +139,7 @@ def store_table(evidence: Evidence) -> Table:
 
 def _arrays(evidence: Evidence) -> list[dict[str, Any]]:
     """What the manifests of encode and of the pass this run names say of each array."""
-    manifests = evidence.store / "manifests"
-    files = [
-        *manifests.glob("encode/*/*.json"),
-        *manifests.glob(f"extract/*/*/{evidence.params.extract.name}/*/*.json"),
-    ]
+    files = [*ENCODED.glob("*/*.json"), *EXTRACTED.glob(f"*/*/{evidence.params.extract.name}/*/*.json")]
     return [entry for file in sorted(files) for entry in read_json(file)["arrays"]]
 
 

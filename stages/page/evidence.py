@@ -43,7 +43,9 @@ class Evidence:
     """Results of one run, and the folder of the ``store`` it read. What a later part may lack is empty rather than an
     error."""
 
-    def __init__(self, params: Params, store: Path, job: Job, open_features: OpenFeatures | None = None) -> None:
+    def __init__(
+        self, params: Params, store: FeatureStore, job: Job, open_features: OpenFeatures | None = None
+    ) -> None:
         self.params, self.store, self.job = params, store, job
         self.open_features = open_features or self._open_stored
         self.image = lru_cache(maxsize=64)(self._image)
@@ -121,7 +123,7 @@ class Evidence:
 
     def _open_stored(self, reading: Reading) -> CachedSource:
         tests = [scene for scene in self.scenes.values() if scene.split == "test"]
-        return CachedSource(reading, "test", FeatureStore(self.store), tests)
+        return CachedSource(reading, "test", self.store, tests)
 
     def is_readable(self, scene_id: str) -> bool:
         """True where the scene's image can be shown; with ``runtime.skip_unreadable`` some cannot."""

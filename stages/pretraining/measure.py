@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 
+from cache.files import write_json, write_text
 from diffps.backbone.builtin.topology import build, read_recipe, save_checkpoint
 from diffps.backbone.frozen import FrozenUNet
 from diffps.pretraining.card import model_card
@@ -23,7 +24,6 @@ from diffps.pretraining.maps_report import (
 from diffps.pretraining.pictures import maps_picture, reconstructions_picture
 from diffps.pretraining.reading import Reader
 from diffps.pretraining.scenes import WORDS, World
-from stages.files import replace_text, write_json
 from stages.job import Job, StoppedError
 
 TIMESTEPS = (0, 50, 200)
@@ -58,7 +58,7 @@ def write_report(config: PretrainConfig, checkpoint: Path, control: Path, result
     reconstructions_picture(parts.vae, held.images[:6]).save(results / "reconstructions.png")
     recipe = read_recipe(checkpoint)
     if recipe is not None and "digests" in recipe:
-        replace_text(checkpoint / "README.md", model_card(recipe, report))
+        write_text(checkpoint / "README.md", model_card(recipe, report))
     person, identity = report["words"]["0"]["person"], report["identity"]["0"]
     job.say(
         f"held out: person pointing {person['pointing']:.2f}, AP {person['ap']:.2f}; VAE {report['psnr']:.1f} dB; "

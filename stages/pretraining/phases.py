@@ -11,13 +11,13 @@ import numpy as np
 import torch
 from diffusers import DDIMScheduler
 
+from cache.files import write_file, write_json
 from diffps.backbone.builtin.topology import SCHEDULE, Parts, build, read_recipe, save_checkpoint
 from diffps.backbone.checkpoint import load_checkpoint
 from diffps.pretraining.codec import CodecTrainer, psnr
 from diffps.pretraining.config import PretrainConfig
 from diffps.pretraining.denoiser import DenoiserTrainer
 from diffps.pretraining.scenes import TrainingScenes, World, encode_scenes, pixels
-from stages.files import replace_file, write_json
 from stages.job import Job, StoppedError
 
 FOLDER = Path("models/streets")
@@ -86,7 +86,7 @@ def _encode(config: PretrainConfig, job: Job, world: World, parts: Parts, device
         with temporary.open("wb") as file:
             np.savez(file, recipe=text, latents=scenes.latents, masks=scenes.masks, persons=scenes.persons)
 
-    replace_file(path, write)
+    write_file(path, write)
     return scenes
 
 
@@ -143,7 +143,7 @@ class _State:
         """Keep the state after ``step`` steps. Raises StoppedError when the job is asked to stop."""
         state = {name: module.state_dict() for name, module in self._modules.items()}
         kept = {"recipe": self._recipe, "step": step, **state}
-        replace_file(self._path, lambda path: torch.save(kept, path))
+        write_file(self._path, lambda path: torch.save(kept, path))
         if self._job.stopping:
             raise StoppedError(f"stopped after step {step}; the same command goes on from there")
 

@@ -6,13 +6,13 @@ from typing import Any, NamedTuple
 
 import torch
 
+from cache.files import write_json, write_text
 from diffps.cards import NO_CARD, with_scores
 from diffps.features import FeatureSource
 from diffps.metrics.baselines import chance_level
 from diffps.metrics.galleries import SearchTask
 from diffps.model import PersonSearcher
 from stages.config_heads import EvaluateConfig
-from stages.files import replace_text, write_json
 from stages.images import ImageFolder
 from stages.job import Job
 from stages.search.gallery import SearchSet, open_task, read_search_set
@@ -88,7 +88,7 @@ def _write_card(head: Path, metrics: Mapping[str, Any], folder: Path) -> None:
     """The head's card with these scores, for whoever hands it on: its folder is what train wrote and stays that."""
     card = head / "README.md"
     text = card.read_text(encoding="utf-8") if card.is_file() else NO_CARD
-    replace_text(folder / "card.md", with_scores(text, metrics))
+    write_text(folder / "card.md", with_scores(text, metrics))
 
 
 def _line(metrics: Mapping[str, Any]) -> str:

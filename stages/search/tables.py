@@ -10,11 +10,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from cache.files import write_file, write_text
 from diffps.datasets.tables import box_array, box_columns
 from diffps.metrics.galleries import SearchTask
 from diffps.metrics.search import SearchScores
 from diffps.records import Detections
-from stages.files import replace_file, replace_text
 from stages.search.gallery import SearchSet
 
 
@@ -37,7 +37,7 @@ class Detected:
             "score": pa.array(self.scores),
             "embedding": _embedding_column(self.embeddings),
         }
-        replace_file(folder / "detections.parquet", lambda path: pq.write_table(pa.table(table), path))
+        write_file(folder / "detections.parquet", lambda path: pq.write_table(pa.table(table), path))
         queries = {
             "query_id": pa.array([query.query_id for query in test.queries], pa.string()),
             "scene_id": pa.array([query.scene_id for query in test.queries], pa.string()),
@@ -45,7 +45,7 @@ class Detected:
             "identity": pa.array([query.identity for query in test.queries], pa.int64()),
             "embedding": _embedding_column(self.query_embeddings),
         }
-        replace_file(folder / "queries.parquet", lambda path: pq.write_table(pa.table(queries), path))
+        write_file(folder / "queries.parquet", lambda path: pq.write_table(pa.table(queries), path))
 
     def write_exchange(self, folder: Path, test: SearchSet) -> None:
         """coco.json, the detections as COCO annotations with a score, and embeddings.npy with a row for each."""
@@ -74,8 +74,8 @@ class Detected:
             with path.open("wb") as file:
                 np.save(file, self.embeddings)
 
-        replace_text(folder / "coco.json", json.dumps(content))
-        replace_file(folder / "embeddings.npy", write_embeddings)
+        write_text(folder / "coco.json", json.dumps(content))
+        write_file(folder / "embeddings.npy", write_embeddings)
 
 
 def read_detections(path: Path) -> dict[str, Detections]:
@@ -113,7 +113,7 @@ def write_ranking(task: SearchTask, scores: SearchScores, found: Detected, folde
             "correct": pa.array(scores.correct[queries, places]),
         }
     )
-    replace_file(folder / "ranking.parquet", lambda path: pq.write_table(table, path))
+    write_file(folder / "ranking.parquet", lambda path: pq.write_table(table, path))
 
 
 def write_per_query(task: SearchTask, scores: SearchScores, folder: Path) -> None:
@@ -130,4 +130,4 @@ def write_per_query(task: SearchTask, scores: SearchScores, folder: Path) -> Non
             "first_rank": pa.array(scores.first_rank),
         }
     )
-    replace_file(folder / "per_query.parquet", lambda path: pq.write_table(table, path))
+    write_file(folder / "per_query.parquet", lambda path: pq.write_table(table, path))

@@ -25,7 +25,7 @@ from stages.head.loop import train_all
 from stages.head.run import HeadRun
 from stages.images import ImageFolder
 from stages.job import Job, QuietJob, Runtime, StoppedError
-from stages.places import INDEX, store_root
+from stages.places import INDEX
 from stages.search.evaluation import evaluate_heads
 from stages.search.gallery import open_task, read_search_set
 from stages.sweeps.results import write_result
@@ -39,15 +39,14 @@ OpenFeatures = Callable[[Split], AbstractContextManager[FeatureSource]]
 def train_round(
     variants: Sequence[Variant],
     open_features: OpenFeatures,
-    root: Path,
     device: torch.device,
     job: Job,
     progress: Callable[[], None] = lambda: None,
 ) -> None:
     """Train and score every variant of a round; ``progress`` is called when something can be told of one more.
 
-    All share :func:`stages.sweeps.rounds.plan_rounds`' conditions, and the features that ``open_features`` opens, of
-    the store at ``root``. A head that diverges is reported and left out.
+    All share :func:`stages.sweeps.rounds.plan_rounds`' conditions, and the features that ``open_features`` opens. A
+    head that diverges is reported and left out.
     """
     first = variants[0].params
     searchers: dict[str, PersonSearcher] = {}
@@ -61,7 +60,7 @@ def train_round(
         runs = {}
         for variant in variants:
             own = variant.params
-            identity = HeadIdentity.of(own.index.dataset, own.train, own.encode, own.extract, root)
+            identity = HeadIdentity.of(own.index.dataset, own.train, own.encode, own.extract)
             words = None if own.train.model.sfan is None else read_words()
             runs[variant.name] = HeadRun(own.train, data, source, words, identity, variant.folder, device)
         for run in runs.values():
@@ -70,7 +69,7 @@ def train_round(
     by_name = {variant.name: variant for variant in variants}
     for name, run in runs.items():
         if run.diverged is not None:
-            write_result(by_name[name], root, {"status": "diverged", "error": str(run.diverged)})
+            write_result(by_name[name], {"status": "diverged", "error": str(run.diverged)})
     progress()
     if not searchers:
         return
@@ -82,7 +81,7 @@ def train_round(
     for name, (_, metrics) in scores.items():
         runs[name].add_scores(metrics)
         result = {"status": "done", "training": runs[name].metrics(), "scores": metrics}
-        write_result(by_name[name], root, result)
+        write_result(by_name[name], result)
     progress()
 
 
@@ -127,7 +126,7 @@ def round_on_worker(variants: Sequence[Variant], runtime: Runtime, folder: str, 
     if job.stopping:
         raise StoppedError
     device = choose_device(replace(runtime, device=own_device(runtime.device, get_worker().name)))
-    train_round(variants, open_round(variants, runtime), store_root(runtime.store), device, job)
+    train_round(variants, open_round(variants, runtime), device, job)
     return len(variants)
 
 

@@ -12,8 +12,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from cache.files import write_file, write_json, write_text
 from diffps.metrics.paired import paired_difference
-from stages.files import replace_file, replace_text, write_json
 from stages.head.identity import code_digest, index_digest, scoring_digest
 from stages.places import SWEEP
 from stages.sweeps.variants import Variant, describe_changes
@@ -46,39 +46,39 @@ COLUMNS = {
 }
 
 
-def write_result(variant: Variant, root: Path, result: Mapping[str, Any]) -> None:
-    """Written last: with it a variant counts as done, under its settings, those of the evaluation, and the features in
-    the store at ``root``."""
-    write_json(variant.folder / "result.json", {"of": _made_under(variant, root), **result})
+def write_result(variant: Variant, result: Mapping[str, Any]) -> None:
+    """Written last: with it a variant counts as done, under its settings, those of the evaluation, and the stored
+    features."""
+    write_json(variant.folder / "result.json", {"of": _made_under(variant), **result})
 
 
-def result_of(variant: Variant, root: Path) -> dict[str, Any] | None:
+def result_of(variant: Variant) -> dict[str, Any] | None:
     """The variant's result, None where it is missing or of other settings, code or features."""
     path = variant.folder / "result.json"
     if not path.is_file():
         return None
     result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return result if result.pop("of", None) == _made_under(variant, root) else None
+    return result if result.pop("of", None) == _made_under(variant) else None
 
 
-def write_table(variants: Sequence[Variant], root: Path) -> None:
+def write_table(variants: Sequence[Variant]) -> None:
     """results/sweep/table.parquet, table.csv and metrics.json from the results there are."""
-    rows = table_rows(variants, root)
+    rows = table_rows(variants)
     text = io.StringIO()
     writer = csv.DictWriter(text, list(COLUMNS), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    replace_text(SWEEP / "table.csv", text.getvalue())
-    replace_file(SWEEP / "table.parquet", lambda path: _write_parquet(rows, path))
+    write_text(SWEEP / "table.csv", text.getvalue())
+    write_file(SWEEP / "table.parquet", lambda path: _write_parquet(rows, path))
     keys = ("detection_ap", "map", "top1", "map_mean", "map_std", "map_diff", "map_diff_se")
     found = {row["variant"]: {key: row[key] for key in keys if row[key] is not None} for row in rows}
     write_json(SWEEP / "metrics.json", {name: scores for name, scores in found.items() if scores})
 
 
-def table_rows(variants: Sequence[Variant], root: Path) -> list[dict[str, Any]]:
+def table_rows(variants: Sequence[Variant]) -> list[dict[str, Any]]:
     """One row per variant, in order. Differences are to the first variant's group, paired query by query and seed by
     seed; their standard error is over seeds where there are several, else over queries."""
-    results = {variant.name: result_of(variant, root) for variant in variants}
+    results = {variant.name: result_of(variant) for variant in variants}
     rows = [_row(variant, results[variant.name]) for variant in variants]
     by_group: dict[str, list[tuple[Variant, dict[str, Any]]]] = {}
     for variant, row in zip(variants, rows, strict=True):
@@ -148,12 +148,12 @@ def _write_parquet(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     pq.write_table(pa.Table.from_pylist([dict(row) for row in rows], schema), path)
 
 
-def _made_under(variant: Variant, root: Path) -> dict[str, Any]:
+def _made_under(variant: Variant) -> dict[str, Any]:
     evaluate = json.loads(json.dumps(asdict(variant.params.evaluate)))
     return {
         "settings": variant.settings,
         "evaluate": evaluate,
-        "store": variant.reading.digest(root, ["train", "test"]),
+        "store": variant.reading.digest(["train", "test"]),
         "index": index_digest(),
         "code": code_digest(),
         "scoring": scoring_digest(),

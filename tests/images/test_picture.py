@@ -1,12 +1,14 @@
 """Every kind of picture becomes the RGB a viewer shows, or one clear error."""
 
 import hashlib
+import importlib.util
 import io
 import json
 import struct
 from pathlib import Path
 
 import numpy as np
+import PIL
 import pytest
 import torch
 from PIL import Image, ImageOps
@@ -14,7 +16,7 @@ from PIL import Image, ImageOps
 from diffps.datasets.files import measure_image
 from diffps.errors import ImageError
 from diffps.geometry import Canvas
-from diffps.images import load_image, load_scene, to_canvas_tensor
+from diffps.images import load_image, load_scene, measured_by, to_canvas_tensor
 from tests.images.writers import orientation as orientation_of
 
 RED, WHITE = (255, 0, 0), (255, 255, 255)
@@ -154,6 +156,12 @@ def test_pixels_of_ordinary_images_are_those_recorded(tmp_path: Path, case: tupl
     path = save(tmp_path, image, f"x.{suffix}", **options)
     assert hashlib.sha256(load_image(path).tobytes()).hexdigest() == digest
     assert measure_image(path).digest == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_what_was_measured_is_named_with_all_that_decides_it() -> None:
+    names = measured_by()
+    assert names.startswith(f"pillow {PIL.__version__}, rules ")
+    assert ("pillow-heif" in names) == (importlib.util.find_spec("pillow_heif") is not None)
 
 
 def test_the_canvas_is_filled_between_minus_one_and_one() -> None:

@@ -15,6 +15,7 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
+from cache import FeatureStore
 from diffps.datasets.tables import box_columns, write_index
 from diffps.features import FeatureShape
 from diffps.heads.config import EmbeddingConfig, ModelConfig, TapsConfig
@@ -50,9 +51,9 @@ class Run:
 
     def __init__(self, folder: Path, checkpoint: str = "builtin:random") -> None:
         self.folder = folder
-        self.store, self.job = folder / "data/features", QuietJob()
+        self.store, self.job = FeatureStore(folder / "data/features"), QuietJob()
         self.open_features: OpenFeatures | None = None
-        self.runtime = Runtime(store=str(self.store), device="cpu")
+        self.runtime = Runtime(store=str(self.store.root), device="cpu")
         taps = TapsConfig(detection=SELF_K, guidance=f"{CROSS}.person", level1=(), level2=(), level3=(SELF_K,))
         self.params = Params(
             index=IndexConfig(root=str(folder / "images")),
@@ -264,5 +265,5 @@ def write_store(run: Run, scenes: dict[str, Annotations]) -> None:
             }
             place = "encode" if name == "moments" else "extract"
             inner = "identity.json" if name == "moments" else f"identity/base/t0/{name}.json"
-            run.write(f"data/features/manifests/{place}/{split}/{inner}", {"version": 1, "arrays": [entry]})
+            run.write(f"data/manifests/{place}/{split}/{inner}", {"version": 1, "arrays": [entry]})
             run.write(f"data/features/receipts/{group}/0.0.json", {"info": {"seconds": 4.5}})

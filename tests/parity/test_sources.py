@@ -3,20 +3,20 @@
 import csv
 import json
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from cache import FeatureStore
 from diffps.datasets.tables import read_scenes
 from diffps.features import Feature, FeatureSource, Ref
 from stages import encode, extract, index, train
 from stages.features.cached import CachedSource
 from stages.features.live import LiveSource
+from stages.features.opening import open_store
 from stages.features.plan import PassPlan
 from stages.features.reading import Reading
+from stages.images import ImageFolder
 from stages.places import INDEX, TRAIN
 from tests.world import STORE, Project
 
@@ -36,14 +36,17 @@ def project(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 def cached(project: Project) -> CachedSource:
     params = project.params()
     return CachedSource(
-        Reading.of(params.train, params.extract), "train", FeatureStore(STORE), read_scenes(INDEX, "train")
+        Reading.of(params.train, params.extract), "train", open_store(str(STORE)), read_scenes(INDEX, "train")
     )
 
 
 def live(project: Project) -> LiveSource:
     params, runtime = project.params(), project.runtime
-    reading, plan = Reading.of(params.train, params.extract), PassPlan(params.encode, params.extract, STORE)
-    return LiveSource(reading, "train", plan, read_scenes(INDEX), Path(params.index.root), runtime)
+    reading, plan = (
+        Reading.of(params.train, params.extract),
+        PassPlan(params.encode, params.extract, open_store(str(STORE))),
+    )
+    return LiveSource(reading, "train", plan, read_scenes(INDEX), ImageFolder.of(params.index), runtime)
 
 
 def scene_ids() -> list[str]:

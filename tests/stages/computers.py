@@ -6,16 +6,17 @@ from typing import Any, Self
 
 import torch
 
-from cache import FeatureStore, ShardTask
+from cache import ShardTask
 from diffps.datasets.tables import read_scenes
 from stages.config_data import EncodeConfig, ExtractConfig
 from stages.features.arrays import pass_work
 from stages.features.backbone import PassComputer
 from stages.features.complete import write_missing
+from stages.features.opening import open_store
 from stages.features.plan import PassPlan
 from stages.features.shards import Computed, Computer, Place, Skipped
 from stages.job import Job, QuietJob, Runtime
-from stages.places import INDEX, store_root
+from stages.places import INDEX
 from tests.world import STORE, Project
 
 Make = Callable[[EncodeConfig, ExtractConfig, Runtime], Computer]
@@ -26,9 +27,9 @@ def extract_by(
 ) -> None:
     """What extraction lacks under the project's parameters, computed by what ``make`` gives."""
     params = project.params(**sections)
-    work = pass_work(PassPlan(params.encode, params.extract, STORE), read_scenes(INDEX))
+    work = pass_work(PassPlan(params.encode, params.extract, open_store(str(STORE))), read_scenes(INDEX))
     computer = partial(make, params.encode, params.extract)
-    write_missing("extract", FeatureStore(STORE), work, computer, runtime or project.runtime, job or QuietJob())
+    write_missing("extract", open_store(str(STORE)), work, computer, runtime or project.runtime, job or QuietJob())
 
 
 def refuse(*_: object) -> Computer:
@@ -41,7 +42,7 @@ class Changed(PassComputer):
 
     @classmethod
     def make(cls, encode: EncodeConfig, extract: ExtractConfig, runtime: Runtime) -> Self:
-        return cls(PassPlan(encode, extract, store_root(runtime.store)), runtime)
+        return cls(PassPlan(encode, extract, open_store(runtime.store)), runtime)
 
 
 class Failing(Changed):

@@ -3,8 +3,9 @@
 import os
 import shutil
 import signal
+import socket
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -187,7 +188,17 @@ def test_an_error_in_a_worker_is_the_user_s(project: Project, threads: str) -> N
         extract_by(project, Filled.make, runtime=replace(project.runtime, scheduler=threads))
 
 
-@pytest.mark.usefixtures("quick_start")
+@pytest.fixture
+def port_taken() -> Iterator[None]:
+    """Dask's own port is in use, as it is where another cluster runs on this machine."""
+    with socket.socket() as taken:
+        with suppress(OSError):
+            taken.bind(("", 8787))
+            taken.listen()
+        yield
+
+
+@pytest.mark.usefixtures("quick_start", "port_taken")
 def test_work_that_kills_its_workers_is_one_clear_error() -> None:
     with (
         dask.config.set({"distributed.scheduler.allowed-failures": 0}),

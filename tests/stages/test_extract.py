@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from cache import CacheError, FeatureStore, SkippedImage
+from cache import CacheError, SkippedImage
 from cache.errors import NonFiniteError, StoreFullError
 from diffps.backbone.checkpoint import load_checkpoint
 from diffps.backbone.prompts import PromptEncoder
@@ -25,6 +25,7 @@ from stages import encode, extract, index
 from stages.features.arrays import latent_work, pass_work
 from stages.features.cached import CachedSource
 from stages.features.complete import write_missing
+from stages.features.opening import open_store
 from stages.features.priors import prior_of
 from stages.features.reading import Reading
 from stages.features.source import skipped_scenes
@@ -66,8 +67,8 @@ def test_run_again_nothing_is_loaded_or_written(project: Project) -> None:
     assert job.lines == ["encode: nothing is missing", "extract: nothing is missing"]
     extract_by(project, refuse)
     config, images = project.params().encode, Path(project.params().index.root)
-    work = latent_work(config, prior_of(config), STORE, read_scenes(INDEX), images)
-    write_missing("encode", FeatureStore(STORE), work, refuse, project.runtime, QuietJob())
+    work = latent_work(config, prior_of(config), read_scenes(INDEX), images)
+    write_missing("encode", open_store(str(STORE)), work, refuse, project.runtime, QuietJob())
     after = {path: path.stat().st_mtime_ns for path in STORE.rglob("*") if path.is_file()}
     assert {
         path for path in before | after if before.get(path) != after.get(path) and "locks" not in path.parts
@@ -179,7 +180,7 @@ def test_an_unreadable_image_stops_the_run_or_is_skipped(project: Project) -> No
     project.run(extract, **skipping)
     params = project.params()
     reading = Reading.of(params.train, params.extract)
-    source = CachedSource(reading, "train", FeatureStore(STORE), scenes)
+    source = CachedSource(reading, "train", open_store(str(STORE)), scenes)
     assert len(list(source.stream([[Ref(scenes[0].scene_id)]], reading.names))) == 1
     with pytest.raises(SkippedImage, match=scenes[1].scene_id):
         list(source.stream([[Ref(scenes[1].scene_id)]], reading.names))
@@ -204,7 +205,7 @@ def test_what_does_not_fit_on_the_disk_is_refused_before_anything_is_computed(fr
     work = pass_work(fresh.plan(), read_scenes(INDEX))[0]
     vast = [replace(spec, shape=(1_000_000, 1_000_000, 1)) for spec in work.specs]
     with pytest.raises(StoreFullError, match="what would fit"):
-        write_missing("extract", FeatureStore(STORE), [replace(work, specs=vast)], refuse, fresh.runtime, QuietJob())
+        write_missing("extract", open_store(str(STORE)), [replace(work, specs=vast)], refuse, fresh.runtime, QuietJob())
 
 
 def test_moments_that_are_missing_are_named(fresh: Project) -> None:
@@ -231,7 +232,7 @@ def test_stored_taps_are_the_backbone_s(project: Project) -> None:
         latent = vae.encode(pixels).latent_dist.mean * vae.config.scaling_factor
         unet(latent, 0, PromptEncoder(checkpoint).encode("person").embedding)
     spec = project.plan(**sections).specs("test", "identity", 0)["up-level1-repeat0-vit-block0-self-k"]
-    stored = FeatureStore(STORE).reader([spec]).read_float(scene.scene_id, spec.name)
+    stored = open_store(str(STORE)).reader([spec]).read_float(scene.scene_id, spec.name)
     expected = kept["k"].reshape(spec.shape).numpy()
     assert np.abs(stored - expected).max() / np.abs(expected).max() < 1e-3
 

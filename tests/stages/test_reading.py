@@ -73,7 +73,7 @@ def test_the_name_of_an_array_says_its_encoding_and_that_of_a_map_its_head() -> 
 
 def test_a_manifest_stands_for_every_array_of_every_view() -> None:
     folder = Path("store/manifests/extract/train")
-    assert list(READING.manifests(Path("store"), "train")) == [
+    assert list(READING.manifests("train")) == [
         (view, name, folder / view / "base" / "t50" / f"{stored}.json")
         for view in ("identity", "hflip")
         for name, stored in ((TAP, f"{TAP}@int8"), (MAP, MAP))
@@ -97,7 +97,7 @@ def test_the_manifests_tell_readings_apart(one: Reading, other: Reading) -> None
     """Two readings of equal manifests are fed the same, but for the order of names, and a head they have no map of."""
 
     def files(reading: Reading) -> set[tuple[str, Path]]:
-        return {(name, path) for _, name, path in reading.manifests(Path("store"), "train")}
+        return {(name, path) for _, name, path in reading.manifests("train")}
 
     def facts(reading: Reading) -> tuple[Any, ...]:
         maps = any("." in name for name in reading.names)
@@ -111,7 +111,7 @@ def test_the_manifests_tell_readings_apart(one: Reading, other: Reading) -> None
 def test_the_digest_is_over_what_is_read_and_nothing_else(tmp_path: Path) -> None:
     assert READING.digest(tmp_path, ["train", "test"]) == ""
     for split in ("train", "test"):
-        for number, (*_, path) in enumerate(READING.manifests(tmp_path, split)):
+        for number, (*_, path) in enumerate(READING.manifests(split)):
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(f"{split} {number}")
     train_only, both = READING.digest(tmp_path, ["train"]), READING.digest(tmp_path, ["train", "test"])
@@ -119,7 +119,7 @@ def test_the_digest_is_over_what_is_read_and_nothing_else(tmp_path: Path) -> Non
     assert len(both) == 10
     next(tmp_path.rglob("train/**/*.json")).with_name("another.json").write_text("x")
     assert READING.digest(tmp_path, ["train", "test"]) == both
-    (*_, of_test) = next(iter(READING.manifests(tmp_path, "test")))
+    (*_, of_test) = next(iter(READING.manifests("test")))
     of_test.write_text("other bytes in the store")
     assert READING.digest(tmp_path, ["train", "test"]) != both
     assert READING.digest(tmp_path, ["train"]) == train_only
@@ -137,7 +137,7 @@ def test_it_is_saved_with_the_head(here: Path) -> None:
 def test_the_store_holds_its_manifests_once_extract_has_run(small: Project) -> None:
     params = small.params(extract=FLOAT16)
     reading = Reading.of(params.train, params.extract)
-    manifests = [path for split in ("train", "test") for *_, path in reading.manifests(STORE, split)]
+    manifests = [path for split in ("train", "test") for *_, path in reading.manifests(split)]
     assert len(manifests) == 3 * 4
     assert all(path.is_file() for path in manifests)
     before = reading.digest(STORE, ["train", "test"])

@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from cache import FeatureStore
 from cache.budget import DiskRates
 from cache.errors import DamagedError, NotCachedError, RecipeError
 from diffps.datasets.tables import read_scenes
 from diffps.features import Ref
 from pipeline.cli import app
 from stages import encode, extract
+from stages.features.opening import open_store
 from stages.features.transcode import current_names, transcode_pass
 from stages.forecasts.store import plan_store
 from stages.job import QuietJob
@@ -38,7 +38,7 @@ def project(small: Project) -> Project:
 
 def transcode(project: Project, encoding: str, source: str = "float16") -> None:
     """The pass of the project's parameters, written again under ``encoding``."""
-    params, store = project.params(), FeatureStore(STORE)
+    params, store = project.params(), open_store(str(STORE))
     scenes = read_scenes(INDEX)
     transcode_pass(params.encode, params.extract, store, scenes, encoding, source, QuietJob(), takeover=False)
 
@@ -53,9 +53,9 @@ def test_maps_of_several_heads_lie_side_by_side(project: Project) -> None:
         project.run(extract, extract=section)
         spec = project.plan(extract=section).specs("train", "identity", 0)[MAP]
         ids[head] = spec.id
-        reader = FeatureStore(STORE).reader([spec])
-        maps[head] = reader.read_float(next(iter(FeatureStore(STORE).rows("train").scenes)), spec.name)
-        first = next(iter(FeatureStore(STORE).rows("train").scenes))
+        reader = open_store(str(STORE)).reader([spec])
+        maps[head] = reader.read_float(next(iter(open_store(str(STORE)).rows("train").scenes)), spec.name)
+        first = next(iter(open_store(str(STORE)).rows("train").scenes))
         with project.source(extract=section) as source:
             (features,) = source.stream([[Ref(first)]], [MAP])
             assert np.array_equal(features[MAP].coefficients()[0, 0].numpy(), maps[head][..., 0])
@@ -129,7 +129,7 @@ def test_transcoded_values_are_at_most_a_step_from_extracted_ones(
         else:
             project.run(extract)
         specs = project.plan().specs("test", "identity", 0)
-        store = FeatureStore(STORE)
+        store = open_store(str(STORE))
         assert [store.array(spec.path) for spec in specs.values()] == list(specs.values())  # the same ids
         reader = store.reader(list(specs.values()))
         scene = next(iter(store.rows("test").scenes))
@@ -165,7 +165,7 @@ def test_renamed_and_copied_photographs_are_transcoded_like_others(project: Proj
     transcode(project, "int8")
     project.run(extract, job=job)
     assert [line for line in job.lines if "extract" in line] == ["extract: nothing is missing"] * 2
-    store = FeatureStore(STORE)
+    store = open_store(str(STORE))
     spec = project.plan().specs(first.split, "identity", 0)[KEPT[1]]
     names = current_names(store, spec, now)
     assert sorted(names) == sorted(scene.scene_id for scene in now if scene.split == first.split)
@@ -302,21 +302,21 @@ def test_explain_and_gc_go_by_the_params_files(project: Project) -> None:
     transcode(project, "int8")
     Path("params.yaml").write_text(text)
     assert "nothing to delete" in command("cache", "gc", "--params", "params.yaml", "--params", "int8.yaml")
-    everything = {spec.path for spec in FeatureStore(STORE).arrays()}
+    everything = {spec.path for spec in open_store(str(STORE)).arrays()}
     refused = CliRunner().invoke(app, ["cache", "gc"], input="n\n")
     assert refused.exit_code == 1
-    assert {spec.path for spec in FeatureStore(STORE).arrays()} == everything
+    assert {spec.path for spec in open_store(str(STORE)).arrays()} == everything
     assert {line.split()[-1] for line in refused.output.splitlines() if "B  " in line} == {
         path for path in everything if path.endswith("@int8")
     }
     assert "freed" in command("cache", "gc", "--yes")
-    assert {spec.path for spec in FeatureStore(STORE).arrays()} == {
+    assert {spec.path for spec in open_store(str(STORE)).arrays()} == {
         path for path in everything if not path.endswith("@int8")
     }
     extract_by(project, refuse, extract=FLOAT16)  # what is asked for is whole
     Path("params.yaml").write_text(text)
     command("cache", "gc", "--yes", "--params", "wide.yaml")
-    assert FeatureStore(STORE).arrays() == []
+    assert open_store(str(STORE)).arrays() == []
 
 
 def test_looking_after_an_extracted_store(project: Project) -> None:
@@ -328,9 +328,9 @@ def test_looking_after_an_extracted_store(project: Project) -> None:
     specs = project.plan(extract=FLOAT16).specs("test", "identity", 0)
     tap, scores = specs[KEPT[1]], specs[MAP]
     assert "12 files" in command("cache", "export", tap.path, scores.path, "--to", "out")
-    scene = next(iter(FeatureStore(STORE).rows("test").scenes))
+    scene = next(iter(open_store(str(STORE)).rows("test").scenes))
     found = np.load(Path("out") / scene / f"{tap.name}.npy")
-    np.testing.assert_array_equal(found, FeatureStore(STORE).reader([tap]).read_float(scene, tap.name))
+    np.testing.assert_array_equal(found, open_store(str(STORE)).reader([tap]).read_float(scene, tap.name))
     stats = command("cache", "stats", tap.path)
     assert "6 images of 2 x 4 x 96" in stats
     assert "median" in stats

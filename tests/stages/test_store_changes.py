@@ -21,6 +21,7 @@ from diffps.datasets.tables import read_annotations, read_scenes, write_index
 from diffps.errors import DatasetError
 from diffps.records import Scene, SearchIndex
 from stages import encode, extract
+from stages.features.opening import open_store
 from stages.features.shards import Computed, Place
 from stages.places import INDEX
 from tests.stages.computers import Changed, extract_by
@@ -84,7 +85,7 @@ def test_five_images_added_and_one_replaced(small: Project) -> None:
     assert shards(files) == {("train", "1"), ("train", "2"), ("test", "1")}
     # Five of train in both views; the test shard is written whole.
     assert Counting.images == 2 * 5 + 3
-    assert verify(STORE, FeatureStore(STORE).arrays()) == []
+    assert verify(STORE, open_store(str(STORE)).arrays()) == []
 
 
 def test_moved_renamed_or_shuffled_images_are_known_again(small: Project) -> None:
@@ -102,7 +103,7 @@ def test_moved_renamed_or_shuffled_images_are_known_again(small: Project) -> Non
     small.run(encode, extract, job=job, extract=FLOAT16, **where)
     assert job.lines == ["encode: nothing is missing", "extract: nothing is missing"]
     assert small.files() == before
-    reader = FeatureStore(STORE)
+    reader = open_store(str(STORE))
     assert set(names) <= set(reader.rows("train").scenes) | set(reader.rows("test").scenes)
 
 
@@ -147,10 +148,10 @@ def test_without_a_training_split_bases_are_fitted_on_what_there_is(small: Proje
     index_of([scene for scene in read_scenes(INDEX) if scene.split == "test"])
     small.run(encode)
     small.run(extract, extract={"encoding": "project:4"})
-    assert {array.group.split for array in FeatureStore(STORE).arrays()} == {"test"}
+    assert {array.group.split for array in open_store(str(STORE)).arrays()} == {"test"}
     with pytest.raises(DatasetError, match="no image of the train split, which is to be read"):
         opened(small)
-    assert verify(STORE, FeatureStore(STORE).arrays()) == []
+    assert verify(STORE, open_store(str(STORE)).arrays()) == []
 
 
 @pytest.fixture

@@ -13,11 +13,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from cache.files import write_json
+from cache.lock import StoreLock
 from diffps.errors import ConfigError, DiffPSError, DivergedError
 from diffps.metrics.paired import paired_difference
 from diffps.records import Split
 from stages import sweep, train
-from stages.files import held, write_json
 from stages.forecasts.memory import head_bytes, split_by_memory
 from stages.head.identity import CODE, SCORING, digest_of_code
 from stages.job import Job, QuietJob, Runtime, StoppedError
@@ -74,7 +75,7 @@ def sources(here: Path) -> Sources:
 def run(params: Params, sources: Sources, job: Job | None = None) -> None:
     """What is missing of a sweep, in rounds of features that are handed in."""
     variants = read_variants(params)
-    for group in plan_rounds([variant for variant in variants if result_of(variant, STORE) is None]):
+    for group in plan_rounds([variant for variant in variants if result_of(variant) is None]):
         train_round(group, sources, STORE, CPU, job or QuietJob(), lambda: write_table(variants, STORE))
 
 
@@ -137,7 +138,7 @@ def test_other_queries_in_the_index_are_scored_with_the_same_head(sources: Sourc
     run(params, sources)
     assert sources.batches("train") == [4]
     assert len(sources.batches("test")) == 2
-    result = result_of(read_variants(params)[0], STORE)
+    result = result_of(read_variants(params)[0])
     assert result is not None
     assert result["scores"]["search"]["queries"] == 3
 
@@ -152,17 +153,17 @@ def test_other_scoring_code_scores_the_same_head_again(sources: Sources, digest:
     del result["of"]["scoring"]
     result["of"] |= {} if digest is None else {"scoring": digest}
     path.write_text(json.dumps(result))
-    assert result_of(read_variants(params)[0], STORE) is None
+    assert result_of(read_variants(params)[0]) is None
     run(params, sources)
     assert sources.batches("train") == [4]
     assert len(sources.batches("test")) == 2
-    assert result_of(read_variants(params)[0], STORE) is not None
+    assert result_of(read_variants(params)[0]) is not None
 
 
 def test_a_result_that_says_nothing_of_its_making_is_none(sources: Sources) -> None:
     (variant,) = variants_of("variants: {a: {epochs: 1}}")
     write_json(variant.folder / "result.json", {"status": "done"})
-    assert result_of(variant, STORE) is None
+    assert result_of(variant) is None
 
 
 @pytest.mark.parametrize(
@@ -347,9 +348,9 @@ def test_a_missing_file_names_those_there_are(sources: Sources) -> None:
 
 
 def test_a_folder_is_trained_into_by_one_process(small: Project) -> None:
-    with held(TRAIN / "checkpoint"), pytest.raises(DiffPSError, match=r"results/train.*process \d+"):
+    with StoreLock(TRAIN / "checkpoint/lock.json"), pytest.raises(DiffPSError, match=r"results/train.*process \d+"):
         small.run(train, extract=FLOAT16)
-    with held(SWEEP), pytest.raises(DiffPSError, match="results/sweep"):
+    with StoreLock(SWEEP / "lock.json"), pytest.raises(DiffPSError, match="results/sweep"):
         small.run(sweep, extract=FLOAT16)
 
 

@@ -10,11 +10,11 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from cache import FeatureStore
 from diffps.datasets.tables import read_annotations, read_queries, read_scenes
 from diffps.errors import DatasetError, ImageError
 from diffps.records import Scene
 from stages import encode, evaluate, extract, index, report, train
+from stages.features.opening import open_store
 from stages.job import QuietJob, Tracker
 from stages.params import Params
 from stages.places import EVALUATE, INDEX
@@ -64,7 +64,7 @@ def test_broken_images_are_left_out_from_index_to_evaluate(project: Project) -> 
     after = read_annotations(INDEX)
     assert all((after[name].boxes == before[name].boxes).all() for name in before)
     for split, names in broken.items():
-        for group in FeatureStore(STORE).status():
+        for group in open_store(str(STORE)).status():
             if group.group.split == split:
                 assert {array.skipped for array in group.arrays} == {len(names)}
     found = set(pq.read_table(EVALUATE / "detections.parquet")["scene_id"].to_pylist())
@@ -112,7 +112,7 @@ def test_an_image_that_was_out_of_reach_is_taken_up_once_it_is_back(project: Pro
     path = Path(params.index.root) / scenes("train")[1].path
     whole = path.read_bytes()
     path.unlink()
-    store = FeatureStore(STORE)
+    store = open_store(str(STORE))
     project.run(encode, extract, **SKIPPING)
     assert all(array.skipped for group in store.status() if group.group.split == "train" for array in group.arrays)
     path.write_bytes(whole)

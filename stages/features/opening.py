@@ -1,0 +1,17 @@
+"""The store as the indexed dataset sees it."""
+
+import json
+
+from cache import FeatureStore
+from stages.places import INDEX, store_root
+
+
+def open_store(store: str) -> FeatureStore:
+    """The store at ``runtime.store``, in which scene ids are those of the indexed dataset."""
+    return FeatureStore(store_root(store), dataset_name())
+
+
+def dataset_name() -> str:
+    """What the store calls the indexed dataset; empty where the index says none, as old ones do, or is not there."""
+    report = INDEX / "report.json"
+    return str(json.loads(report.read_text(encoding="utf-8")).get("id", "")) if report.is_file() else ""
