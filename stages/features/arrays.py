@@ -25,9 +25,7 @@ def images_of(scenes: Sequence[Scene], split: Split) -> list[tuple[str, str]]:
     return [(scene.scene_id, scene.digest) for scene in scenes if scene.split == split]
 
 
-def latent_work(
-    config: EncodeConfig, prior: Prior, scenes: Sequence[Scene], images: ImageFolder
-) -> list[Work]:
+def latent_work(config: EncodeConfig, prior: Prior, scenes: Sequence[Scene], images: ImageFolder) -> list[Work]:
     """What encode writes over ``scenes``, whose files are ``images``: moments of every split and view, where the prior
     has any."""
     if prior.latent_channels is None:

@@ -16,27 +16,19 @@ from stages import encode, evaluate, extract, index, train
 from stages.features.reading import Reading
 from stages.features.source import open_source
 from stages.features.words import read_words
+from stages.images import ImageFolder
 from stages.job import QuietJob, Runtime
 from stages.params import Params, override
-from stages.places import INDEX, WORDS, images_root
+from stages.places import ENCODED, EXTRACTED, INDEX, WORDS
 from stages.typed import build
 from tests.backbone.lite0 import imagenet_lite0
 from tests.backbone.test_clip import write_model
 from tests.backbone.test_timm import SMALL, write_folder
-from tests.tiny import tiny_raw
+from tests.world import Listener, files_below, raw_params
 
 VIT = ("vit-block01-q", "vit-block02-ffn-inner", "vit-norm")
 CNN = ("cnn-stage5-block02-out", "cnn-stage3-block01-out", "cnn-stage2-block01-out")  # strides 16, 8, 4
 RUNTIME = Runtime(device="cpu", threads=1, batch=2, vae_batch=2, shard=4)
-
-
-class Heard(QuietJob):
-    def __init__(self) -> None:
-        super().__init__()
-        self.lines: list[str] = []
-
-    def say(self, message: str, **fields: object) -> None:
-        self.lines.append(message)
 
 
 def make_params(checkpoint: str, taps: tuple[str, ...], **extra: Any) -> Params:
@@ -45,7 +37,7 @@ def make_params(checkpoint: str, taps: tuple[str, ...], **extra: Any) -> Params:
     levels = {"level1": [], "level2": [], "level3": list(taps)} if one else {}
     if not one:
         levels = {"level1": [taps[0]], "level2": [taps[1]], "level3": [taps[2]]}
-    raw = tiny_raw(
+    raw = raw_params(
         {
             "encode": {"checkpoint": checkpoint, "canvas": [96, 160] if one else [128, 192]},
             "extract": {"taps": list(taps), "words": [], **extra},
@@ -79,20 +71,20 @@ def here(tmp_path_factory: pytest.TempPathFactory, vit: str) -> Iterator[Path]:
 
 def source(params: Params, kind: Any) -> Any:
     reading = Reading.of(params.train, params.extract)
-    images = images_root(params.index.root)
+    images = ImageFolder.of(params.index)
     return open_source(
         reading, "train", kind, encode=params.encode, extract=params.extract, images=images, runtime=RUNTIME
     )
 
 
 def test_encode_has_nothing_to_store_and_says_so(here: Path, vit: str) -> None:
-    job = Heard()
+    job = Listener()
     WORDS.parent.mkdir(parents=True)
     WORDS.write_bytes(b"of another prior")
     encode.run(make_params(vit, VIT), RUNTIME, job)
     assert any("reads images as they are, so there are no moments to store" in line for line in job.lines)
     assert not WORDS.exists()
-    assert Path("data/features/manifests/encode").is_dir()
+    assert ENCODED.is_dir()
     assert "no moments" in encode.dry_run(make_params(vit, VIT), RUNTIME, job)
 
 
@@ -122,10 +114,10 @@ def test_cached_equals_live_to_the_last_bit(here: Path, vit: str, encoding: str)
 def test_run_again_nothing_is_computed_and_one_more_tap_adds_only_that(here: Path, vit: str) -> None:
     params = make_params(vit, VIT, name="again")
     extract.run(params, RUNTIME, QuietJob())
-    job = Heard()
+    job = Listener()
     extract.run(params, RUNTIME, job)
     assert "extract: nothing is missing" in job.lines
-    manifests = {path: path.read_bytes() for path in Path("data/features/manifests/extract").rglob("again/*/*.json")}
+    manifests = {path: path.read_bytes() for path in EXTRACTED.rglob("again/*/*.json")}
     extract.run(make_params(vit, (*VIT, "vit-block00-attn-out"), name="again"), RUNTIME, QuietJob())
     assert all(path.read_bytes() == data for path, data in manifests.items())
 
@@ -138,11 +130,7 @@ def test_two_workers_write_the_same_bytes(here: Path, vit: str) -> None:
     ]
     for runtime in stores:
         extract.run(params, runtime, QuietJob())
-    # A manifest holds the digests of everything its array consists of.
-    one, other = (
-        {path.name: path.read_bytes() for path in sorted(Path(runtime.store).rglob("base/t0/*.json"))}
-        for runtime in stores
-    )
+    one, other = (files_below(Path(runtime.store) / "features.zarr") for runtime in stores)
     assert one
     assert one == other
 
@@ -152,7 +140,7 @@ def test_the_same_weights_elsewhere_continue_the_store(here: Path, vit: str, tmp
 
     shutil.copytree(vit.removeprefix("timm:"), tmp_path / "moved")
     extract.run(make_params(vit, VIT, name="moved"), RUNTIME, QuietJob())
-    job = Heard()
+    job = Listener()
     extract.run(make_params(f"timm:{tmp_path / 'moved'}", VIT, name="moved"), RUNTIME, job)
     assert "extract: nothing is missing" in job.lines
 

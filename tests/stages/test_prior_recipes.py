@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from cache import fingerprint
+from cache import FeatureStore, fingerprint
 from stages.config_data import EncodeConfig, ExtractConfig
 from stages.features.plan import PassPlan
 
@@ -29,7 +29,7 @@ def _recorded(recipe: dict[str, Any]) -> dict[str, Any]:
     ],
 )
 def test_ids_of_a_pass_are_those_recorded(changes: dict[str, Any], group: str) -> None:
-    plan = PassPlan(ENCODE, replace(EXTRACT, **changes), Path("store"))
+    plan = PassPlan(ENCODE, replace(EXTRACT, **changes), FeatureStore(Path("store")))
     recipe = _recorded(plan.recipe("hflip"))
     assert fingerprint(recipe) == group
     specs = plan.specs("train", "hflip", 40)
@@ -42,7 +42,7 @@ def test_ids_of_a_pass_are_those_recorded(changes: dict[str, Any], group: str) -
 
 
 def test_the_id_of_moments_is_the_one_recorded() -> None:
-    plan = PassPlan(ENCODE, EXTRACT, Path("store"))
+    plan = PassPlan(ENCODE, EXTRACT, FeatureStore(Path("store")))
     moments = plan.moments("train", "identity")
     assert fingerprint({**moments.recipe, "decoder": "pillow 13.0.0"}) == "f39f27262d"
     assert moments.shape == (16, 24, 8)
