@@ -64,8 +64,11 @@ class EncodeConfig:
     ``builtin:random`` or ``builtin:streets``. Or another prior: ``timm:NAME``, ``clip:OWNER/NAME``
     (docs/backbones.md)."""
 
+    hub: str | None = None
+    """The hub's repository that is fetched where ``checkpoint`` is a folder that is not here."""
+
     revision: str | None = None
-    """Commit, tag or branch of a hub id."""
+    """Commit, tag or branch of the hub's repository."""
 
     variant: str | None = None
     """The weights to take where a checkpoint has several (``fp16``); null: the plain ones, or the only ones."""

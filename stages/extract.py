@@ -32,7 +32,7 @@ def run(params: Params, runtime: Runtime, job: Job) -> None:
         job.say(f"extract: fitting the bases of {extract.encoding} on at most {BASIS_IMAGES} images")
         make_computer(runtime).fit(scenes)
     write_missing("extract", store, pass_work(plan, scenes, images), make_computer, runtime, job)
-    record_checkpoint(encode, extract)
+    record_checkpoint(plan)
     write_inputs(Reading.of(params.train, extract), plan, scenes)
 
 

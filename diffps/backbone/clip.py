@@ -5,7 +5,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,7 @@ from diffps.backbone.kinds import describe
 from diffps.backbone.locate import find_folder
 from diffps.backbone.pixels import Normalisation, PixelPass, Pixels
 from diffps.backbone.prior import CLIP, Conditions, Encoder, Pass
-from diffps.backbone.weights import find_weights, read_json, stored_bytes
+from diffps.backbone.weights import digest_once, find_weights, read_json, stored_bytes
 from diffps.errors import CheckpointError, PromptError
 from diffps.taps import TapSpec, check_taps
 
@@ -208,7 +208,8 @@ class ClipModel:
             config = getattr(self._config, f"{side}_config").to_dict()
             sizes = {key: config[key] for key in (*_SIZES, *_OWN_SIZES[side])}
             tensors = {name: tensor for name, tensor in self._stored.items() if name.startswith(prefixes)}
-            found[side] = tensor_digest({"type": self._kind, **sizes}, stored_bytes(tensors))
+            who = {"type": self._kind, **sizes}
+            found[side] = digest_once(f"{side} {who}", self._files, partial(_side_digest, who, tensors))
         return found
 
     @cached_property
@@ -238,6 +239,10 @@ class ClipModel:
         if len(ids) > length:
             raise PromptError(f"word {word!r}: {len(ids)} tokens, the text encoder takes {length}; shorten it")
         return ids
+
+
+def _side_digest(who: Mapping[str, Any], tensors: Mapping[str, StoredTensor]) -> str:
+    return tensor_digest(who, stored_bytes(tensors))
 
 
 def find_clip(name: str, revision: str | None, variant: str | None) -> ClipModel:

@@ -76,12 +76,24 @@ def _find_folder(name: str, revision: str | None, variant: str | None, hub: str 
         name.startswith(_LOCAL) or not _HUB_ID.fullmatch(name) or path.suffix in (*PICKLES, ".safetensors")
     ):
         what = "file" if path.suffix in (*PICKLES, ".safetensors") else "folder"
-        wanted = ", ".join(f"{part}/" for part in parts)
         raise CheckpointError(
-            f"checkpoint {name}: no such {what} (looked in {path.absolute().parent}), and no hub id; wanted there: "
-            f"model_index.json, {wanted} in diffusers' layout, as `hf download OWNER/NAME --local-dir {name}` puts them"
+            f"checkpoint {name}: no such {what} (looked in {path.absolute().parent}), and no hub id; "
+            f"{_wanted(parts, 'OWNER/NAME', name)}"
         )
-    return _fetch_folder(hub or name, revision, variant, parts)
+    try:
+        return _fetch_folder(hub or name, revision, variant, parts)
+    except CheckpointError as error:
+        if hub is None:
+            raise
+        raise CheckpointError(f"no folder {name}, and {error}; {_wanted(parts, hub, name)}") from error
+
+
+def _wanted(parts: tuple[str, ...], repo: str, folder: str) -> str:
+    names = ", ".join(f"{part}/" for part in parts)
+    return (
+        f"wanted there: model_index.json, {names} in diffusers' layout, as `hf download {repo} --local-dir {folder}` "
+        "puts them"
+    )
 
 
 def _snapshot(path: Path, revision: str | None) -> Path:

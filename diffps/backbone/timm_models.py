@@ -13,7 +13,7 @@ from diffps.backbone.locate import fetch_file
 from diffps.backbone.pixels import Normalisation, PixelPass, Pixels
 from diffps.backbone.prior import Conditions, Encoder, Pass
 from diffps.backbone.timm_names import TimmName, fitted, read_name, without_classifier
-from diffps.backbone.weights import stored_bytes
+from diffps.backbone.weights import digest_once, stored_bytes
 from diffps.errors import CheckpointError
 from diffps.taps import TapSpec, check_taps
 
@@ -162,4 +162,4 @@ class TimmModel:
     @cached_property
     def _digest(self) -> str:
         who = {"architecture": self._source.architecture.partition(".")[0], "arguments": self._source.arguments}
-        return tensor_digest(who, stored_bytes(self._stored))
+        return digest_once(str(who), self._files, lambda: tensor_digest(who, stored_bytes(self._stored)))

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 PICKLES = (".bin", ".ckpt", ".pt", ".pth")
 Value = TypeVar("Value")
 _PIECE = 1 << 22  # bytes read at once
+_digests: dict[Any, str] = {}
 
 
 @dataclass(frozen=True)
@@ -75,11 +76,12 @@ class Weights:
 
     def digest(self) -> str:
         """SHA-256 over config and tensors, 16 hex digits; see :func:`~diffps.backbone.identity.part_digest`."""
-        return part_digest(
-            self.part,
-            self.config,
-            self._converted_bytes() if self.original else stored_bytes(self._current(self.stored)),
-        )
+
+        def compute() -> str:
+            tensors = self._converted_bytes() if self.original else stored_bytes(self._current(self.stored))
+            return part_digest(self.part, self.config, tensors)
+
+        return digest_once(f"{self.part} {json.dumps(self.config, sort_keys=True)}", self.files, compute)
 
     def _converted_bytes(self) -> Iterator[tuple[str, str, list[bytes]]]:
         import torch
@@ -101,6 +103,15 @@ class Weights:
         found = {current_name(name): tensor for name, tensor in tensors.items()}
         found.pop(NO_WEIGHT, None)
         return found
+
+
+def digest_once(who: str, files: Iterable[Path], compute: Callable[[], str]) -> str:
+    """The digest of ``who`` in ``files``, read again only where a file has changed since."""
+    stats = [(path.absolute(), path.stat()) for path in files]
+    key = who, tuple((path, stat.st_size, stat.st_mtime_ns, stat.st_ino) for path, stat in stats)
+    if key not in _digests:
+        _digests[key] = compute()
+    return _digests[key]
 
 
 def stored_bytes(tensors: Mapping[str, StoredTensor]) -> Iterator[tuple[str, str, Iterator[bytes]]]:

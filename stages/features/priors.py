@@ -7,4 +7,4 @@ from stages.config_data import EncodeConfig
 
 def prior_of(encode: EncodeConfig, unet: str | None = None) -> Prior:
     """Found, not loaded; ``unet`` is ``extract.unet``. Raises CheckpointError with the way out."""
-    return load_prior(encode.checkpoint, encode.revision, unet, encode.variant)
+    return load_prior(encode.checkpoint, encode.revision, unet, encode.variant, encode.hub)

@@ -43,9 +43,10 @@ def sizes_of(encode: EncodeConfig, extract: ExtractConfig) -> Sizes:
 
 
 def sizes_or_standard(encode: EncodeConfig, extract: ExtractConfig) -> Sizes:
-    """:func:`sizes_of`; where the checkpoint is not here yet, those of the published model that has the taps."""
+    """:func:`sizes_of`; where the checkpoint is not here yet, those of the published model that has the taps. A folder
+    that is not here is not fetched for it."""
     try:
-        return sizes_of(encode, extract)
+        return sizes_of(replace(encode, hub=None), extract)
     except CheckpointError:
         known = next((table for table in published_tables() if set(extract.taps) <= table.keys()), None)
         if known is None:

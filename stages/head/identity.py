@@ -11,6 +11,7 @@ from typing import Any
 import diffps
 from stages.config_data import EncodeConfig, ExtractConfig
 from stages.config_heads import TrainConfig
+from stages.features.inputs import weights_of
 from stages.features.reading import Reading
 from stages.places import INDEX
 
@@ -24,31 +25,35 @@ ROOT = Path(diffps.__file__).parents[1]
 @dataclass(frozen=True, kw_only=True, slots=True)
 class HeadIdentity:
     """``settings`` are plain JSON values that decide the weights, but for the training data itself; ``reading`` is what
-    the head is fed; ``dataset`` names whom it learns from, for its card."""
+    the head is fed; ``dataset`` and ``backbone`` name whom it learns from and through what, for its card."""
 
     settings: Mapping[str, Any]
     reading: Reading
     dataset: str
+    backbone: str
 
     @classmethod
     def of(cls, dataset: str, train: TrainConfig, encode: EncodeConfig, extract: ExtractConfig) -> "HeadIdentity":
         """The head that these sections train on the features that lie in the store now."""
         reading = Reading.of(train, extract)
         made_from = {"store": reading.digest(["train"]), "code": code_digest()}
-        return cls(settings=head_settings(train, encode, extract) | made_from, reading=reading, dataset=dataset)
+        settings = head_settings(train, encode, extract) | made_from
+        backbone = encode.checkpoint if encode.revision is None else f"{encode.checkpoint}@{encode.revision}"
+        return cls(settings=settings, reading=reading, dataset=dataset, backbone=backbone)
 
 
 def head_settings(train: TrainConfig, encode: EncodeConfig, extract: ExtractConfig) -> dict[str, Any]:
-    """Section ``train`` and the recipe of the features it reads, as plain JSON values."""
+    """Section ``train`` and what decides the features it reads, as plain JSON values: weights by their digests, however
+    they are called."""
     own = asdict(train)
     del own["source"]  # live and cached features are the same
     features = asdict(extract)
-    for what_else_is_stored in ("name", "taps", "timesteps", "words"):
+    for what_else_is_stored in ("name", "taps", "timesteps", "words", "unet"):
         del features[what_else_is_stored]
     found = {
         "train": own,
         "features": features,
-        "checkpoint": [encode.checkpoint, encode.revision],
+        "weights": weights_of(encode, extract),
         "canvas": encode.canvas,
         "words": encode.words,
     }

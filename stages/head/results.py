@@ -71,13 +71,12 @@ def card_facts(
 ) -> CardFacts:
     """``recipe`` is that of the features: digests of the models they were made by."""
     settings = identity.settings
-    checkpoint, revision = settings["checkpoint"]
     made_by = {**start_of(recipe), **recipe}
     digests = ", ".join(f"{part} {made_by[key]}" for key, part in PARTS.items() if key in made_by)
     features = {"pass": identity.reading.pass_name, **settings["features"]}
     return CardFacts(
         dataset=identity.dataset,
-        backbone=f"{checkpoint}{f'@{revision}' if revision else ''} ({digests})",
+        backbone=f"{identity.backbone} ({digests})",
         features={"timestep": identity.reading.timestep, "canvas": settings["canvas"], **features},
         settings=settings["train"],
         scenes=len(data.order.scene_ids),

@@ -235,6 +235,13 @@ def test_a_folder_that_is_not_there_is_fetched_from_its_repository_or_says_what_
     assert load_checkpoint("models/sd", COMMIT, hub="someone/sd").folder == Path("models/sd")
     assert len(asked) == 1
 
+    def refuse(repo: str, **options: object) -> str:
+        raise huggingface_hub.errors.LocalEntryNotFoundError("offline")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", refuse)
+    with pytest.raises(CheckpointError, match=r"no folder models/other, .*unet/.*`hf download someone/sd --local-dir"):
+        load_checkpoint("models/other", COMMIT, hub="someone/sd")
+
 
 def test_of_a_repository_with_variants_only_the_wanted_weights_are_fetched(
     folder: Path, copy: Path, monkeypatch: pytest.MonkeyPatch
