@@ -4,7 +4,8 @@
 
 Every prior gets the same bytes of an image, and spends them on the taps that a probe of the training scenes ranks
 best: the mean of each true box, standardised, is searched among those of the other scenes (mAP by cosine). One tap of
-each stride of 8, 16 and 32 is taken first, then the next best that fit. Heads are the demo's without words (DGRPN and
+each stride of 8, 16 and 32 is taken first, then the next best that fit and are as wide as that, since taps of one level
+of a head share their grid and channels. Heads are the demo's without words (DGRPN and
 SFAN are off: the CNN has no text), trained over three seeds; colours are histograms of the true boxes.
 """
 
@@ -42,7 +43,7 @@ from stages.search.scoring import score_colours
 
 STRIDES = {32: "level1", 16: "level2", 8: "level3"}
 PROBED = 60  # training scenes
-BYTES = 258_048  # of the demo's seven taps: one byte a value
+BYTES = 217_088  # int8: the most that the CNN has of one width a stride
 SEEDS = (1, 2, 3)
 BATCH = 4
 
@@ -108,8 +109,11 @@ def chosen(table: Mapping[str, TapSpec], scores: Mapping[str, float], canvas: in
     ranked = sorted(scores, key=lambda tap: -scores[tap])
     small = [tap for tap in ranked if size[tap] <= BYTES // 2]
     taken = [next(tap for tap in small if table[tap].stride == stride) for stride in STRIDES]
+    widths = {(table[tap].stride, table[tap].channels) for tap in taken}
     for tap in ranked:
-        if tap not in taken and sum(size[each] for each in (*taken, tap)) <= BYTES:
+        if (table[tap].stride, table[tap].channels) not in widths or tap in taken:
+            continue
+        if sum(size[each] for each in (*taken, tap)) <= BYTES:
             taken.append(tap)
     return sorted(taken, key=lambda tap: -scores[tap])
 

@@ -1,11 +1,12 @@
-"""What this machine and the checkpoint are, and what does not go together, before hours are spent."""
+"""What this machine, the data, the head and the checkpoint are, and what does not go together, before hours are
+spent."""
 
 import os
 from collections.abc import Callable, Iterator
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 
-from diffps.errors import ConfigError
+from diffps.errors import CheckpointError, ConfigError, DatasetError
 from stages.config_data import EncodeConfig, ExtractConfig, IndexConfig
 from stages.job import Job, Runtime
 from stages.params import Params
@@ -20,7 +21,8 @@ def run(params: Params, runtime: Runtime, job: Job) -> None:
         *software(),
         *_devices(params.encode, params.extract, runtime),
         *_disk(runtime),
-        _dataset(params.index),
+        *_dataset(params.index),
+        *_head(Path(params.evaluate.head), params.encode, params.extract),
     ):
         job.say(line)
     for line in _prior(params.encode, params.extract):
@@ -95,10 +97,49 @@ def _disk(runtime: Runtime) -> Iterator[str]:
     yield f"disk: {size(free_bytes(root))} free for {root}, {speed}; `diffps cache plan` says what is needed"
 
 
-def _dataset(config: IndexConfig) -> str:
-    if config.dataset == "streets" or Path(config.root).is_dir():
-        return f"dataset: {config.dataset} at {config.root}"
-    return f"PROBLEM: dataset {config.dataset}: no folder {config.root}; put it there, or set index.root"
+def _dataset(config: IndexConfig) -> Iterator[str]:
+    """Annotation files are read to their end; images are not opened."""
+    from stages.dataset.read import read_annotations_alone
+    from stages.places import images_root
+
+    root, name = images_root(config.root), f"dataset: {config.dataset} at {config.root}"
+    if not root.is_dir():
+        missing = f"PROBLEM: dataset {config.dataset}: no folder {config.root}; put it there, or set index.root"
+        yield name if config.dataset == "streets" else missing
+        return
+    try:
+        index = read_annotations_alone(config, root)
+    except DatasetError as error:
+        yield f"PROBLEM: {error}"
+        return
+    boxes = sum(len(each.boxes) for each in index.annotations.values())
+    yield f"{name}, {len(index.scenes)} images, {boxes} boxes, {len(index.queries)} queries"
+
+
+def _head(folder: Path, encode: EncodeConfig, extract: ExtractConfig) -> Iterator[str]:
+    """The head of ``evaluate.head`` where there is one, and whose features it was trained on."""
+    from diffps.model import PersonSearcher
+    from stages.features.inputs import weights_of
+    from stages.features.recipes import start_of
+    from stages.head.saved import reading_of, training_of
+
+    if not folder.exists():
+        return
+    try:
+        searcher = PersonSearcher.from_pretrained(folder)
+        reading = reading_of(folder, searcher, extract)
+    except CheckpointError as error:
+        yield f"PROBLEM: {error}"
+        return
+    canvas = f"{searcher.canvas.height} x {searcher.canvas.width}"
+    yield f"head: {folder} reads {len(reading.names)} features at t = {reading.timestep} on a canvas of {canvas}"
+    if searcher.canvas != encode.frame:
+        yield f"PROBLEM: {folder} was trained on a canvas of {canvas}, encode.canvas is {list(encode.canvas)}"
+    recipe = training_of(folder).get("recipe", {})
+    trained = {**(start_of(recipe) if recipe else {}), **recipe}
+    for part, digest in weights_of(encode, extract).items():
+        if trained.get(part, digest) != digest:
+            yield f"PROBLEM: {folder} was trained on features of other weights: {part} {trained[part]}, here {digest}"
 
 
 def _prior(encode: EncodeConfig, extract: ExtractConfig) -> Iterator[str]:
