@@ -39,8 +39,6 @@ def write_manifest(
     rows = {split: RowTable.of(root, split, dataset) for split in images}
     for split, table in rows.items():
         table.see(images[split])
-    for split, table in rows.items():
-        table.see(images[split])
     entries = []
     for spec in sorted(specs, key=lambda spec: spec.path):
         if spec.group not in books:

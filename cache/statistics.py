@@ -5,7 +5,6 @@ Axes: N images, P positions, C channels.
 
 from dataclasses import dataclass
 from functools import reduce
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -58,7 +57,7 @@ class _Moments:
         )
 
 
-def statistics(root: Path, spec: ArraySpec, scheduler: Any = "threads") -> Statistics:
+def statistics(store: FeatureStore, spec: ArraySpec, scheduler: Any = "threads") -> Statistics:
     """Two passes over the images that have a receipt: moments and range, then histograms. A task is a shard.
 
     ``scheduler`` is dask's: a name, or a distributed client's ``get``. Raises NotCachedError without images,
@@ -66,7 +65,6 @@ def statistics(root: Path, spec: ArraySpec, scheduler: Any = "threads") -> Stati
     """
     from dask import compute, delayed  # type: ignore[attr-defined]
 
-    store = FeatureStore(root)
     reader = store.reader([spec])
     shards = _readable_scenes(store, spec, reader)
     if not shards:

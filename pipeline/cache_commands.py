@@ -245,7 +245,7 @@ def stats(
 
     _, _, store = _open(params, overrides)
     spec = store.array(array)
-    found = statistics(store.root, spec)
+    found = statistics(store, spec)
     typer.echo(f"{array}: {found.images} images of {spec.shape[0]} x {spec.shape[1]} x {spec.shape[2]}")
     typer.echo(
         f"  {'':24} " + "  ".join(f"{name:>10}" for name in ("lowest", "quarter", "median", "3 quarters", "highest"))

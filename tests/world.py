@@ -262,7 +262,7 @@ def write_small_index(root: Path) -> None:
 def head_run(params: Params, source: FeatureSource, kind: type[HeadRun] = HeadRun, **options: Any) -> HeadRun:
     """The head of section ``train`` on the index here, to be trained from ``source`` into results/train."""
     train, encode, extract = params.train, params.encode, params.extract
-    identity = HeadIdentity.of(params.index.dataset, train, encode, extract, STORE)
+    identity = HeadIdentity.of(params.index.dataset, train, encode, extract)
     data = training_set(train, encode.frame, INDEX, source.skipped())
     words = None if train.model.sfan is None else read_words()
     return kind(train, data, source, words, identity, TRAIN, CPU, **options)

@@ -132,7 +132,9 @@ class HeadRun:
 
         write_folder(self.folder / "head", write)
         write_file(self.folder / "losses.csv", lambda path: write_losses(self.trainer.history, path))
-        write_json(self.folder / "metrics.json", self.metrics())
+        metrics = self.metrics()
+        write_json(self.folder / "metrics.json", metrics)
+        write_json(self.folder / "scores.json", {name: metrics[name] for name in ("loss", "seconds")})
         return model
 
     def add_scores(self, metrics: Mapping[str, Mapping[str, Any]]) -> None:

@@ -17,6 +17,7 @@ from stages.images import ImageFolder
 from stages.job import Job
 from stages.search.gallery import SearchSet, open_task, read_search_set
 from stages.search.inference import search_gallery
+from stages.search.main_scores import write_precision, write_scores
 from stages.search.scoring import defined, rank, score_colours, score_head, search_metrics
 from stages.search.tables import Detected
 
@@ -65,7 +66,7 @@ def evaluate_head(
     """Score the head of ``config.head`` on the test split of ``index`` into ``folder``.
 
     Beside what :func:`evaluate_heads` writes: the galleries of ``config.also``, chance, the colours of ``images``;
-    coco.json, embeddings.npy, and the head's card with its scores.
+    coco.json, embeddings.npy, scores.json, precision.csv, and the head's card with its scores.
     """
     test = read_search_set(index)
     tasks = {str(name): open_task(name, config.convention, test, index) for name in (config.gallery, *config.also)}
@@ -80,6 +81,8 @@ def evaluate_head(
         metrics["baseline"] = score_colours(task, test, images, job)
     detected.write_exchange(folder, test)
     write_json(folder / "metrics.json", metrics)
+    write_scores(metrics, folder)
+    write_precision(folder)
     _write_card(Path(config.head), metrics, folder)
     job.say(_line(metrics), **metrics)
 

@@ -219,7 +219,7 @@ def test_statistics_are_numpy_s(store: FeatureStore, encoding: str) -> None:
     write(store, [array], ROWS, unreadable=[SCENES[4]])
     rows = [expected(content, array) for scene, content in ROWS if scene != SCENES[4]]
     x = np.stack(rows).reshape(-1, array.shape[2]).astype(np.float64)
-    found = statistics(store.root, array, scheduler="synchronous")
+    found = statistics(store, array, scheduler="synchronous")
     assert found.images == 9
     np.testing.assert_allclose(found.mean, x.mean(0), atol=1e-6)
     np.testing.assert_allclose(found.deviation, x.std(0), rtol=1e-6)
@@ -235,7 +235,7 @@ def test_statistics_are_numpy_s(store: FeatureStore, encoding: str) -> None:
 def test_statistics_of_nothing_are_refused(store: FeatureStore) -> None:
     write(store, [spec()], ROWS, unreadable=SCENES)
     with pytest.raises(NotCachedError, match="no readable images"):
-        statistics(store.root, spec())
+        statistics(store, spec())
 
 
 def test_cached_images_are_those_that_can_be_read_now(store: FeatureStore) -> None:

@@ -32,21 +32,21 @@ def test_statistics_leave_nothing_out_that_is_damaged(store: FeatureStore, name:
     whole = path.read_bytes()
     flip(path, 20)
     with pytest.raises(DamagedError, match=rf"{path}.*checksum.*verify --repair"):
-        statistics(store.root, array)
+        statistics(store, array)
     path.write_bytes(whole[:-1])
     with pytest.raises(DamagedError, match=rf"{path}"):
-        statistics(store.root, array)
+        statistics(store, array)
     path.unlink()
     with pytest.raises(DamagedError, match=rf"{path}: the shard is missing"):
-        statistics(store.root, array)
+        statistics(store, array)
     path.write_bytes(whole)
-    assert statistics(store.root, array).images == 10
+    assert statistics(store, array).images == 10
 
 
 def test_statistics_are_of_today_s_images(store: FeatureStore) -> None:
     write(store, [spec()], ROWS)
     store.rows("train").assign([(SCENES[0], "edited"), ("copy.jpg", ROWS[1][1]), *ROWS[1:]])
-    found = statistics(store.root, spec())
+    found = statistics(store, spec())
     assert found.images == 9
     x = np.stack([expected(digest, spec()) for _, digest in ROWS[1:]]).reshape(-1, spec().shape[2])
     np.testing.assert_allclose(found.mean, x.mean(0, dtype=np.float64), atol=1e-6)

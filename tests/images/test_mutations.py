@@ -13,7 +13,7 @@ from tests.images import writers
 ROOT = Path(__file__).parents[2]
 LIMIT_MB = 1000
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss in KiB")
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
 
 @pytest.fixture(scope="module")

@@ -206,7 +206,7 @@ def test_both_views_count_into_the_break_even(run: Run) -> None:
         folder = run.folder / "data/features/receipts/train"
         (folder / "hflip" / kind).mkdir(parents=True)
         shutil.copy(folder / "identity" / kind / "0.0.json", folder / "hflip" / kind)
-        for path in (run.folder / "data/features/manifests" / name).rglob("*.json"):
+        for path in (run.folder / "data/manifests" / name).rglob("*.json"):
             other = (
                 path.with_name("hflip.json")
                 if path.name == "identity.json"

@@ -37,6 +37,8 @@ class Project:
         shutil.copy(ROOT / "dvc.yaml", root)
         shutil.copy(ROOT / ".gitignore", root)
         shutil.copy(ROOT / ".dvcignore", root)
+        (root / "data/streets").mkdir(parents=True)
+        shutil.copy(ROOT / "data/streets/README.md", root / "data/streets")
         (root / ".dvc").mkdir()
         for name in ("config", ".gitignore"):
             shutil.copy(ROOT / ".dvc" / name, root / ".dvc")

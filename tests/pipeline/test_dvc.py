@@ -69,8 +69,8 @@ def test_the_commands_of_the_readme_run_one_after_the_other(project: Project) ->
 @pytest.mark.parametrize(
     ("changes", "stages"),
     [
-        ({"train": {"lr": 5e-4}}, {"train", "sweep", "report"}),
-        ({"train": {"model": {"dgrpn": None}}}, {"train", "sweep", "report"}),
+        ({"train": {"lr": 5e-4}}, {"train", "report"}),
+        ({"train": {"model": {"dgrpn": None}}}, {"train", "report"}),
         ({"evaluate": {"score_threshold": 0.3}}, {"evaluate", "sweep", "report"}),
         ({"report": {"title": "Other"}}, {"report"}),
         ({"runtime": {"batch": 3, "readers": 1}}, set()),

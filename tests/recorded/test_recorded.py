@@ -10,12 +10,12 @@ import pyarrow.parquet as pq
 import pytest
 from ruamel.yaml import YAML
 
-from cache import FeatureStore
 from cache.verify import verify
 from diffps.images import decoder
 from diffps.model import PersonSearcher
 from pipeline.config import load_params
 from stages import encode, evaluate, extract
+from stages.features.opening import open_store
 from stages.features.plan import PassPlan
 from stages.features.reading import Reading
 from stages.head.saved import reading_of
@@ -44,7 +44,7 @@ def recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def same_decoder() -> None:
     """Recipes name the library that decodes images: another version is other pixels, and another store."""
-    (array, *_) = (spec for spec in FeatureStore(STORE).arrays() if spec.name == "moments")
+    (array, *_) = (spec for spec in open_store(str(STORE)).arrays() if spec.name == "moments")
     if array.recipe["decoder"] != decoder():
         pytest.skip(f"the store was recorded with {array.recipe['decoder']}, here is {decoder()}")
 
@@ -64,8 +64,8 @@ def listen(run: Callable[[Listener], object]) -> list[str]:
 def test_nothing_is_missing_and_every_id_is_the_same(encoding: str) -> None:
     params, runtime = load_params(PARAMS, [f"extract.encoding={encoding}"])
     before, inputs = stored(), files_below(STORE / "inputs")
-    ids = {spec.path: spec.id for spec in FeatureStore(STORE).arrays()}
-    wanted = PassPlan(params.encode, params.extract, STORE).arrays()
+    ids = {spec.path: spec.id for spec in open_store(str(STORE)).arrays()}
+    wanted = PassPlan(params.encode, params.extract, open_store(str(STORE))).arrays()
     assert len(wanted) == 3 * 5
     assert {spec.path: spec.id for spec in wanted}.items() <= ids.items()
     assert listen(lambda job: encode.run(params, runtime, job)) == ["encode: nothing is missing"]
@@ -75,11 +75,11 @@ def test_nothing_is_missing_and_every_id_is_the_same(encoding: str) -> None:
     assert {name for name in now.keys() - before.keys() if "/checkpoints/" not in name} == set()
     assert {name: now[name] for name in before} == before
     if encoding == "int8":  # the last that was extracted
-        assert files_below(STORE / "inputs") == inputs
+        assert files_below(Path("data/inputs")) == inputs
 
 
 def test_the_store_is_whole() -> None:
-    assert verify(STORE, FeatureStore(STORE).arrays()) == []
+    assert verify(STORE, open_store(str(STORE)).arrays()) == []
 
 
 def test_the_head_is_scored_as_it_was() -> None:

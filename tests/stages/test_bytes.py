@@ -16,6 +16,7 @@ from cache.shards import index_bytes
 from diffps.taps import standard_taps
 from pipeline.cli import app
 from stages import encode, extract, sweep, train
+from stages.features.opening import open_store
 from stages.features.reading import Reading
 from stages.forecasts.size import Sizes, budget, feature_bytes
 from stages.forecasts.store import plan_store
@@ -96,7 +97,7 @@ def test_every_command_and_the_page_say_the_same(project: Project) -> None:
     assert f"-> {size(planned({0}))} in" in extract.dry_run(params, runtime, job)
     assert f"reads {size(image)} an image" in train.dry_run(params, runtime, job)
     assert f"reads {size(image)} an image" in sweep.dry_run(params, runtime, job)
-    told = measure_cost(Evidence(params, STORE, job)).nbytes
+    told = measure_cost(Evidence(params, open_store(str(STORE)), job)).nbytes
     assert told == sum(IMAGES[spec.group.split] * spec.image_bytes for spec in specs.values())
 
 

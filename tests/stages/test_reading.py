@@ -15,7 +15,7 @@ from stages import extract, train
 from stages.features.reading import Reading, stored_map
 from stages.head.saved import reading_of
 from stages.places import TRAIN
-from tests.world import FLOAT16, STORE, TAPS, Project, SmallSource, small_params, train_small
+from tests.world import FLOAT16, TAPS, Project, SmallSource, small_params, train_small
 
 TAP, MAP = "up-level3-repeat0-vit-block0-self-k", "up-level3-repeat0-vit-block0-cross-map.person"
 READING = Reading(names=(TAP, MAP), timestep=50, pass_name="base", encoding="int8", head="mean", mirrored=True)
@@ -72,7 +72,7 @@ def test_the_name_of_an_array_says_its_encoding_and_that_of_a_map_its_head() -> 
 
 
 def test_a_manifest_stands_for_every_array_of_every_view() -> None:
-    folder = Path("store/manifests/extract/train")
+    folder = Path("data/manifests/extract/train")
     assert list(READING.manifests("train")) == [
         (view, name, folder / view / "base" / "t50" / f"{stored}.json")
         for view in ("identity", "hflip")
@@ -108,21 +108,22 @@ def test_the_manifests_tell_readings_apart(one: Reading, other: Reading) -> None
     assert (files(one) == files(other)) == (facts(one) == facts(other))
 
 
-def test_the_digest_is_over_what_is_read_and_nothing_else(tmp_path: Path) -> None:
-    assert READING.digest(tmp_path, ["train", "test"]) == ""
+def test_the_digest_is_over_what_is_read_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert READING.digest(["train", "test"]) == ""
     for split in ("train", "test"):
         for number, (*_, path) in enumerate(READING.manifests(split)):
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(f"{split} {number}")
-    train_only, both = READING.digest(tmp_path, ["train"]), READING.digest(tmp_path, ["train", "test"])
+    train_only, both = READING.digest(["train"]), READING.digest(["train", "test"])
     assert train_only != both
     assert len(both) == 10
     next(tmp_path.rglob("train/**/*.json")).with_name("another.json").write_text("x")
-    assert READING.digest(tmp_path, ["train", "test"]) == both
+    assert READING.digest(["train", "test"]) == both
     (*_, of_test) = next(iter(READING.manifests("test")))
     of_test.write_text("other bytes in the store")
-    assert READING.digest(tmp_path, ["train", "test"]) != both
-    assert READING.digest(tmp_path, ["train"]) == train_only
+    assert READING.digest(["train", "test"]) != both
+    assert READING.digest(["train"]) == train_only
 
 
 def test_it_is_saved_with_the_head(here: Path) -> None:
@@ -140,10 +141,10 @@ def test_the_store_holds_its_manifests_once_extract_has_run(small: Project) -> N
     manifests = [path for split in ("train", "test") for *_, path in reading.manifests(split)]
     assert len(manifests) == 3 * 4
     assert all(path.is_file() for path in manifests)
-    before = reading.digest(STORE, ["train", "test"])
+    before = reading.digest(["train", "test"])
     small.run(extract, extract={**FLOAT16, "timesteps": [0, 10]})
-    assert reading.digest(STORE, ["train", "test"]) == before
-    assert reading.at(reading.names, 10).digest(STORE, ["train", "test"]) not in ("", before)
+    assert reading.digest(["train", "test"]) == before
+    assert reading.at(reading.names, 10).digest(["train", "test"]) not in ("", before)
 
 
 def test_features_computed_now_are_asked_for_exactly_that() -> None:

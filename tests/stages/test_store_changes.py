@@ -115,15 +115,36 @@ def opened(small: Project, **sections: Any) -> None:
         pass
 
 
-def test_features_of_changed_images_are_refused_until_they_are_extracted(small: Project) -> None:
-    """Heads would learn today's boxes on yesterday's pictures: here two files swapped their names."""
-    opened(small)
+def features_of(small: Project, scene: Scene) -> Any:
+    name = KEPT[1]
+    with small.source(extract=FLOAT16) as source:
+        (found,) = source.stream([[(scene.scene_id, "identity")]], [name])
+    return found[name].values
+
+
+def test_images_that_swapped_their_names_are_read_by_content(small: Project) -> None:
+    """Else heads would learn one image's boxes on the other's pixels."""
     scenes = list(read_scenes(INDEX))
     assert scenes[0].split == scenes[1].split == "train"
+    before = [features_of(small, scene) for scene in scenes[:2]]
+    assert not np.array_equal(*before)
     scenes[:2] = [
         replace(scenes[0], digest=scenes[1].digest, path=scenes[1].path),
         replace(scenes[1], digest=scenes[0].digest, path=scenes[0].path),
     ]
+    index_of(scenes)
+    after = [features_of(small, scene) for scene in scenes[:2]]
+    np.testing.assert_array_equal(after[0], before[1])
+    np.testing.assert_array_equal(after[1], before[0])
+
+
+def test_features_of_changed_images_are_refused_until_they_are_extracted(small: Project) -> None:
+    """Heads would learn today's boxes on yesterday's pictures."""
+    opened(small)
+    scenes = list(read_scenes(INDEX))
+    photograph = Path(small.params().index.root) / scenes[0].path
+    Image.new("RGB", (scenes[0].width, scenes[0].height), "teal").save(photograph)
+    scenes[0] = replace(scenes[0], digest=hashlib.sha256(photograph.read_bytes()).hexdigest())
     index_of(scenes)
     with pytest.raises(NotCachedError, match=f"{scenes[0].scene_id}.*changed since it was extracted"):
         opened(small)

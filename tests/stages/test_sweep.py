@@ -13,9 +13,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from cache.errors import LockedError
 from cache.files import write_json
 from cache.lock import StoreLock
-from diffps.errors import ConfigError, DiffPSError, DivergedError
+from diffps.errors import ConfigError, DivergedError
 from diffps.metrics.paired import paired_difference
 from diffps.records import Split
 from stages import sweep, train
@@ -32,7 +33,6 @@ from tests.world import (
     CPU,
     FLOAT16,
     ROOT,
-    STORE,
     Project,
     SmallSource,
     StoppingJob,
@@ -76,7 +76,7 @@ def run(params: Params, sources: Sources, job: Job | None = None) -> None:
     """What is missing of a sweep, in rounds of features that are handed in."""
     variants = read_variants(params)
     for group in plan_rounds([variant for variant in variants if result_of(variant) is None]):
-        train_round(group, sources, STORE, CPU, job or QuietJob(), lambda: write_table(variants, STORE))
+        train_round(group, sources, CPU, job or QuietJob(), lambda: write_table(variants))
 
 
 RUNTIME = Runtime(device="cpu", threads=1)
@@ -348,9 +348,9 @@ def test_a_missing_file_names_those_there_are(sources: Sources) -> None:
 
 
 def test_a_folder_is_trained_into_by_one_process(small: Project) -> None:
-    with StoreLock(TRAIN / "checkpoint/lock.json"), pytest.raises(DiffPSError, match=r"results/train.*process \d+"):
+    with StoreLock(TRAIN / "checkpoint/lock.json"), pytest.raises(LockedError, match=r"results/train.*process \d+"):
         small.run(train, extract=FLOAT16)
-    with StoreLock(SWEEP / "lock.json"), pytest.raises(DiffPSError, match="results/sweep"):
+    with StoreLock(SWEEP / "lock.json"), pytest.raises(LockedError, match="results/sweep"):
         small.run(sweep, extract=FLOAT16)
 
 

@@ -28,7 +28,6 @@ from stages.job import QuietJob, StoppedError
 from stages.places import TRAIN
 from tests.world import (
     ROOT,
-    STORE,
     SmallSource,
     StoppingJob,
     equal,
@@ -237,7 +236,7 @@ def test_killed_at_random_moments_the_head_is_the_same_to_the_bit(
 def test_other_features_in_the_store_begin_anew(here: Path, source: SmallSource, caplog) -> None:
     params = small_params({"train.epochs": 1})
     train_small(params, source)
-    folder = STORE / "manifests/extract/train/identity/base/t0"
+    folder = Path("data/manifests/extract/train/identity/base/t0")
     folder.mkdir(parents=True)
     (folder / f"{params.train.taps.level3[0]}@int8.json").write_text("{}")
     with caplog.at_level("INFO"):

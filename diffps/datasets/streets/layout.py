@@ -5,6 +5,7 @@ import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,7 @@ _MARKER = "streets.json"  # written last: its presence says that everything else
 _STARTED = "streets.unfinished"
 _VERSION = 1  # of the drawing; another number redraws
 _OWN = ("frames", "annotations")
+_PLACEHOLDER = "README.md"  # keeps the folder in a fresh clone
 _FILES = ("frame_train.mat", "frame_test.mat", "ID_train.mat", "ID_test.mat", "query_info.txt")
 _UNLABELLED = -2  # PRW's mark of a person without a name
 
@@ -90,7 +92,8 @@ def draw(config: StreetsConfig, root: Path) -> None:
     marker, started = root / _MARKER, root / _STARTED
     if marker.exists() and _read(marker) == wanted:
         return
-    if root.exists() and any(root.iterdir()) and not (marker.exists() or started.exists()):
+    others = [path for path in root.iterdir() if path.name != _PLACEHOLDER] if root.exists() else []
+    if others and not (marker.exists() or started.exists()):
         raise DatasetError(f"{root} holds files that are not drawn streets; give index.root another folder")
     root.mkdir(parents=True, exist_ok=True)
     started.touch()
@@ -114,7 +117,6 @@ def _read(marker: Path) -> object:
 
 def _write(config: StreetsConfig, root: Path) -> None:
     import numpy as np
-    from scipy.io import savemat
 
     first = {"train": 1, "test": 1 + config.train_identities}
     for split in ("train", "test"):
@@ -125,14 +127,14 @@ def _write(config: StreetsConfig, root: Path) -> None:
             rows = [(_pid(config, p.who.number), p.box) for p in scene.persons]
             table = [[pid, x1, y1, x2 - x1, y2 - y1] for pid, (x1, y1, x2, y2) in rows]
             boxes = np.array(table, np.float64).reshape(-1, 5)
-            savemat(root / "annotations" / f"{name}.jpg.mat", {"box_new": boxes})
+            _savemat(root / "annotations" / f"{name}.jpg.mat", {"box_new": boxes})
             names.append(name)
             seen += [(pid, name, box) for pid, box in rows if pid != _UNLABELLED]
         numbers = np.unique([pid for pid, _, _ in seen]).astype(np.float64)[:, None]
         cells = np.empty((len(names), 1), dtype=object)
         cells[:, 0] = names
-        savemat(root / f"frame_{split}.mat", {f"img_index_{split}": cells})
-        savemat(root / f"ID_{split}.mat", {"ID_train" if split == "train" else "ID_test2": numbers})
+        _savemat(root / f"frame_{split}.mat", {f"img_index_{split}": cells})
+        _savemat(root / f"ID_{split}.mat", {"ID_train" if split == "train" else "ID_test2": numbers})
         if split == "test":
             lines = [
                 f"{pid} {x1:.2f} {y1:.2f} {x2 - x1:.2f} {y2 - y1:.2f} {name}"
@@ -144,6 +146,15 @@ def _write(config: StreetsConfig, root: Path) -> None:
                     "draw more scenes or fewer identities"
                 )
             (root / "query_info.txt").write_text("\n".join(lines) + "\n")
+
+
+def _savemat(path: Path, content: dict[str, object]) -> None:
+    """A .mat file without the date that scipy writes into its head: equal bytes whenever they are drawn."""
+    from scipy.io import savemat
+
+    file = BytesIO()
+    savemat(file, content)
+    path.write_bytes(b"MATLAB 5.0 MAT-file".ljust(116) + file.getvalue()[116:])
 
 
 def _pid(config: StreetsConfig, number: int) -> int:
