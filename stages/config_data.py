@@ -82,6 +82,9 @@ class EncodeConfig:
     words: tuple[str, ...] = ("head", "shirts", "pants", "shoes")
     """Words whose text embeddings SFAN gets (T_c of Eq. 6)."""
 
+    text_encoder: int = 1
+    """The text encoder that embeds ``words``; SDXL has 1 (768 wide) and 2 (1280 wide), other models 1."""
+
     dtype: Dtype = "float32"
     """What the VAE computes in."""
 

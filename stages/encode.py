@@ -31,7 +31,7 @@ def run(params: Params, runtime: Runtime, job: Job) -> None:
     scenes = read_scenes(INDEX)
     if params.index.dataset == "streets" and isinstance(prior, StableDiffusion):
         check_unseen(prior.checkpoint.folder, params.index.streets.seed)
-    write_words(prior, config.words)
+    write_words(prior, config.words, config.text_encoder)
     store = open_store(runtime.store)
     if prior.latent_channels is None:
         ENCODED.mkdir(parents=True, exist_ok=True)  # an output of the stage all the same

@@ -68,12 +68,23 @@ class TapReader:
     def __exit__(self, *_: object) -> None:
         self._hooks.close()
 
-    def run(self, latents: Tensor, timestep: int | Tensor, context: Tensor, stop: bool = True) -> dict[str, Tensor]:
-        """Forward ``latents`` (B, 4, h, w) under ``context`` (1 or B, T, D); ``stop`` ends it after the last tap."""
-        context = context.expand(len(latents), -1, -1)
-        taken = self._hooks.run(
-            lambda: self._unet(latents, timestep, encoder_hidden_states=context, return_dict=False), stop
-        )
+    def run(
+        self,
+        latents: Tensor,
+        timestep: int | Tensor,
+        context: Tensor,
+        stop: bool = True,
+        added: Mapping[str, Tensor] | None = None,
+    ) -> dict[str, Tensor]:
+        """Forward ``latents`` (B, 4, h, w) under ``context`` (1 or B, T, D); ``stop`` ends it after the last tap.
+
+        ``added``: what SDXL's UNet wants beside, (1, ...) each.
+        """
+        count = len(latents)
+        options: dict[str, Any] = {"encoder_hidden_states": context.expand(count, -1, -1), "return_dict": False}
+        if added is not None:
+            options["added_cond_kwargs"] = {name: value.expand(count, -1) for name, value in added.items()}
+        taken = self._hooks.run(lambda: self._unet(latents, timestep, **options), stop)
         self._grids.clear()
         self._queries.clear()
         return taken

@@ -20,13 +20,15 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-Part = Literal["unet", "vae", "text_encoder"]
+Part = Literal["unet", "vae", "text_encoder", "text_encoder_2"]
 
 _STEMS: dict[Part, str] = {
     "unet": "diffusion_pytorch_model",
     "vae": "diffusion_pytorch_model",
     "text_encoder": "model",
+    "text_encoder_2": "model",
 }
+_TOKENIZERS: dict[Part, str] = {"text_encoder": "tokenizer", "text_encoder_2": "tokenizer_2"}
 _SCHEDULE_FIELDS = (
     "num_train_timesteps",
     "beta_start",
@@ -53,14 +55,19 @@ class Checkpoint:
     variant: str | None = None
 
     def __post_init__(self) -> None:
-        for part in _STEMS:
-            self.weights(part)
-        unet, vae, text = self.unet_config, self.config("vae"), self.config("text_encoder")
-        if unet.get("addition_embed_type") or unet.get("class_embed_type") or unet.get("num_class_embeds"):
+        unet = self.unet_config
+        if (
+            unet["addition_embed_type"] not in (None, "text_time")
+            or unet["class_embed_type"]
+            or unet["num_class_embeds"]
+        ):
             raise CheckpointError(
-                f"checkpoint {self.name}: its UNet wants added conditions (SDXL, an upscaler); "
-                "supported are SD 1.x, SD 2.x, SD-Turbo and CleanDIFT"
+                f"checkpoint {self.name}: its UNet wants added conditions (an upscaler, Kandinsky); "
+                "supported are SD 1.x, SD 2.x, SD-Turbo, CleanDIFT and SDXL"
             )
+        for part in self.parts:
+            self.weights(part)
+        vae = self.config("vae")
         stride = 2 ** (len(vae["block_out_channels"]) - 1)
         if stride != LATENT_STRIDE:
             raise CheckpointError(f"checkpoint {self.name}: its VAE shrinks {stride} times, expected {LATENT_STRIDE}")
@@ -69,11 +76,27 @@ class Checkpoint:
                 f"checkpoint {self.name}: its UNet takes {unet['in_channels']} channels and its VAE gives "
                 f"{vae['latent_channels']}; models for inpainting or depth want more than an image"
             )
-        if unet["cross_attention_dim"] != text["hidden_size"]:
+        widths = [int(self.config(part)["hidden_size"]) for part in self.text_parts]
+        if unet["cross_attention_dim"] != sum(widths):
             raise CheckpointError(
                 f"checkpoint {self.name}: its UNet wants text embeddings of width {unet['cross_attention_dim']}, "
-                f"its text encoder gives {text['hidden_size']}; the two are of different models"
+                f"its text encoder gives {' + '.join(map(str, widths))}; the two are of different models"
             )
+
+    @property
+    def is_xl(self) -> bool:
+        """True for SDXL: two text encoders, and a UNet that is told the prompt as a whole and the image's size."""
+        return bool(self.unet_config["addition_embed_type"] == "text_time")
+
+    @property
+    def text_parts(self) -> tuple[Part, ...]:
+        """The text encoders, whose embeddings the UNet gets side by side."""
+        return ("text_encoder", "text_encoder_2") if self.is_xl else ("text_encoder",)
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """Every part that has weights."""
+        return ("unet", "vae", *self.text_parts)
 
     def config(self, part: ConfigPart) -> dict[str, Any]:
         """The part's config, with diffusers' defaults for what its file leaves out. Raises CheckpointError."""
@@ -130,7 +153,7 @@ class Checkpoint:
 
     def digests(self) -> dict[str, str]:
         """Who this checkpoint is, wherever it lies: the digest of every part."""
-        return {part: self.digest(part) for part in _STEMS}
+        return {part: self.digest(part) for part in self.parts}
 
     def check_tensors(self, part: Part | None = None) -> None:
         """Compare the tensors' names, shapes and dtypes with the config, of ``part`` or all: headers only.
@@ -138,7 +161,7 @@ class Checkpoint:
         Raises CheckpointError that says what the files hold: a LoRA, another model, a weight missing or of another
         shape.
         """
-        for each in _STEMS if part is None else (part,):
+        for each in self.parts if part is None else (part,):
             check_tensors(self.weights(each))
 
     def load_unet(self, dtype: "torch.dtype") -> DiffusersModel:
@@ -149,27 +172,28 @@ class Checkpoint:
         """The VAE in ``dtype`` on the CPU, frozen, in eval mode. Raises CheckpointError."""
         return load(self.weights("vae"), dtype)
 
-    def load_text_encoder(self) -> DiffusersModel:
-        """The text encoder in float32 on the CPU: it runs once per run, and this way gives the same bytes anywhere."""
+    def load_text_encoder(self, part: Part = "text_encoder") -> DiffusersModel:
+        """A text encoder in float32 on the CPU: it runs once per run, and this way gives the same bytes anywhere."""
         import torch
 
-        return load(self.weights("text_encoder"), torch.float32)
+        return load(self.weights(part), torch.float32)
 
-    def load_tokenizer(self) -> DiffusersModel:
-        """The tokenizer with the pad token its files name; special_tokens_map.json decides where it exists.
+    def load_tokenizer(self, part: Part = "text_encoder") -> DiffusersModel:
+        """A text encoder's tokenizer with the pad token its files name: special_tokens_map.json's where it exists.
 
         Raises CheckpointError when the tokenizer has no such token: the padding changes every attention map.
         """
         from transformers import CLIPTokenizer
 
-        folder = self.folder / "tokenizer"
+        name = _TOKENIZERS[part]
+        folder = self.folder / name
         try:
             tokenizer = CLIPTokenizer.from_pretrained(folder, local_files_only=True)
         except Exception as error:  # transformers raises whatever its parsers do
-            raise CheckpointError(f"checkpoint {self.name}: tokenizer/ does not load: {one_line(error)}") from error
+            raise CheckpointError(f"checkpoint {self.name}: {name}/ does not load: {one_line(error)}") from error
         named = next((token for token in map(_pad_token, _special_files(folder)) if token is not None), None)
         if named is None:
-            raise CheckpointError(f"checkpoint {self.name}: the files of tokenizer/ name no pad_token")
+            raise CheckpointError(f"checkpoint {self.name}: the files of {name}/ name no pad_token")
         if tokenizer.pad_token != named:
             tokenizer.pad_token = named
         if tokenizer.convert_tokens_to_ids(named) not in tokenizer.get_vocab().values():
@@ -208,7 +232,7 @@ def _check_variant(checkpoint: Checkpoint) -> None:
     """A variant that no part has is a slip; a part without it has plain weights."""
     if checkpoint.variant is None or checkpoint.file is not None:
         return
-    folders = [(checkpoint.folder / part, stem) for part, stem in _STEMS.items()]
+    folders = [(checkpoint.folder / part, _STEMS[part]) for part in checkpoint.parts]
     found = {each for folder, stem in folders for each in variants((path.name for path in folder.iterdir()), stem)}
     if checkpoint.variant not in found:
         raise CheckpointError(

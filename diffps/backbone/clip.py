@@ -17,7 +17,7 @@ from diffps.backbone.locate import find_folder
 from diffps.backbone.pixels import Normalisation, PixelPass, Pixels
 from diffps.backbone.prior import CLIP, Conditions, Encoder, Pass
 from diffps.backbone.weights import digest_once, find_weights, read_json, stored_bytes
-from diffps.errors import CheckpointError, PromptError
+from diffps.errors import CheckpointError, ConfigError, PromptError
 from diffps.taps import TapSpec, check_taps
 
 if TYPE_CHECKING:
@@ -92,8 +92,11 @@ class ClipModel:
     def tokens(self, conditions: Conditions) -> Mapping[str, Sequence[int]]:
         return {word: self._tokens(word) for word in conditions.words}
 
-    def word_embeddings(self, words: Sequence[str]) -> "Tensor":
+    def word_embeddings(self, words: Sequence[str], encoder: int = 1) -> "Tensor":
         import torch
+
+        if encoder != 1:
+            raise ConfigError(f"encode.text_encoder {encoder}: {self.name} has 1")
 
         rows = []
         for word in words:

@@ -31,8 +31,9 @@ ImageLike = Path | str | NDArray[np.uint8]
 class Extractor:
     """A UNet on its device, under one prompt, reading one request; a context manager that leaves the UNet as it was.
 
-    ``context`` (1, T, D) is the prompt's embedding. ``compiled`` runs a pruned UNet through torch.compile instead of
-    leaving the forward by an exception.
+    ``context`` (1, T, D) is the prompt's embedding; ``pooled`` (1, P) that of the prompt as a whole, which SDXL's UNet
+    gets with the canvas' size. ``compiled`` runs a pruned UNet through torch.compile instead of leaving the forward by
+    an exception.
     """
 
     def __init__(
@@ -43,8 +44,10 @@ class Extractor:
         request: Request,
         context: Tensor,
         *,
+        pooled: Tensor | None = None,
         compiled: bool = False,
     ) -> None:
+        self._pooled = None if pooled is None else pooled.to(unet.device, unet.dtype)
         self._unet, self._taps, self._alphas = unet, taps, alphas_cumprod
         self._request, self._compiled = request, compiled
         self._context = context.to(unet.device, unet.dtype)
@@ -78,7 +81,16 @@ class Extractor:
         alpha_bar = float(self._alphas[timestep])
         noisy = add_noise(latents.to(self._unet.device), timestep, alpha_bar, noise, keys, seed)
         step = torch.tensor([timestep], device=self._unet.device)
-        return self._run(noisy.to(self._unet.dtype), step, self._context, not self._compiled)
+        added = None
+        if self._pooled is not None:
+            added = {"text_embeds": self._pooled, "time_ids": size_numbers(latents).to(self._pooled)}
+        return self._run(noisy.to(self._unet.dtype), step, self._context, not self._compiled, added)
+
+
+def size_numbers(latents: Tensor) -> Tensor:
+    """What SDXL calls original size, corner of the crop and target size: (1, 6), of images that are not cropped."""
+    height, width = (side * LATENT_STRIDE for side in latents.shape[2:])
+    return torch.tensor([[height, width, 0, 0, height, width]])
 
 
 class FrozenUNet:
@@ -150,7 +162,8 @@ class FrozenUNet:
         # Per image: the VAE's activations are twice the UNet's.
         moments = torch.cat([self.encoder.moments(image[None]) for image in pixels])
         latents = self.encoder.latents(moments, latent, keys, seed)
-        with Extractor(self.unet, self.taps, self._alphas, request, encoded.embedding) as extractor:
+        opened = Extractor(self.unet, self.taps, self._alphas, request, encoded.embedding, pooled=encoded.pooled)
+        with opened as extractor:
             features = extractor.features(latents, timestep, noise, keys, seed)
         for name, value in features.items():
             if not bool(value.isfinite().all()):

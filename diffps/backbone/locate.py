@@ -15,6 +15,7 @@ from diffps.backbone.weights import PICKLES
 from diffps.errors import CheckpointError
 
 PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
+_SECOND = ("text_encoder_2", "tokenizer_2")  # of SDXL
 
 # Who published what a file in the original layout holds; its configs and tokenizer are not in the file.
 _HOMES = {
@@ -195,7 +196,7 @@ def _fetch_folder(
     # Half-precision and non-averaged duplicates of the same weights.
     ignored = [] if variant else ["*.fp16.safetensors", "*.non_ema.safetensors", "*.fp16-*.safetensors"]
     patterns = ["model_index.json"]
-    for part in parts:
+    for part in (*parts, *(_SECOND if parts == PARTS else ())):
         patterns += [f"{part}/*.json", f"{part}/*.txt", *(f"{part}/*{end}" for end in named if weights)]
     try:
         folder = Path(snapshot_download(repo, revision=revision, allow_patterns=patterns, ignore_patterns=ignored))

@@ -16,12 +16,14 @@ _PREFIXES: Mapping[ConfigPart, str] = {
     "unet": "model.diffusion_model.",
     "vae": "first_stage_model.",
     "text_encoder": "cond_stage_model.",
+    "text_encoder_2": "conditioner.embedders.1.",
 }
+_LAYOUT = ("model.diffusion_model.", "first_stage_model.", "cond_stage_model.")
 
 
 def is_original(names: Iterable[str]) -> bool:
     """True for tensors' ``names`` of the original layout."""
-    return any(name.startswith(tuple(_PREFIXES.values())) for name in names)
+    return any(name.startswith(_LAYOUT) for name in names)
 
 
 def of_part(part: ConfigPart, names: Iterable[str]) -> list[str]:

@@ -63,9 +63,7 @@ def empty_model(part: ConfigPart, config: Mapping[str, Any]) -> DiffusersModel:
                 case "vae":
                     return AutoencoderKL.from_config(dict(config))
                 case _:
-                    from transformers import CLIPTextModel
-
-                    return CLIPTextModel(_text_config(config))
+                    return _text_class(part)(_text_config(config))
     except Exception as error:  # both libraries raise whatever their modules do
         raise CheckpointError(f"{part}/config.json describes no {part} ({one_line(error)})") from error
 
@@ -77,20 +75,27 @@ def load(weights: Weights, dtype: "torch.dtype") -> DiffusersModel:
     names = {current_name(name): name for name in model.state_dict()}
     # Copied: what is only mapped would change with the file.
     tensors = {names[name]: value.to(dtype, copy=True) for name, value in weights.tensors().items()}
-    if weights.part == "text_encoder":
+    if weights.part.startswith("text_encoder"):
         # Its positions are no weights, and would stay on the meta device.
-        model = _load_text_encoder(weights.config, tensors)
+        model = _load_text_encoder(weights.part, weights.config, tensors)
     else:
         model.load_state_dict(tensors, assign=True)
     return model.eval().requires_grad_(False)
 
 
-def _load_text_encoder(config: Mapping[str, Any], tensors: "dict[str, torch.Tensor]") -> DiffusersModel:
-    from transformers import CLIPTextModel
+def _load_text_encoder(
+    part: ConfigPart, config: Mapping[str, Any], tensors: "dict[str, torch.Tensor]"
+) -> DiffusersModel:
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    return CLIPTextModel.from_pretrained(None, config=_text_config(config), state_dict=tensors)
+    return _text_class(part).from_pretrained(None, config=_text_config(config), state_dict=tensors)
+
+
+def _text_class(part: ConfigPart) -> Any:
+    from transformers import CLIPTextModel, CLIPTextModelWithProjection
+
+    return CLIPTextModelWithProjection if part == "text_encoder_2" else CLIPTextModel
 
 
 def _text_config(config: Mapping[str, Any]) -> Any:

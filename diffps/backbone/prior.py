@@ -93,8 +93,9 @@ class Prior(Protocol):
     def tokens(self, conditions: Conditions) -> Mapping[str, Sequence[int]]:
         """The conditions' words, each with what says in a recipe where its map comes from. Raises PromptError."""
 
-    def word_embeddings(self, words: Sequence[str]) -> "Tensor | None":
-        """(W, D) float32, T_c of SFAN; None for a model without text."""
+    def word_embeddings(self, words: Sequence[str], encoder: int = 1) -> "Tensor | None":
+        """(W, D) float32, T_c of SFAN, by one of its text encoders, counted from 1; None for a model without text.
+        Raises ConfigError for an encoder that it does not have."""
 
     def describe(self, conditions: Conditions) -> Iterable[str]:
         """Lines for people: what it is, from where, its digests, what the conditions come to. Raises PromptError."""

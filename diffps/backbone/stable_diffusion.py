@@ -1,4 +1,4 @@
-"""Stable Diffusion 1.x and 2.x as a prior: VAE, noise, prompt, UNet."""
+"""Stable Diffusion 1.x, 2.x and XL as a prior: VAE, noise, prompt, UNet."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,6 +9,7 @@ from diffps.backbone.checkpoint import Checkpoint
 from diffps.backbone.configs import ConfigPart
 from diffps.backbone.flops import count_flops
 from diffps.backbone.prior import Conditions, Encoder, Pass
+from diffps.errors import ConfigError
 from diffps.geometry import SIDE_MULTIPLE
 from diffps.taps import LATENT_STRIDE, TapSpec, check_taps
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from diffps.backbone.frozen import Extractor
     from diffps.backbone.latents import NoiseKey
     from diffps.backbone.prompts import EncodedPrompt, PromptEncoder
+
+TOKENS = 77  # a prompt's, in every text encoder of CLIP
 
 
 @dataclass(frozen=True)
@@ -52,16 +55,23 @@ class StableDiffusion:
         self.checkpoint.check_tensors()
 
     def start_recipe(self, dtype: str) -> dict[str, Any]:
+        # Published VAEs of SD 1.x and 2.x say nothing of it, and do not overflow.
+        if dtype == "float16" and self.checkpoint.is_xl and self.checkpoint.config("vae")["force_upcast"]:
+            raise ConfigError(
+                f"encode.dtype float16: the VAE of {self.name} overflows in it (force_upcast in its config); set "
+                "encode.dtype to bfloat16 or float32"
+            )
         return {"vae": self.checkpoint.digest("vae"), "dtype": dtype}
 
     def pass_recipe(self, conditions: Conditions) -> dict[str, Any]:
         recipe: dict[str, Any] = {
             "unet": self.checkpoint.digest("unet"),
-            "text_encoder": self.checkpoint.digest("text_encoder"),
+            **{part: self.checkpoint.digest(part) for part in self.checkpoint.text_parts},
             "schedule": self.checkpoint.schedule,
             "prompt": conditions.prompt,
             "token_ids": list(self.encode(conditions).ids),
             "pad_token": list(self.prompts.pad_token),
+            **({"pad_tokens": [list(token) for token in self.prompts.pad_tokens]} if self.checkpoint.is_xl else {}),
             "latent_rule": conditions.latent,
             "noise": conditions.noise,
         }
@@ -72,8 +82,8 @@ class StableDiffusion:
     def tokens(self, conditions: Conditions) -> Mapping[str, tuple[int, int]]:
         return self.encode(conditions).spans
 
-    def word_embeddings(self, words: Sequence[str]) -> "Tensor":
-        return self.prompts.word_embeddings(words)
+    def word_embeddings(self, words: Sequence[str], encoder: int = 1) -> "Tensor":
+        return self.prompts.word_embeddings(words, encoder)
 
     def describe(self, conditions: Conditions) -> Iterator[str]:
         checkpoint, unet = self.checkpoint, self.checkpoint.unet_config
@@ -83,8 +93,8 @@ class StableDiffusion:
         if checkpoint.unet_weights is not None:
             yield f"  UNet weights from {checkpoint.unet_weights}"
         yield "  digests: " + ", ".join(f"{part} {digest}" for part, digest in self.digests().items())
-        word, number = self.prompts.pad_token
-        yield f"  pad token {word!r} ({number}); {len(self.taps)} taps"
+        padding = ", ".join(f"{word!r} ({number})" for word, number in self.prompts.pad_tokens)
+        yield f"  pad token {padding}; {len(self.taps)} taps"
         places = {word: tuple(span) for word, span in self.tokens(conditions).items()}
         yield f"  prompt {conditions.prompt!r}: words at token positions {places}"
 
@@ -101,11 +111,15 @@ class StableDiffusion:
         height, width = (side // LATENT_STRIDE for side in canvas)
         pixels = torch.empty(1, 3, *canvas, device="meta")
         latents = torch.empty(1, self.latent_channels, height, width, device="meta")
-        context = torch.empty(1, self.prompts.length, self.checkpoint.unet_config["cross_attention_dim"], device="meta")
+        context = torch.empty(1, TOKENS, self.checkpoint.unet_config["cross_attention_dim"], device="meta")
+        added = None
+        if self.checkpoint.is_xl:
+            width = int(self.checkpoint.config("text_encoder_2")["projection_dim"])
+            added = {"text_embeds": torch.empty(1, width, device="meta"), "time_ids": torch.empty(1, 6, device="meta")}
 
         def read(unet: Any) -> None:
             with TapReader(unet, self.taps, Request(tuple(taps))) as reader:
-                reader.run(latents, torch.zeros(1, device="meta"), context)
+                reader.run(latents, torch.zeros(1, device="meta"), context, added=added)
 
         return {"VAE": count("vae", lambda vae: vae.encode(pixels)), "UNet": count("unet", read)}
 
@@ -132,7 +146,9 @@ class StableDiffusion:
         unet = on_device(self.checkpoint.load_unet(torch_dtype(dtype)), device)
         request = Request(tuple(taps), encoded.spans, conditions.head)
         alphas = self.checkpoint.alphas_cumprod()
-        extractor = Extractor(unet, dict(self.taps), alphas, request, encoded.embedding, compiled=compiled)
+        extractor = Extractor(
+            unet, dict(self.taps), alphas, request, encoded.embedding, pooled=encoded.pooled, compiled=compiled
+        )
         return UNetPass(extractor, conditions, self.checkpoint.config("vae"))
 
     @cached_property

@@ -60,7 +60,7 @@ class TimmModel:
     def tokens(self, conditions: Conditions) -> Mapping[str, Sequence[int]]:
         return {}
 
-    def word_embeddings(self, words: Sequence[str]) -> None:
+    def word_embeddings(self, words: Sequence[str], encoder: int = 1) -> None:
         return None
 
     def describe(self, conditions: Conditions) -> Iterator[str]:

@@ -12,12 +12,13 @@ from diffps.errors import ConfigError
 from stages.places import WORDS
 
 
-def write_words(prior: Prior, words: Sequence[str]) -> None:
-    """Embed ``words``, each as a prompt of its own: ``embeddings`` (W, D) float32. An equal file stays as it is.
+def write_words(prior: Prior, words: Sequence[str], encoder: int = 1) -> None:
+    """Embed ``words``, each as a prompt of its own, by the text ``encoder`` of that number: ``embeddings`` (W, D)
+    float32. An equal file stays as it is.
 
     Of a prior without text there is no file.
     """
-    embeddings = prior.word_embeddings(words)
+    embeddings = prior.word_embeddings(words, encoder)
     if embeddings is None:
         WORDS.parent.mkdir(parents=True, exist_ok=True)
         WORDS.unlink(missing_ok=True)

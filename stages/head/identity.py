@@ -56,6 +56,7 @@ def head_settings(train: TrainConfig, encode: EncodeConfig, extract: ExtractConf
         "weights": weights_of(encode, extract),
         "canvas": encode.canvas,
         "words": encode.words,
+        **({} if encode.text_encoder == 1 else {"text_encoder": encode.text_encoder}),
     }
     plain: dict[str, Any] = json.loads(json.dumps(found))
     return plain

@@ -60,6 +60,7 @@ PARTS = {
     "unet": "UNet",
     "vae": "VAE",
     "text_encoder": "text encoder",
+    "text_encoder_2": "second text encoder",
     "model": "model",
     "vision": "vision",
     "text": "text",

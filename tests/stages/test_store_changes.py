@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 from safetensors.torch import load_file, save_file
@@ -28,7 +29,7 @@ from stages.head.identity import head_settings
 from stages.places import INDEX
 from stages.sweeps.variants import read_variants
 from tests.stages.computers import Changed, extract_by
-from tests.world import FLOAT16, STORE, Listener, Project, files_below
+from tests.world import FLOAT16, KEPT, STORE, Listener, Project, files_below
 
 
 def index_of(scenes: Iterable[Scene], was: dict[str, str] | None = None) -> None:
