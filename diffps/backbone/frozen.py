@@ -14,11 +14,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from diffps.backbone.capture import HeadRule, Request, TapReader, fixed_context, pruned
+from diffps.backbone.capture import HeadRule, Request, TapReader, fixed_context
 from diffps.backbone.checkpoint import Checkpoint, load_checkpoint
 from diffps.backbone.latents import LatentEncoder, LatentRule, NoiseKey, NoiseRule, add_noise
 from diffps.backbone.parts import DiffusersModel
 from diffps.backbone.prompts import PromptEncoder
+from diffps.backbone.pruning import pruned
 from diffps.errors import ConfigError, DivergedError, ImageError
 from diffps.geometry import Canvas, check_sides
 from diffps.images import canvas_tensor, to_canvas_tensor

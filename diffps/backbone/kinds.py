@@ -14,7 +14,10 @@ _KINDS = (
     (r"^control_model\.|^controlnet_", "a ControlNet"),
     (r"(^|\.)motion_modules\.", "a motion module of AnimateDiff"),
     (r"^emb_params$|^string_to_param|^clip_[lg]$", "a textual inversion"),
-    (r"^conditioner\.embedders\.", "an SDXL checkpoint in the original layout"),
+    (
+        r"^conditioner\.embedders\.",
+        "an SDXL checkpoint in the original layout; of SDXL the folder in diffusers' layout is read",
+    ),
     (r"(^|\.)joint_blocks\.", "a transformer of SD 3 in the original layout"),
     (r"(^|\.)double_blocks\.", "a transformer of FLUX in the original layout"),
     (r"^(model\.diffusion_model|first_stage_model|cond_stage_model)\.", "a file in the original layout"),

@@ -9,6 +9,8 @@ from torch import Tensor
 from cache.files import write_bytes
 from diffps.backbone.prior import Prior
 from diffps.errors import ConfigError
+from stages.config_data import EncodeConfig
+from stages.features.priors import prior_of
 from stages.places import WORDS
 
 
@@ -26,6 +28,15 @@ def write_words(prior: Prior, words: Sequence[str], encoder: int = 1) -> None:
     data = save({"embeddings": embeddings}, {"words": json.dumps(list(words))})
     if not WORDS.is_file() or WORDS.read_bytes() != data:
         write_bytes(WORDS, data)
+
+
+def embed_words(encode: EncodeConfig) -> Tensor:
+    """What ``write_words`` writes for ``encode``, without a file: for heads on another pass than the params'. Raises
+    CheckpointError, ConfigError."""
+    embeddings = prior_of(encode).word_embeddings(encode.words, encode.text_encoder)
+    if embeddings is None:
+        raise ConfigError(f"{encode.checkpoint} has no text; set train.model.sfan: null")
+    return embeddings
 
 
 def read_words() -> Tensor:

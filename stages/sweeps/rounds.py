@@ -36,7 +36,8 @@ def _stream(variant: Variant) -> str:
     """Everything that must be equal for heads to see the same batches."""
     train = asdict(variant.params.train)
     keys = ("source", "timestep", "flip", "data_seed", "batch", "scenes", "holdout")
-    return json.dumps([asdict(variant.params.extract), {key: train[key] for key in keys}])
+    passed = asdict(variant.params.encode), asdict(variant.params.extract)
+    return json.dumps([passed, {key: train[key] for key in keys}])
 
 
 def _size(variant: Variant) -> float:

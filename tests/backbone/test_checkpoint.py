@@ -168,7 +168,7 @@ def _empty(copy: Path) -> None:
         (_pickled, "is a pickle, which is never loaded"),
         (_no_vae, "vae/config.json is missing"),
         (_broken_json, "is not JSON"),
-        (_sdxl, "added conditions .SDXL"),
+        (_sdxl, "text_encoder_2/config.json is missing"),
         (_upscaler, "added conditions"),
         (_inpainting, "takes 9 channels and its VAE gives 4"),
         (_other_text, "its text encoder gives 768"),

@@ -10,12 +10,13 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from diffps.backbone.capture import Request, TapReader, pruned
+from diffps.backbone.capture import Request, TapReader
 from diffps.backbone.checkpoint import load_checkpoint
 from diffps.backbone.families import load_prior
 from diffps.backbone.frozen import FrozenUNet, size_numbers
 from diffps.backbone.latents import NoiseKey
 from diffps.backbone.prior import Conditions
+from diffps.backbone.pruning import pruned
 from diffps.backbone.stable_diffusion import StableDiffusion
 from diffps.errors import CheckpointError, ConfigError
 from diffps.taps import SDXL_UNET, tap_table

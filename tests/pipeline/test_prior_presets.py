@@ -6,17 +6,21 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from safetensors.torch import save_file
 
 from diffps.backbone.families import load_prior
 from diffps.backbone.prior import CLIP
+from diffps.taps import SDXL_UNET
 from pipeline.config import load_params
 from stages.config_data import EncodeConfig, ExtractConfig
 from stages.forecasts.size import Sizes, budget
 from stages.params import Params
+from stages.sweeps.variants import read_variants
+from tests.backbone.published import VAE
 
 ROOT = Path(__file__).parents[2]
 PRW = {"train": 5704, "test": 6112}
-PRESETS = ("prw-resnet50", "prw-dinov3", "prw-siglip2")
+PRESETS = ("prw-resnet50", "prw-dinov3", "prw-siglip2", "prw-sdxl")
 
 # As published; what is not stated here has the library's default.
 SIGLIP2_LARGE = {
@@ -39,6 +43,37 @@ SIGLIP2_LARGE = {
 }
 
 
+SDXL_VAE = {**VAE, "sample_size": 1024, "scaling_factor": 0.13025, "force_upcast": True}
+SDXL_TEXT = {
+    "text_encoder": {"hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12, "num_hidden_layers": 12},
+    "text_encoder_2": {
+        "hidden_size": 1280,
+        "intermediate_size": 5120,
+        "num_attention_heads": 20,
+        "num_hidden_layers": 32,
+        "projection_dim": 1280,
+    },
+}
+SDXL = {
+    **SDXL_UNET,
+    "use_linear_projection": True,
+    "addition_embed_type": "text_time",
+    "addition_time_embed_dim": 256,
+    "projection_class_embeddings_input_dim": 2816,
+}
+
+
+def write_sdxl_configs(folder: Path) -> None:
+    """Configs as published, and no weights."""
+    parts = {"unet": SDXL, "vae": SDXL_VAE, **SDXL_TEXT}
+    for part, config in parts.items():
+        (folder / part).mkdir(exist_ok=True)
+        (folder / part / "config.json").write_text(json.dumps(config))
+        stem = "model" if part.startswith("text") else "diffusion_pytorch_model"
+        save_file({}, folder / part / f"{stem}.safetensors")
+    (folder / "model_index.json").write_text("{}")
+
+
 @pytest.fixture(params=PRESETS)
 def preset(request: pytest.FixtureRequest) -> str:
     return request.param  # type: ignore[no-any-return]
@@ -51,6 +86,9 @@ def cost(params: Params, folder: Path) -> tuple[float, float, float]:
     if name.startswith(CLIP):
         (folder / "config.json").write_text(json.dumps(SIGLIP2_LARGE))
         name = f"{CLIP}{folder}"
+    elif extract.name == "sdxl":
+        write_sdxl_configs(folder)
+        name = str(folder)
     prior = load_prior(name)
     planned = budget(PRW, encode, extract, 16, Sizes(prior.taps, prior.latent_channels))  # type: ignore[arg-type]
     image = sum(array.spec.image_bytes for array in planned.arrays if array.spec.group.split == "test")
@@ -83,3 +121,16 @@ def test_the_heads_read_what_is_extracted(preset: str) -> None:
     extract: ExtractConfig = params.extract
     assert set(params.train.taps.names) == set(extract.names)
     assert (params.train.model.dgrpn is None) == (params.train.taps.guidance is None)
+
+
+def test_the_sweep_over_priors_takes_pass_and_head_of_each_preset(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    params, _ = load_params(Path("presets/prw.yaml"), ["sweep.file=presets/sweeps/priors.yaml"])
+    variants = {variant.name: variant for variant in read_variants(params)}
+    assert len(variants) == 5 * 3
+    assert variants["sd21-seed2"].params.encode == params.encode
+    for name in PRESETS:
+        own, _ = load_params(Path(f"presets/{name}.yaml"))
+        variant = variants[f"{own.extract.name}-seed1"].params
+        assert (variant.encode, variant.extract, variant.train) == (own.encode, own.extract, own.train)
+        assert variant.evaluate == params.evaluate

@@ -1,25 +1,27 @@
 """Priors without a VAE through the stages: nothing to encode, cached equals live, person search from end to end."""
 
+import csv
 import json
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from ruamel.yaml import YAML
 
 from diffps.datasets.tables import read_scenes
 from diffps.errors import CheckpointError, ConfigError, UnknownTapError
 from diffps.features import Feature, Ref
-from stages import encode, evaluate, extract, index, train
+from stages import encode, evaluate, extract, index, sweep, train
 from stages.features.reading import Reading
 from stages.features.source import open_source
 from stages.features.words import read_words
 from stages.images import ImageFolder
 from stages.job import QuietJob, Runtime
 from stages.params import Params, override
-from stages.places import ENCODED, EXTRACTED, INDEX, WORDS
+from stages.places import ENCODED, EXTRACTED, INDEX, SWEEP, WORDS
 from stages.typed import build
 from tests.backbone.lite0 import imagenet_lite0
 from tests.backbone.test_clip import write_model
@@ -143,6 +145,28 @@ def test_the_same_weights_elsewhere_continue_the_store(here: Path, vit: str, tmp
     job = Listener()
     extract.run(make_params(f"timm:{tmp_path / 'moved'}", VIT, name="moved"), RUNTIME, job)
     assert "extract: nothing is missing" in job.lines
+
+
+def test_one_sweep_compares_passes_of_several_priors(here: Path, vit: str, tmp_path: Path) -> None:
+    other = make_params(imagenet_lite0(tmp_path), CNN, name="other")
+    params = make_params(vit, ("vit-block01-q", "vit-norm"), name="compared")
+    file = tmp_path / "other.yaml"
+    with file.open("w") as stream:
+        YAML().dump(json.loads(json.dumps(asdict(other))), stream)
+    (tmp_path / "priors.yaml").write_text(f"variants:\n  vit: {{}}\n  cnn: {{params: {file}}}\n")
+    params = override(params, {"sweep.file": str(tmp_path / "priors.yaml")}, "test")
+    with pytest.raises(ConfigError, match="variants cnn"):
+        extract.run(params, RUNTIME, QuietJob())
+        sweep.run(params, RUNTIME, QuietJob())
+    extract.run(other, RUNTIME, QuietJob())
+    sweep.run(params, RUNTIME, QuietJob())
+    rows = list(csv.DictReader((SWEEP / "table.csv").read_text().splitlines()))
+    assert [(row["variant"], row["status"]) for row in rows] == [("vit", "done"), ("cnn", "done")]
+    assert "params=other" in rows[1]["changes"]
+    sweep.dry_run(params, RUNTIME, QuietJob())
+    same = override(params, {"extract.name": "other"}, "test")
+    with pytest.raises(ConfigError, match="calls its pass other too"):
+        sweep.run(same, RUNTIME, QuietJob())
 
 
 def test_what_does_not_go_with_the_prior_is_said_before_anything_runs(here: Path, vit: str) -> None:
