@@ -6,25 +6,34 @@ VENV ?= .venv
 PYTEST ?= -n auto --maxprocesses 8 --dist loadfile
 
 BIN := $(abspath $(VENV))/bin
-STAMP := $(VENV)/installed
+RUN := $(VENV)/installed
+TESTS := $(VENV)/installed-for-tests
 
 .PHONY: demo test check
 
-demo: $(STAMP)
+demo: $(RUN)
 	PATH="$(BIN):$$PATH" dvc repro
 	@cat results/report/summary.txt
 
-test: $(STAMP)
+test: $(TESTS)
 	PATH="$(BIN):$$PATH" OMP_NUM_THREADS=1 pytest $(PYTEST)
 
 # For contributors: what the pre-commit hooks and the reviewers look at. Needs the extra `dev`.
-check: $(STAMP)
+check: $(TESTS)
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
 # Installed once; again only when the dependencies may have changed.
-$(STAMP): pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=...")'
-	@$(PYTHON) -c 'import ensurepip, venv' || (echo "Python lacks venv: apt install python3-venv" >&2; exit 1)
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --editable '.[test]'
+$(RUN): pyproject.toml
+	$(call install,.[dvc])
 	@touch $@
+
+$(TESTS): pyproject.toml
+	$(call install,.[test])
+	@touch $@
+
+define install
+@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=...")'
+@$(PYTHON) -c 'import ensurepip, venv' || (echo "Python lacks venv: apt install python3-venv" >&2; exit 1)
+test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+$(BIN)/python -m pip install --quiet --editable '$(1)'
+endef

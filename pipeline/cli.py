@@ -18,7 +18,6 @@ app = typer.Typer(
     name="diffps",
     help="Person search on diffusion features: run the backbone once, keep its features, train heads on them.",
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode=None,  # plain help: importing rich costs more than the rest of --help
     pretty_exceptions_enable=False,
 )
@@ -196,6 +195,17 @@ def figure(
 
     loaded, runtime = load_params(params, overrides or [])
     run_command("figure", {"params": str(params)}, lambda job: stage.run(loaded, runtime, job, name))
+
+
+@app.command(help="Begin a project in this folder: params.yaml, dvc.yaml and what belongs to them.")
+def init(
+    preset: Annotated[str, typer.Argument(help="What to begin with; an unknown name lists them.")] = "demo",
+) -> None:
+    from pipeline.init import init_project
+
+    written = init_project(preset, Path())
+    typer.echo(f"wrote {', '.join(name for name in written if '/' not in name)} and {len(written)} files in all")
+    typer.echo("next: dvc repro (pip install 'diffps[dvc]'), or the commands one by one, from `diffps index` on")
 
 
 @app.command(help="Look at this machine and the checkpoint: what is there, what does not go together.")

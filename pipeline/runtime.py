@@ -138,12 +138,14 @@ class _Work:
         self.label, self.total, self.unit = label, total, unit
         self.done = 0
         self.nbytes = 0
+        self.note = ""
         self.started = time.monotonic()
         self.changed = _nothing
 
-    def advance(self, done: int = 1, nbytes: int = 0) -> None:
+    def advance(self, done: int = 1, nbytes: int = 0, note: str = "") -> None:
         self.done += done
         self.nbytes += nbytes
+        self.note = note or self.note
         self.changed()
 
     def seconds(self) -> float:
@@ -162,6 +164,8 @@ class _Work:
                 parts.append(f"{duration((self.total - self.done) / rate)} left")
         if self.nbytes:
             parts.append(size(self.nbytes))
+        if self.note:
+            parts.append(self.note)
         if self.done >= self.total:
             parts.append(f"in {duration(seconds)}")
         return ", ".join(parts)

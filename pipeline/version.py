@@ -1,4 +1,4 @@
-"""Which version this is, and of a checkout which commit."""
+"""Which version this is, and of which commit."""
 
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
@@ -16,8 +16,10 @@ def version_text() -> str:
 
 
 def commit() -> str | None:
-    """Commit of the checkout this code lies in; None where it is in none, or git is not here."""
-    root = Path(__file__).parents[1]
+    """Commit of the checkout this code lies in, or that a package was built from; None where neither is known."""
+    root, built = Path(__file__).parents[1], Path(__file__).with_name("commit.txt")
+    if built.is_file():
+        return built.read_text(encoding="utf-8").strip()
     if not (root / ".git").exists():
         return None
     try:

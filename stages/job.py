@@ -4,9 +4,11 @@ import logging
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 log = logging.getLogger("diffps")
+
+TrackerName = Literal["", "tensorboard", "dvclive"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,6 +36,10 @@ class Runtime:
     store: str = "data/features"
     """The store's folder."""
 
+    tracker: TrackerName = ""
+    """Who is shown losses while heads are trained, beside losses.csv: tensorboard or dvclive, each through its own
+    library (`pip install 'diffps[trackers]'`), into a folder of that name beside the head."""
+
     shard: int = 16
     """Images a shard; a store keeps the number it was made with."""
 
@@ -50,8 +56,8 @@ class Runtime:
 class Tracker(Protocol):
     """Progress of one piece of long work."""
 
-    def advance(self, done: int = 1, nbytes: int = 0) -> None:
-        """``done`` more units are finished, and ``nbytes`` more bytes written or read."""
+    def advance(self, done: int = 1, nbytes: int = 0, note: str = "") -> None:
+        """``done`` more units are finished, and ``nbytes`` more bytes written or read; ``note`` is how it stands."""
 
 
 class Job(Protocol):
@@ -86,5 +92,5 @@ class QuietJob:
 
 
 class _NoTracker:
-    def advance(self, done: int = 1, nbytes: int = 0) -> None:
+    def advance(self, done: int = 1, nbytes: int = 0, note: str = "") -> None:
         pass

@@ -39,7 +39,9 @@ def run(params: Params, runtime: Runtime, job: Job) -> None:
         with cluster(runtime) as client:
             if client is None:
                 for group in rounds:
-                    train_round(group, open_round(group, runtime), choose_device(runtime), job, refresh)
+                    train_round(
+                        group, open_round(group, runtime), choose_device(runtime), job, refresh, runtime.tracker
+                    )
             else:
                 train_on_cluster(client, rounds, runtime, job, refresh)
         refresh()

@@ -15,6 +15,7 @@ def run(params: Params, runtime: Runtime, job: Job) -> None:
     from stages.head.identity import HeadIdentity
     from stages.head.loop import train_head
     from stages.head.run import HeadRun
+    from stages.head.watching import tracked
     from stages.images import ImageFolder
     from stages.places import INDEX, TRAIN
 
@@ -28,7 +29,8 @@ def run(params: Params, runtime: Runtime, job: Job) -> None:
         data = training_set(train, encode.frame, INDEX, skipped_scenes(source, job))
         words = None if train.model.sfan is None else read_words()
         head = HeadRun(train, data, source, words, identity, TRAIN, device)
-        train_head(head, source, job)
+        with tracked(runtime.tracker, {"": TRAIN}) as watch:
+            train_head(head, source, job, watch=watch)
     job.say(f"{TRAIN / 'head'}: written; mean loss of the last epoch {head.metrics()['loss']:.4f}")
 
 

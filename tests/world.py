@@ -160,7 +160,7 @@ class StoppingJob(QuietJob):
     def track(self, label: str, total: int, unit: str) -> Iterator[Self]:
         yield self
 
-    def advance(self, done: int = 1, nbytes: int = 0) -> None:
+    def advance(self, done: int = 1, nbytes: int = 0, note: str = "") -> None:
         self._left -= done
         self.stopping = self._left <= 0
 

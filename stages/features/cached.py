@@ -8,7 +8,7 @@ from typing import Any, Self
 import torch
 
 from cache import ArraySpec, FeatureStore, explain_difference
-from cache.errors import RecipeError
+from cache.errors import NotCachedError, RecipeError
 from cache.ring import read_ahead
 from diffps.features import Feature, FeatureShape, Ref
 from diffps.records import Scene, Split
@@ -40,9 +40,21 @@ class CachedSource:
             views.setdefault(view, []).append(self.manifests[manifest])
         images = [(scene.scene_id, scene.digest) for scene in scenes]
         self._reader = store.reader(views, images=images)
+        self._require(views)
         self._threads = threads
         self._specs = {name: self._reader.spec(stored, "identity") for name, stored in self._stored.items()}
         self._bases = {name: torch_basis(spec) for name, spec in self._specs.items()}
+
+    def _require(self, views: Iterable[str]) -> None:
+        name = next(iter(self._stored.values()))
+        for scene in self._scenes:
+            try:
+                for view in views:
+                    self._reader.has((scene.scene_id, view), name)
+            except NotCachedError:
+                raise NotCachedError(
+                    f"{scene.scene_id}: added or changed since it was extracted; run `diffps extract` first"
+                ) from None
 
     @property
     def shapes(self) -> Mapping[str, FeatureShape]:

@@ -37,8 +37,9 @@ def write_missing(
         unfinished.append(part)
         missing += found.arrays
         total += found.images
-    if not unfinished:
+    if not total:
         job.say(f"{stage}: nothing is missing")
+    if not unfinished:
         return
     require_space(store.root, missing)
     computer: Computer | None = None

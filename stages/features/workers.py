@@ -92,7 +92,7 @@ class _Count:
 
     done = nbytes = 0
 
-    def advance(self, done: int = 1, nbytes: int = 0) -> None:
+    def advance(self, done: int = 1, nbytes: int = 0, note: str = "") -> None:
         self.done += done
         self.nbytes += nbytes
 

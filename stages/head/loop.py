@@ -1,22 +1,31 @@
 """Heads trained to their end from one stream, saved now and then."""
 
+import statistics
 import time
 from collections.abc import Callable, Mapping
 
 from diffps.errors import DivergedError
 from diffps.features import FeatureSource
-from diffps.training import train_heads
+from diffps.training import StepResult, train_heads
 from stages.head.run import HeadRun
+from stages.head.watching import Watch, unwatched
 from stages.job import Job, StoppedError
 
 SAVE_SECONDS = 60.0
 
 
-def train_head(run: HeadRun, source: FeatureSource, job: Job, save_seconds: float = SAVE_SECONDS) -> None:
+def _loss(results: Mapping[str, StepResult | DivergedError]) -> str:
+    totals = [result.total for result in results.values() if isinstance(result, StepResult)]
+    return f"loss {statistics.fmean(totals):.4g}" if totals else ""
+
+
+def train_head(
+    run: HeadRun, source: FeatureSource, job: Job, save_seconds: float = SAVE_SECONDS, watch: Watch = unwatched
+) -> None:
     """Train one head to its end, from where its folder left off, and write it. Raises StoppedError, everything saved;
     DivergedError, the last good checkpoint kept."""
     job.say(run.resume())
-    train_all({"": run}, source, job, lambda _: run.finish(), save_seconds)
+    train_all({"": run}, source, job, lambda _: run.finish(), save_seconds, watch)
     if run.diverged is not None:
         raise run.diverged
 
@@ -27,9 +36,10 @@ def train_all(
     job: Job,
     done: Callable[[str], object],
     save_seconds: float = SAVE_SECONDS,
+    watch: Watch = unwatched,
 ) -> None:
     """Train every run to its end from one stream, saving every ``save_seconds``, and call ``done`` with each that is
-    finished.
+    finished; ``watch`` is shown every step of every run by its name.
 
     All runs have the same order of samples. A head that diverges gets its ``diverged`` set instead. Raises
     StoppedError, everything saved, when the job is to stop.
@@ -49,9 +59,12 @@ def train_all(
                 if isinstance(result, DivergedError):
                     run.diverged = result
                     job.say(f"{run.folder}: {result}")
-                elif run.trainer.position % data.order.batches_per_epoch == 0:
+                    continue
+                run.record(result)
+                watch(name, result)
+                if run.trainer.position % data.order.batches_per_epoch == 0:
                     run.end_epoch(source)
-            tracker.advance(len(results))
+            tracker.advance(len(results), note=_loss(results))
             going = {name for name in results if runs[name].diverged is None}
             if time.monotonic() - saved_at >= save_seconds or (job.stopping and not stopping):
                 unsaved |= going

@@ -1,18 +1,15 @@
-"""What a training leaves beside the head: curves, metrics, and the facts on its card."""
+"""What a training leaves beside the head: metrics, and the facts on its card."""
 
-import csv
 import statistics
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 from diffps.cards import CardFacts
-from diffps.training import HeadTrainer, StepResult
+from diffps.training import HeadTrainer
 from stages.features.recipes import start_of
 from stages.head.data import TrainingSet
 from stages.head.identity import HeadIdentity
 
-CURVE_ROWS = 1000  # a longer training is averaged down to this many rows of losses.csv
 Best = tuple[float, int]  # mAP on held-out identities, epoch
 
 
@@ -39,20 +36,6 @@ def training_metrics(trainer: HeadTrainer, data: TrainingSet, best: Best | None)
     if best is not None:
         found |= {"held_out_map": best[0], "best_epoch": best[1]}
     return found
-
-
-def write_losses(history: Sequence[StepResult], path: Path) -> None:
-    """losses.csv: a row a step, or the means of as many steps as keep it at :data:`CURVE_ROWS` rows."""
-    window = -(-len(history) // CURVE_ROWS)
-    with path.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["step", "epoch", "lr", "total", *history[0].losses, "grad_norm"])
-        for start in range(0, len(history), window):
-            part = history[start : start + window]
-            columns = zip(*([r.total, *r.losses.values()] for r in part), strict=True)
-            norms = [result.grad_norm for result in part if result.grad_norm is not None]
-            means = [statistics.fmean(column) for column in columns] + ([statistics.fmean(norms)] if norms else [])
-            writer.writerow([part[-1].position, part[-1].epoch, *(f"{x:.6g}" for x in (part[-1].lr, *means))])
 
 
 # Parts of priors, as recipes call them and people do.

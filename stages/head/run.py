@@ -1,7 +1,7 @@
 """A head being trained into a folder: what ``train`` does with one and ``sweep`` with many.
 
-The folder holds ``checkpoint/`` (to go on from), and once the head is finished ``head/`` (to use), ``losses.csv`` and
-``metrics.json``.
+The folder holds ``checkpoint/`` (to go on from), and once the head is finished ``head/`` (to use), ``metrics.json`` and
+``scores.json``; ``losses.csv`` grows from the beginning.
 """
 
 import json
@@ -19,13 +19,14 @@ from diffps.cards import with_scores, write_card
 from diffps.errors import CheckpointError, DivergedError
 from diffps.features import FeatureSource
 from diffps.model import PersonSearcher
-from diffps.training import HeadState, HeadTrainer
+from diffps.training import HeadState, HeadTrainer, StepResult
 from stages.config_heads import TrainConfig
 from stages.head.data import TrainingSet, check_searchable
 from stages.head.identity import HeadIdentity, difference
 from stages.head.model import new_model
-from stages.head.results import Best, card_facts, training_metrics, write_losses
+from stages.head.results import Best, card_facts, training_metrics
 from stages.head.validation import held_out_map
+from stages.head.watching import LossFile
 
 Judge = Callable[[HeadTrainer, TrainingSet, FeatureSource], float]
 
@@ -57,6 +58,7 @@ class HeadRun:
             return new_model(train, data.canvas, shapes, words, data.identities)
 
         self.trainer = HeadTrainer(build, train.taps.names, train, data.order.batches_per_epoch, device)
+        self._losses = LossFile(folder / "losses.csv", self.trainer.total)
         self._settings = {**identity.settings, "data": data.digest()}
 
     @property
@@ -71,6 +73,11 @@ class HeadRun:
 
     def resume(self) -> str:
         """Go on from the folder's checkpoint where it is of the same settings; says what was found."""
+        found = self._load()
+        self._losses.begin(self.trainer.history)
+        return found
+
+    def _load(self) -> str:
         path = self._state_file
         for partial in path.parent.glob(".*.tmp"):  # of a process that was killed while it wrote
             partial.unlink()
@@ -92,6 +99,10 @@ class HeadRun:
         self.best = None if best is None else (best[0], best[1])
         done = f"{self.trainer.position} of {self.trainer.total} batches"
         return f"{self.folder}: {'finished' if self.trainer.finished else 'goes on'} ({done} done)"
+
+    def record(self, result: StepResult) -> None:
+        """One more step, into losses.csv."""
+        self._losses.add(result)
 
     def save(self) -> None:
         """Write the checkpoint, whole or not at all."""
@@ -131,7 +142,7 @@ class HeadRun:
             (folder / "README.md").write_text(card, encoding="utf-8")
 
         write_folder(self.folder / "head", write)
-        write_file(self.folder / "losses.csv", lambda path: write_losses(self.trainer.history, path))
+        self._losses.end(self.trainer.history)
         metrics = self.metrics()
         write_json(self.folder / "metrics.json", metrics)
         write_json(self.folder / "scores.json", {name: metrics[name] for name in ("loss", "seconds")})

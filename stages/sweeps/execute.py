@@ -24,8 +24,9 @@ from stages.head.data import training_set
 from stages.head.identity import HeadIdentity
 from stages.head.loop import train_all
 from stages.head.run import HeadRun
+from stages.head.watching import tracked
 from stages.images import ImageFolder
-from stages.job import Job, QuietJob, Runtime, StoppedError
+from stages.job import Job, QuietJob, Runtime, StoppedError, TrackerName
 from stages.places import INDEX
 from stages.search.evaluation import evaluate_heads
 from stages.search.gallery import open_task, read_search_set
@@ -43,6 +44,7 @@ def train_round(
     device: torch.device,
     job: Job,
     progress: Callable[[], None] = lambda: None,
+    tracker: TrackerName = "",
 ) -> None:
     """Train and score every variant of a round; ``progress`` is called when something can be told of one more.
 
@@ -66,7 +68,8 @@ def train_round(
             runs[variant.name] = HeadRun(own.train, data, source, words, identity, variant.folder, device)
         for run in runs.values():
             job.say(run.resume())
-        train_all(runs, source, job, finish)
+        with tracked(tracker, {name: run.folder for name, run in runs.items()}) as watch:
+            train_all(runs, source, job, finish, watch=watch)
     by_name = {variant.name: variant for variant in variants}
     for name, run in runs.items():
         if run.diverged is not None:
@@ -132,7 +135,7 @@ def round_on_worker(variants: Sequence[Variant], runtime: Runtime, folder: str, 
     if job.stopping:
         raise StoppedError
     device = choose_device(replace(runtime, device=own_device(runtime.device, get_worker().name)))
-    train_round(variants, open_round(variants, runtime), device, job)
+    train_round(variants, open_round(variants, runtime), device, job, tracker=runtime.tracker)
     return len(variants)
 
 

@@ -11,6 +11,7 @@ from typing import Literal
 
 PACKAGES = ("pipeline", "stages", "diffps", "cache")
 HEAVY = {"torch", "torchvision", "diffusers", "transformers", "distributed", "numba", "pydantic", "ruamel", "pyarrow"}
+OPTIONAL = {"torch.utils.tensorboard", "dvclive.live"}  # of extras: may not be installed
 Kind = Literal["pipeline", "door", "room", "ground", "diffps", "cache"]
 # Whom each kind may import.
 ALLOWED: Mapping[Kind, set[Kind]] = {
@@ -108,7 +109,7 @@ def needless_hiding(house: House) -> list[str]:
         for each in house.imports[name]:
             top = each.target.partition(".")[0]
             kept_out = (house.loads(each.target) | ({top} & HEAVY)) - here
-            if each.function and not kept_out:
+            if each.function and not kept_out and each.target not in OPTIONAL:
                 found.append(f"{name}:{each.line} hides {each.target}")
     return found
 

@@ -6,7 +6,7 @@ from typer.main import get_command
 
 from tests.architecture.repository import ROOT, STAGES
 
-COMMANDS = {*STAGES, "doctor", "figure", "cache", "params"}
+COMMANDS = {*STAGES, "init", "doctor", "figure", "cache", "params"}
 CACHE_COMMANDS = {"plan", "status", "verify", "explain", "gc", "export", "stats", "transcode"}
 SLOW = {"torch", "zarr", "numpy", "pydantic", "rich", "dask", "pyarrow", "matplotlib"}
 

@@ -96,5 +96,5 @@ def test_the_make_targets_install_once(tmp_path: Path) -> None:
 
     assert "pip install" in plan()
     (tmp_path / ".venv").mkdir()
-    (tmp_path / ".venv" / "installed").touch()
+    (tmp_path / ".venv" / "installed-for-tests").touch()
     assert "pip install" not in plan()

@@ -221,7 +221,8 @@ def test_both_views_count_into_the_break_even(run: Run) -> None:
 
 
 def test_a_run_without_a_store_says_so(run: Run) -> None:
-    shutil.rmtree(run.folder / "data/features")
+    for name in ("features", "manifests", "inputs"):
+        shutil.rmtree(run.folder / "data" / name, ignore_errors=True)
     run.report()
     assert "read its features live" in (run.folder / PAGE).read_text()
 

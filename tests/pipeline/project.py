@@ -47,6 +47,16 @@ class Project:
         project.run("git", "init", "-q")
         return project
 
+    def commit(self) -> None:
+        """All that git sees, as experiments and clones need it."""
+        self.run("git", "add", ".")
+        self.run("git", "-c", "user.email=tester@localhost", "-c", "user.name=Tester", "commit", "-qm", "All")
+
+    def clone(self, root: Path) -> "Project":
+        """A colleague's clone of what was committed: code, dvc.yaml and dvc.lock, without data and results."""
+        self.run("git", "clone", "-q", str(self.root), str(root))
+        return Project(root)
+
     def params(self, changes: dict[str, Any] | None = None) -> None:
         """The tiny parameters, with ``changes``."""
         write_params(self.root, changes)
@@ -61,6 +71,11 @@ class Project:
     def repro(self) -> list[str]:
         """`dvc repro`; the stages that ran, in order."""
         lines = self.run("dvc", "repro").stdout.splitlines()
+        return [line.split("'")[1] for line in lines if line.startswith("Running stage")]
+
+    def experiment(self, *arguments: str) -> list[str]:
+        """`dvc exp run`; the stages that ran, in order."""
+        lines = self.run("dvc", "exp", "run", *arguments).stdout.splitlines()
         return [line.split("'")[1] for line in lines if line.startswith("Running stage")]
 
     def would_run(self) -> set[str]:

@@ -28,8 +28,8 @@ def test_every_stage_stops_on_ctrl_c_and_goes_on_later(
     write_params(tmp_path, {"encode": {"canvas": [64, 64]}, "evaluate": {"baseline": False}})
     advance, pressed = _Work.advance, []
 
-    def press(work: _Work, done: int = 1, nbytes: int = 0) -> None:
-        advance(work, done, nbytes)
+    def press(work: _Work, done: int = 1, nbytes: int = 0, note: str = "") -> None:
+        advance(work, done, nbytes, note)
         if not pressed and work.done < work.total:
             pressed.append(work.label)
             os.kill(os.getpid(), signal.SIGINT)

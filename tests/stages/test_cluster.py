@@ -93,7 +93,7 @@ class Watching(QuietJob):
         job = self
 
         class Tracker:
-            def advance(self, done: int = 1, nbytes: int = 0) -> None:
+            def advance(self, done: int = 1, nbytes: int = 0, note: str = "") -> None:
                 job.shards += nbytes > 0
                 if job.shards == 1 and nbytes:
                     job.action()

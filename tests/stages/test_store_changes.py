@@ -147,7 +147,7 @@ def test_features_of_changed_images_are_refused_until_they_are_extracted(small: 
     Image.new("RGB", (scenes[0].width, scenes[0].height), "teal").save(photograph)
     scenes[0] = replace(scenes[0], digest=hashlib.sha256(photograph.read_bytes()).hexdigest())
     index_of(scenes)
-    with pytest.raises(NotCachedError, match=f"{scenes[0].scene_id}.*changed since it was extracted"):
+    with pytest.raises(NotCachedError, match=f"{scenes[0].scene_id}.*added or changed since"):
         opened(small)
     small.run(encode)
     small.run(extract, extract=FLOAT16)

@@ -5,7 +5,6 @@ import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -152,9 +151,9 @@ def _savemat(path: Path, content: dict[str, object]) -> None:
     """A .mat file without the date that scipy writes into its head: equal bytes whenever they are drawn."""
     from scipy.io import savemat
 
-    file = BytesIO()
-    savemat(file, content)
-    path.write_bytes(b"MATLAB 5.0 MAT-file".ljust(116) + file.getvalue()[116:])
+    savemat(path, content)
+    with path.open("r+b") as file:
+        file.write(b"MATLAB 5.0 MAT-file".ljust(116))
 
 
 def _pid(config: StreetsConfig, number: int) -> int:

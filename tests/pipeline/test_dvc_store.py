@@ -1,0 +1,84 @@
+"""The store lies anywhere: on another file system, behind a link, shared by several clones."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.pipeline.project import Project
+
+MEMORY = Path("/dev/shm")  # another file system on every Linux
+PLACES = ("absolute", "link", "memory")
+
+
+@pytest.fixture(params=PLACES)
+def elsewhere(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
+    """A folder for a store outside of every clone."""
+    match request.param:
+        case "absolute":
+            yield tmp_path / "disk/features"
+        case "link":
+            (tmp_path / "disk").mkdir()
+            (tmp_path / "link").symlink_to(tmp_path / "disk")
+            yield tmp_path / "link/features"
+        case "memory":
+            if not os.access(MEMORY, os.W_OK) or MEMORY.stat().st_dev == tmp_path.stat().st_dev:
+                pytest.skip("no other file system at hand")
+            folder = MEMORY / f"diffps-{os.getpid()}"
+            yield folder / "features"
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def move_store(project: Project, place: Path) -> None:
+    place.parent.mkdir(parents=True, exist_ok=True)
+    shutil.move(project.root / "data/features", place)
+    project.params({"runtime": {"store": str(place)}})
+
+
+def stat_of(place: Path) -> dict[str, tuple[int, int]]:
+    return Project(place).files("features.zarr")
+
+
+def test_a_store_that_moved_recomputes_nothing(project: Project, elsewhere: Path) -> None:
+    move_store(project, elsewhere)
+    assert project.would_run() == set()
+    before = stat_of(elsewhere)
+    assert "nothing is missing" in project.run("diffps", "extract").stderr
+    assert project.repro() == []
+    assert stat_of(elsewhere) == before
+    assert not (project.root / "data/features").exists()
+
+
+@pytest.mark.slow
+def test_two_clones_share_it_and_the_second_computes_no_feature(project: Project, elsewhere: Path) -> None:
+    move_store(project, elsewhere)
+    project.commit()
+    before = stat_of(elsewhere)
+    clone = project.clone(elsewhere.parent.parent / "clone" if "shm" in str(elsewhere) else elsewhere.parent / "clone")
+    ran = clone.repro()
+    assert ran[:3] == ["index", "encode", "extract"]
+    assert stat_of(elsewhere) == before
+    assert clone.repro() == []
+    head = "results/train/head/model.safetensors"
+    assert (clone.root / head).read_bytes() == (project.root / head).read_bytes()
+    shutil.rmtree(clone.root)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", ["workspace", "temp", "queue"])
+def test_experiments_use_it(project: Project, tmp_path: Path, way: str) -> None:
+    place = tmp_path / "disk/features"
+    move_store(project, place)
+    project.commit()
+    before = stat_of(place)
+    change = ("-S", "train.lr=0.0005")
+    if way == "queue":
+        project.run("dvc", "exp", "run", "--queue", *change)
+        project.run("dvc", "exp", "run", "--run-all")
+    else:
+        ran = project.experiment(*(["--temp"] if way == "temp" else []), *change)
+        assert [stage for stage in ran if stage != "index"] == ["train", "evaluate", "report"]
+    assert stat_of(place) == before
+    assert "0.0005" in project.run("dvc", "exp", "show", "--csv").stdout
