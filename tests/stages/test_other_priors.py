@@ -11,6 +11,7 @@ import pytest
 import torch
 from ruamel.yaml import YAML
 
+from diffps.backbone.builtin.topology import make_random
 from diffps.datasets.tables import read_scenes
 from diffps.errors import CheckpointError, ConfigError, UnknownTapError
 from diffps.features import Feature, Ref
@@ -24,6 +25,7 @@ from stages.params import Params, override
 from stages.places import ENCODED, EXTRACTED, INDEX, SWEEP, WORDS
 from stages.typed import build
 from tests.backbone.lite0 import imagenet_lite0
+from tests.backbone.sdxl import TEXT, write_sdxl
 from tests.backbone.test_clip import write_model
 from tests.backbone.test_timm import SMALL, write_folder
 from tests.world import Listener, files_below, raw_params
@@ -33,15 +35,15 @@ CNN = ("cnn-stage5-block02-out", "cnn-stage3-block01-out", "cnn-stage2-block01-o
 RUNTIME = Runtime(device="cpu", threads=1, batch=2, vae_batch=2, shard=4)
 
 
-def make_params(checkpoint: str, taps: tuple[str, ...], **extra: Any) -> Params:
+def make_params(checkpoint: str, taps: tuple[str, ...], canvas: tuple[int, int] = (96, 160), **extra: Any) -> Params:
     """The small demo on another prior: all taps on one level where their grids are one, else one a level."""
-    one = taps[0].startswith("vit")
+    one = not taps[0].startswith("cnn")
     levels = {"level1": [], "level2": [], "level3": list(taps)} if one else {}
     if not one:
         levels = {"level1": [taps[0]], "level2": [taps[1]], "level3": [taps[2]]}
     raw = raw_params(
         {
-            "encode": {"checkpoint": checkpoint, "canvas": [96, 160] if one else [128, 192]},
+            "encode": {"checkpoint": checkpoint, "canvas": list(canvas) if one else [128, 192]},
             "extract": {"taps": list(taps), "words": [], **extra},
             "train": {
                 "taps": {"detection": taps[-1], "guidance": None, **levels},
@@ -145,6 +147,35 @@ def test_the_same_weights_elsewhere_continue_the_store(here: Path, vit: str, tmp
     job = Listener()
     extract.run(make_params(f"timm:{tmp_path / 'moved'}", VIT, name="moved"), RUNTIME, job)
     assert "extract: nothing is missing" in job.lines
+
+
+def test_sdxl_is_encoded_extracted_and_read_like_any_diffusion_model(here: Path, tmp_path: Path) -> None:
+    folder = write_sdxl(make_random(tmp_path / "base"), tmp_path / "sdxl")
+    key, word_map = "up-level1-repeat0-vit-block0-self-k", "up-level1-repeat0-vit-block0-cross-map"
+    params = make_params(str(folder), (key,), (64, 128), name="sdxl", words=["person"], encoding="float16")
+    changes = {
+        "encode.text_encoder": 2,
+        "extract.taps": [key, word_map],
+        "train.taps.detection": key,
+        "train.taps.guidance": f"{word_map}.person",
+    }
+    params = override(params, changes, "test")
+    for stage in (encode, extract):
+        stage.run(params, RUNTIME, QuietJob())
+    assert read_words().shape == (4, TEXT[1])
+    job = Listener()
+    for stage in (encode, extract):
+        stage.run(params, RUNTIME, job)
+    assert job.lines == ["encode: nothing is missing", "extract: nothing is missing"]
+    batches = [[Ref(scene.scene_id)] for scene in read_scenes(INDEX, "train")[:2]]
+    found = []
+    for kind in ("cached", "live"):
+        with source(params, kind) as opened:
+            assert opened.shapes[key] == (4, 8, 16)
+            names = [key, f"{word_map}.person"]
+            found.append([{name: _kept(batch[name]) for name in names} for batch in opened.stream(batches, names)])
+    for one, other in zip(*found, strict=True):
+        assert all(torch.equal(a, b) for name in one for a, b in zip(one[name], other[name], strict=True))
 
 
 def test_one_sweep_compares_passes_of_several_priors(here: Path, vit: str, tmp_path: Path) -> None:
