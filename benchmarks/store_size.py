@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 from store_common import RESULTS, files_below, fill_store, specs
 
-from cache import FeatureStore, fit_basis, parse_encoding, state_error
+from cache import fit_basis, parse_encoding, state_error
 from cache.encodings import BLOCK, Encoding, Project
 from diffps.taps import standard_taps
 
@@ -44,8 +44,8 @@ def real_features(
 
     from pipeline.config import load_params
     from stages import encode, extract, index
+    from stages.features.opening import open_store
     from stages.job import QuietJob
-    from stages.places import store_root
 
     here = Path.cwd()
     changes = [
@@ -59,13 +59,12 @@ def real_features(
         f"encode.checkpoint={checkpoint}",
         "extract.encoding=float16",
     ]
-    params = load_params(here / "presets/demo.yaml", changes)
+    params, runtime = load_params(here / "presets/demo.yaml", changes)
     os.chdir(folder)
     try:
-        job = QuietJob(replace(params.runtime, device=device))
         for stage in (index, encode, extract):
-            stage.run(params, job)
-        store = FeatureStore(store_root(job))
+            stage.run(params, replace(runtime, device=device), QuietJob())
+        store = open_store(runtime.store)
         arrays = [s for s in store.arrays() if s.group.split == "train" and s.name.endswith("@float16")]
         reader = store.reader(arrays)
         names = [name for name, _ in sorted(store.rows("train").scenes.items())][:scenes]
