@@ -1,5 +1,6 @@
 # make demo   install into .venv, run the whole pipeline on drawn street scenes, print the scores and the page's path
 # make test   install into .venv, run the tests
+# make gpu    on a machine with a CUDA GPU: the tests that need one, then everything only a GPU can measure; 20 minutes
 PYTHON ?= python3
 VENV ?= .venv
 # Whole files, so that what a file prepares is prepared once.
@@ -9,7 +10,7 @@ BIN := $(abspath $(VENV))/bin
 RUN := $(VENV)/installed
 TESTS := $(VENV)/installed-for-tests
 
-.PHONY: demo test check
+.PHONY: demo test check gpu
 
 demo: $(RUN)
 	PATH="$(BIN):$$PATH" dvc repro
@@ -17,6 +18,12 @@ demo: $(RUN)
 
 test: $(TESTS)
 	PATH="$(BIN):$$PATH" OMP_NUM_THREADS=1 pytest $(PYTEST)
+
+# Results name the device: benchmarks/results/precision_gpu.json and backbone_gpu.json.
+gpu: $(STAMP)
+	$(BIN)/pytest -m gpu
+	timeout 7m $(BIN)/python benchmarks/precision_gpu.py
+	timeout 10m $(BIN)/python benchmarks/backbone_gpu.py
 
 # For contributors: what the pre-commit hooks and the reviewers look at. Needs the extra `dev`.
 check: $(TESTS)

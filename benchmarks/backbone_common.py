@@ -19,7 +19,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from diffps.backbone.capture import Request
 from diffps.backbone.frozen import Extractor
-from diffps.taps import STANDARD_UNET, TapSpec, map_name, tap_table
+from diffps.taps import STANDARD_UNET, FeatureName, TapSpec, tap_table
 
 RESULTS = Path(__file__).parent / "results"
 TOKENS, SPAN = 77, (1, 2)  # of the prompt, and where its word lies
@@ -173,7 +173,7 @@ def difference(ours: Mapping[str, Tensor], explicit: Mapping[str, Tensor]) -> fl
     """Largest relative distance of the two extractors' taps."""
     worst = 0.0
     for name, value in explicit.items():
-        mine = ours[map_name(name, "person") if name == MAP else name]
+        mine = ours[str(FeatureName(name, "person")) if name == MAP else name]
         worst = max(worst, float((mine.reshape(value.shape) - value).norm() / value.norm()))
     return worst
 

@@ -180,7 +180,7 @@ def measured_parts(canvas: int, config: ModelConfig, device: torch.device) -> li
     torch.manual_seed(0)
     grids = shapes(canvas)
     searcher = build_searcher(config, TAPS, grids, Canvas(canvas, canvas), torch.randn(4, 1024), IDENTITIES)
-    apply_init(searcher, "xavier")
+    apply_init(searcher, "v1")
     with torch.no_grad():
         searcher.dgrpn.gamma.fill_(0.5)
         searcher.reid_head.sfan.alpha.fill_(0.5)

@@ -51,7 +51,7 @@ CHANGES: dict[str, Any] = {
         ],
         "dtype": "float32",
     },
-    "train": {"taps": TAPS, "epochs": 1, "milestones": [], "precision": "float32", "scenes": 100, "init": "xavier"},
+    "train": {"taps": TAPS, "epochs": 1, "milestones": [], "precision": "float32", "scenes": 100, "init": "v1"},
     "model": {"channels": 16, "head_channels": 32, "head_blocks": 1, "head_weights": "random"},
     "rpn": {"samples": 16, "train_after_nms": 10, "test_before_nms": 50, "test_after_nms": 16},
     "box": {"samples": 8, "score_threshold": 0.0, "detections": 8, "grid": [4, 4]},

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from diffps.records import Annotations, Detections, Query, Scene
     from diffps.schedule import SampleOrder, TrainingConfig
     from diffps.training import HeadTrainer, train_heads
+    from stages.finding.searcher import Searcher
 
 _HOMES = {
     "diffps.backbone.frozen": ("FrozenUNet",),
@@ -27,6 +28,8 @@ _HOMES = {
     "diffps.records": ("Annotations", "Detections", "Query", "Scene"),
     "diffps.schedule": ("SampleOrder", "TrainingConfig"),
     "diffps.training": ("HeadTrainer", "train_heads"),
+    # The one name from beside this package: method and store together. Nothing in here uses it.
+    "stages.finding.searcher": ("Searcher",),
 }
 
 __all__ = [
@@ -45,6 +48,7 @@ __all__ = [
     "Ref",
     "SampleOrder",
     "Scene",
+    "Searcher",
     "TapsConfig",
     "Target",
     "TrainingConfig",

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 TERMS = {
     "streets": "Scenes drawn by this project; no real persons are shown. Free to use.",
@@ -79,20 +80,51 @@ Research on person search: comparing methods, settings and features on data like
 """
 
 
-def with_scores(card: str, metrics: Mapping[str, Mapping[str, float | None]]) -> str:
-    """``card`` with its scores replaced by those of an evaluation, ``search`` and ``detection`` as metrics.json has
-    them; what is undefined is left out."""
+def with_scores(card: str, metrics: Mapping[str, Any]) -> str:
+    """``card`` with its scores replaced by those of an evaluation, as metrics.json has them: ``search``, ``detection``,
+    and ``knock_outs`` and ``learned`` where they are there. What is undefined is left out."""
     search, detection = metrics["search"], metrics["detection"]
     found = {"detection AP": detection["ap"], "mAP": search["map"], "top-1": search["top1"]}
     scores = {name: value for name, value in found.items() if value is not None}
+    modules = _knock_outs(metrics.get("knock_outs", {})) + _learned(metrics.get("learned", {}))
     before, _, after = card.partition(SCORES_HEADING)
-    return before + _scores(scores) + "## " + after.split("\n## ", 1)[1]
+    return before + _scores(scores) + modules + "## " + after.split("\n## ", 1)[1]
 
 
 def _scores(scores: Mapping[str, float]) -> str:
     rows = [f"| {name} | {value:.4f} |" for name, value in scores.items()]
     table = "\n".join(["| score | value |", "|---|---|", *rows]) if rows else NOT_EVALUATED
     return f"{SCORES_HEADING}\n\n{table}\n\n"
+
+
+def _knock_outs(found: Mapping[str, Mapping[str, float | None]]) -> str:
+    rows = [
+        f"| {name} | {_signed(scores['map_diff'])} | {_plain(scores['map_diff_se'])} |"
+        for name, scores in found.items()
+        if scores["map_diff"] is not None
+    ]
+    if not rows:
+        return ""
+    head = ["| taken out of the trained head | change of mAP | standard error over queries |", "|---|---|---|"]
+    return "\n".join([*head, *rows]) + "\n\n"
+
+
+def _learned(found: Mapping[str, Mapping[str, Any]]) -> str:
+    """A line per module; what is named by level or word in brackets."""
+
+    def told(value: Any) -> str:
+        return f"({_list({k: told(v) for k, v in value.items()})})" if isinstance(value, Mapping) else f"{value:.4g}"
+
+    lines = [f"- learned by {name}: {_list({k: told(v) for k, v in values.items()})}" for name, values in found.items()]
+    return "\n".join(lines) + "\n\n" if lines else ""
+
+
+def _signed(value: float | None) -> str:
+    return "" if value is None else f"{value:+.4f}"
+
+
+def _plain(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"
 
 
 def _list(facts: Mapping[str, object]) -> str:

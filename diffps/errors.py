@@ -47,6 +47,10 @@ class ConfigError(DiffPSError, ValueError):
     """A parameter outside its range, or two that contradict each other."""
 
 
+class CalibrationError(DiffPSError, ValueError):
+    """Held-out identities that cannot calibrate a head, or a calibration that is none."""
+
+
 class DivergedError(DiffPSError, ArithmeticError):
     """A loss or feature that became NaN or infinite."""
 

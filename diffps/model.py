@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from jaxtyping import Float, Float32
@@ -21,6 +21,7 @@ from diffps.heads.config import Initialisation, ModelConfig, TapsConfig
 from diffps.heads.detection import BoxHead, ProposalNetwork
 from diffps.heads.dgrpn import DGRPN, normalise
 from diffps.heads.embedding import PartEncoder
+from diffps.heads.initialisation import initialise
 from diffps.heads.lpm import Aggregation
 from diffps.heads.msfrn import MSFRN
 from diffps.heads.oim import OIM
@@ -37,10 +38,19 @@ LOSSES = ("rpn_cls", "rpn_reg", "prop_cls", "prop_reg", "reid")
 WEIGHTS_FILE, CONFIG_FILE = "model.safetensors", "config.json"
 
 
+class Candidates(NamedTuple):
+    """Boxes of one image after NMS with their scores, strongest first, however low; and the proposals before that."""
+
+    boxes: Float[Tensor, "n 4"]
+    scores: Float[Tensor, " n"]
+    proposals: Float[Tensor, "p 4"]
+
+
 class PersonSearcher(nn.Module):
     """DiffPS' trainable part; :func:`build_searcher` assembles one. Boxes are in the canvas frame everywhere.
 
-    ``aggregation`` None: detection shares the re-ID branch's map. ``dgrpn`` None: F_det = F.
+    ``aggregation`` None: detection shares the re-ID branch's map. ``dgrpn`` None: F_det = F. ``init``: the rule its
+    first weights were made by, None where that is not known.
     """
 
     def __init__(
@@ -61,6 +71,7 @@ class PersonSearcher(nn.Module):
         super().__init__()
         self.config, self.taps, self.canvas = config, taps, canvas
         self.shapes = {name: shapes[name] for name in taps.names}
+        self.init: Initialisation | None = None
         self.aggregation = aggregation
         self.dgrpn = dgrpn
         self.proposals = proposals
@@ -115,6 +126,16 @@ class PersonSearcher(nn.Module):
         ]
 
     @torch.no_grad()
+    def candidates(self, features: Mapping[str, Feature]) -> list[Candidates]:
+        """What each image's detections were chosen from. Those of :meth:`detect` are the ones at its threshold or
+        above; nothing is embedded."""
+        assert not self.training, "candidates() needs eval()"
+        detection = self.detection_map(features, self.msfrn(features))
+        proposals, _ = self.proposals(detection)
+        found = self.box_head.detect(detection, proposals, 0.0)
+        return [Candidates(*persons, boxes) for persons, boxes in zip(found, proposals, strict=True)]
+
+    @torch.no_grad()
     def embed(
         self, features: Mapping[str, Feature], boxes: Sequence[Float[Tensor, "_ 4"]]
     ) -> list[Float32[Tensor, "_ D"]]:
@@ -167,6 +188,7 @@ class PersonSearcher(nn.Module):
             "canvas": [self.canvas.height, self.canvas.width],
             "identities": len(self.oim.table),
             "words": list(sfan.words.shape) if isinstance(sfan, SFAN) else None,
+            "init": self.init,
             "training": dict(extra or {}),
         }
         (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
@@ -188,6 +210,7 @@ class PersonSearcher(nn.Module):
                 config["identities"],
             )
             searcher.load_state_dict(tensors)
+            searcher.init = config.get("init")
         except FileNotFoundError as error:
             raise CheckpointError(
                 f"{folder}: {error.filename or error} is missing; expected a trained head, as `diffps train` writes it"
@@ -206,7 +229,7 @@ def build_searcher(
     words: Float[Tensor, "words text_width"] | None,
     identities: int,
 ) -> PersonSearcher:
-    """A searcher with torchvision's default random weights; :func:`apply_init` gives it the method's.
+    """A searcher with torch's default random weights; :func:`apply_init` gives it the method's.
 
     ``shapes`` gives grid and channels of every tap read; ``words`` are the text embeddings SFAN compares with,
     None where it is off; ``identities`` is the number of labelled training identities. Raises ConfigError where they
@@ -244,30 +267,21 @@ def build_searcher(
     return searcher.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
 
-def apply_init(searcher: PersonSearcher, mode: Initialisation) -> None:
-    """The method's initialisation, drawn from torch's global generator.
+def apply_init(searcher: PersonSearcher, rule: Initialisation) -> None:
+    """Give a searcher just built its first weights by ``rule``, drawn from torch's global generator.
 
-    Backbone heads: ``config.head_weights``. ``xavier`` (CUHK-SYSU): every other convolution and linear Xavier
-    uniform, biases 0; the RPN keeps torchvision's own, N(0, 0.01). ``normal`` (PRW): in part encoder and box
-    predictor every weight, those of BatchNorm too, from N(0, 0.01) and every bias 0; the rest as ``xavier``.
+    :func:`diffps.heads.initialisation.initialise` says what each rule does. The backbone heads get
+    ``config.head_weights``; the RPN keeps torchvision's own, N(0, 0.01). Raises CheckpointError where those weights
+    cannot be had.
     """
-    bodies = [searcher.box_head.body, searcher.reid_head.body]
-    kept = {module for part in [*bodies, searcher.proposals] for module in part.modules()}
-    for module in searcher.modules():
-        if isinstance(module, nn.Conv2d | nn.Linear) and module not in kept:
-            nn.init.xavier_uniform_(module.weight)
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
-    if mode == "normal":
-        for part in (searcher.reid_head.encoder, searcher.box_head.classifier, searcher.box_head.regressor):
-            for name, parameter in part.named_parameters():
-                if name.rpartition(".")[2] == "bias":
-                    nn.init.zeros_(parameter)
-                else:
-                    nn.init.normal_(parameter, std=0.01)
-    for body in bodies:
+    box_head, reid_head = searcher.box_head, searcher.reid_head
+    predictor = nn.ModuleList([box_head.classifier, box_head.regressor])
+    others = [part for part in (searcher.aggregation, searcher.msfrn, reid_head.sfan) if part is not None]
+    initialise(rule, reid_head.encoder, predictor, others)
+    for body in (box_head.body, reid_head.body):
         assert isinstance(body, BackboneHead)
         load_head_weights(body, searcher.config)
+    searcher.init = rule
 
 
 def _config_from_json(kind: type[T], values: object) -> T:

@@ -6,14 +6,13 @@ depends on the head, so heads with equal ``data_seed`` and batch size can be tra
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from diffps.errors import ConfigError
+from diffps.heads.config import Initialisation
 from diffps.records import Dtype
-
-Init = Literal["xavier", "normal"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -75,8 +74,9 @@ class TrainingConfig:
     accumulate: int = 1
     """Batches that make one step of the optimiser."""
 
-    init: Init = "xavier"
-    """Rule of the initial weights."""
+    init: Initialisation = "v1"
+    """Rule of the first weights: as released ``v1`` for CUHK-SYSU and ``v2`` for PRW; ``xavier-everywhere`` and
+    ``normal-everywhere`` reach aggregation and MSFRN too."""
 
     weights: LossWeights = field(default_factory=LossWeights)
     """Factors of the five losses."""

@@ -202,6 +202,7 @@ class HeadTrainer:
         tensors["history"] = torch.tensor([_row(result) for result in self.history], dtype=torch.float64)
         scalars = {
             "position": self.position,
+            "init": self.config.init,
             "scaler": self._scaler.state_dict(),
             "losses": list(self.history[0].losses) if self.history else [],
         }
@@ -214,6 +215,10 @@ class HeadTrainer:
         def part(prefix: str) -> dict[str, Tensor]:
             return {k.removeprefix(prefix): v for k, v in state.tensors.items() if k.startswith(prefix)}
 
+        scalars = json.loads(state.scalars)
+        if scalars.get("init") != self.config.init:
+            made = scalars.get("init", "a rule that has no name any more")
+            raise DiffPSError(f"checkpoint does not fit: its first weights were made by {made}, not {self.config.init}")
         try:
             self.model.load_state_dict(part("model."))
         except RuntimeError as error:
@@ -225,7 +230,6 @@ class HeadTrainer:
             if saved:
                 self._optimizer.state[parameter] = {"step": saved["step"].clone(), **moments}
         self._random.state = part("random.")
-        scalars = json.loads(state.scalars)
         self.position = scalars["position"]
         self._scaler.load_state_dict(scalars["scaler"])
         self.history = [_result(row, scalars["losses"]) for row in state.tensors["history"].tolist()]

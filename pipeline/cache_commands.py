@@ -175,6 +175,8 @@ def gc(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
     """Delete the arrays that none of the given params files asks for, after showing them."""
+    from dataclasses import replace
+
     from cache.garbage import find_garbage, remove
     from stages.features.plan import PassPlan
     from stages.text import size
@@ -185,7 +187,11 @@ def gc(
     if len(roots) > 1:
         raise typer.BadParameter(f"the files name different stores: {', '.join(map(str, sorted(roots)))}")
     store = opened[0][2]
-    plans = [PassPlan(settings.encode, settings.extract, store) for settings, _, _ in opened]
+    plans = [
+        PassPlan(settings.encode, replace(settings.extract, encoding=encoding), store)
+        for settings, _, _ in opened
+        for encoding in (settings.extract.encoding, *settings.extract.transcode)
+    ]
     wanted = {(spec.path, spec.id) for plan in plans for spec in plan.arrays()}
     garbage = find_garbage(store.root, wanted)
     for item in garbage:

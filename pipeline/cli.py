@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pipeline.cache_commands import app as cache_app
+from pipeline.head_commands import app as head_app
 
 if TYPE_CHECKING:
     from pipeline.runtime import Shell
@@ -22,8 +23,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(cache_app, name="cache")
+app.add_typer(head_app, name="head")
 
-# In the order in which `dvc repro` runs them; `pretrain` stands outside.
+# In the order in which `dvc repro` runs them; `probe` and `pretrain` stand outside.
 STAGES = {
     "index": "Read a dataset's annotations into Parquet.",
     "encode": "Images to VAE latents, words to text embeddings.",
@@ -32,6 +34,7 @@ STAGES = {
     "evaluate": "Find persons in the gallery, rank them for each query, score both.",
     "sweep": "Train and evaluate many variants of the head from one reading of the store.",
     "report": "Write the page: scores, rankings, pictures, costs.",
+    "probe": "Rank every tap of the backbone from one pass, before anything is stored.",
     "pretrain": "Make the demo's backbone from drawn scenes.",
 }
 
@@ -197,6 +200,93 @@ def figure(
     run_command("figure", {"params": str(params)}, lambda job: stage.run(loaded, runtime, job, name))
 
 
+@app.command(help="Find one person in pictures: who looks most alike, and whether that means anything.")
+def search(
+    query: Annotated[Path | None, typer.Argument(metavar="[QUERY]", help="A picture that shows the person.")] = None,
+    folder: Annotated[
+        Path | None, typer.Option("--in", metavar="FOLDER", help="The pictures to search; default: the test split.")
+    ] = None,
+    box: Annotated[
+        str | None, typer.Option("--box", metavar="X,Y,W,H", help="Where the person is, in the query's pixels.")
+    ] = None,
+    person: Annotated[int | None, typer.Option("--person", metavar="N", help="Which of the people found.")] = None,
+    also: Annotated[
+        list[Path] | None,
+        typer.Option("--also", metavar="FILE", help="Another picture of this person. Repeatable."),
+    ] = None,
+    head: Annotated[
+        str | None, typer.Option("--head", metavar="HEAD", help="A folder or a hub id; default: evaluate.head.")
+    ] = None,
+    revision: Annotated[str | None, typer.Option("--revision", help="Commit, tag or branch of the hub id.")] = None,
+    checkpoint: Annotated[
+        str | None, typer.Option("--checkpoint", metavar="PLACE", help="Where the checkpoint lies that the head names.")
+    ] = None,
+    top: Annotated[int, typer.Option("--top", min=1, max=10_000, help="How many hits are shown.")] = 20,
+    promise: Annotated[
+        float, typer.Option("--promise", help="Share of strangers for whom somebody may be taken, in (0, 1).")
+    ] = 0.01,
+    kind: Annotated[
+        str | None, typer.Option("--format", metavar="KIND", help="Also write csv, json, parquet or coco.")
+    ] = None,
+    page: Annotated[bool, typer.Option("--serve", help="A page on this machine instead.")] = False,
+    anyway: Annotated[
+        bool, typer.Option("--anyway", help="Show photographs to a head of drawn scenes, where answers mean nothing.")
+    ] = False,
+    params: ParamsOption = PARAMS,
+    overrides: SetOption = None,
+) -> None:
+    from pipeline.search_words import EXPLAINED, box_of
+
+    if query is None and folder is None and not page:
+        typer.echo(EXPLAINED)
+        return
+    from pipeline.config import load_params
+    from stages import find
+    from stages.job import Runtime
+
+    if kind is not None and kind not in ("csv", "json", "parquet", "coco"):
+        raise typer.BadParameter(f"{kind}: expected csv, json, parquet or coco", param_hint="--format")
+    # A head knows what it needs: outside of a project there is no params.yaml, and none is missed.
+    needless = params == PARAMS and not params.is_file() and not overrides
+    loaded, runtime = (None, Runtime()) if needless else load_params(params, overrides or [])
+    chosen = {} if loaded is None else {"index": loaded.index, "head": loaded.evaluate.head}
+    request = find.SearchRequest(
+        query=query,
+        folder=folder,
+        box=None if box is None else box_of(box),
+        person=person,
+        also=tuple(also or ()),
+        revision=revision,
+        checkpoint=checkpoint,
+        top=top,
+        promise=promise,
+        anyway=anyway,
+        format=kind,  # type: ignore[arg-type]  # checked above
+        **(chosen | ({} if head is None else {"head": head})),  # type: ignore[arg-type]
+    )
+    answer = find.serve if page else find.run
+    run_command("search", {}, lambda job: answer(request, runtime, job))  # whom is not told to a log
+
+
+@head_app.command()
+def calibrate(
+    people: Annotated[
+        str, typer.Option("--people", help="held-out (by train.holdout), or test: the test split's, not to be scored.")
+    ] = "held-out",
+    params: ParamsOption = PARAMS,
+    overrides: SetOption = None,
+) -> None:
+    """Measure what the similarities of evaluate.head mean, on people it was not trained on."""
+    from pipeline.config import load_params
+    from stages import calibrate as stage
+
+    if people not in ("held-out", "test"):
+        raise typer.BadParameter(f"{people}: expected held-out or test", param_hint="--people")
+    loaded, runtime = load_params(params, overrides or [])
+    said = {"params": str(params), "people": people}
+    run_command("calibrate", said, lambda job: stage.run(loaded, runtime, job, people))  # type: ignore[arg-type]
+
+
 @app.command(help="Begin a project in this folder: params.yaml, dvc.yaml and what belongs to them.")
 def init(
     preset: Annotated[str, typer.Argument(help="What to begin with; an unknown name lists them.")] = "demo",
@@ -219,17 +309,21 @@ def doctor(params: ParamsOption = PARAMS, overrides: SetOption = None) -> None:
 def params(
     schema: Annotated[bool, typer.Option("--schema", help="JSON Schema of a params file.")] = False,
     sweep_schema: Annotated[bool, typer.Option("--sweep-schema", help="JSON Schema of a sweep file.")] = False,
+    probe_schema: Annotated[bool, typer.Option("--probe-schema", help="JSON Schema of a probe file.")] = False,
 ) -> None:
     import json
 
     from pipeline.config import ParamsFile
     from stages import reference
     from stages.config_heads import TrainConfig
+    from stages.config_probe import ProbeFile
 
     if schema:
         typer.echo(json.dumps(reference.schema(ParamsFile), indent=1))
     elif sweep_schema:
         typer.echo(json.dumps(reference.sweep_schema(TrainConfig), indent=1))
+    elif probe_schema:
+        typer.echo(json.dumps(reference.schema(ProbeFile), indent=1))
     else:
         typer.echo(reference.page(ParamsFile), nl=False)
 

@@ -146,6 +146,9 @@ class ExtractConfig:
     encoding: str = "int8"
     """How taps are stored: float16, int8, bitround:n or project:k. Maps are kept as they are."""
 
+    transcode: tuple[str, ...] = ()
+    """Further encodings of the same taps, made from float16 without another pass; for sweeps over encodings."""
+
     dtype: Dtype = "float32"
     """What the UNet computes in."""
 
@@ -159,7 +162,7 @@ class ExtractConfig:
                 raise ConfigError(f"extract.taps {tap}: positions x positions per image, so not stored")
             if kind == "cross-map" and not self.words:
                 raise ConfigError(f"extract.taps {tap}: a map is kept per word; extract.words is empty")
-        for name in ("taps", "timesteps", "words"):
+        for name in ("taps", "timesteps", "words", "transcode"):
             values = getattr(self, name)
             if len(set(values)) != len(values):
                 raise ConfigError(f"extract.{name}: {list(values)} names something twice")

@@ -72,6 +72,9 @@ class CBGMConfig:
     k2: int
     """The query and ``k2`` - 1 most confident other people of its scene are matched."""
 
+    value: Literal["max", "sum"] = "max"
+    """The match gets the largest similarity among the matched pairs, SeqNet's rule, or their sum, for comparison."""
+
     def __post_init__(self) -> None:
         if self.k1 < 1 or self.k2 < 1:
             raise ConfigError(f"cbgm.k1 {self.k1}, cbgm.k2 {self.k2}: must be at least 1")
@@ -114,6 +117,10 @@ class EvaluateConfig:
 
     baseline: bool = True
     """Also score colour histograms of true boxes, which reads the images."""
+
+    knock_outs: bool = True
+    """Also score the head with each learned module taken out, from the same features: a forward of the head for
+    each."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.score_threshold < 1:

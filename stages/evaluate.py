@@ -27,7 +27,7 @@ def run(params: Params, runtime: Runtime, job: Job) -> None:
         reading, "test", config.source, encode=params.encode, extract=params.extract, images=images, runtime=runtime
     ) as source:
         check_features(head, searcher, source)
-        evaluate_head(config, searcher, source, INDEX, images, EVALUATE, device, job)
+        evaluate_head(config, searcher, source, INDEX, images, EVALUATE, device, job, params.encode.words)
 
 
 def dry_run(params: Params, runtime: Runtime, job: Job) -> str:

@@ -7,12 +7,13 @@ from stages.params import Params
 def run(params: Params, runtime: Runtime, job: Job) -> None:
     """Write the missing taps and maps, their manifests, and what train and evaluate read.
 
-    Raises CheckpointError, PromptError, UnknownTapError, CacheError; StoppedError when asked to stop, after the shard
-    at hand.
+    Raises ConfigError, CheckpointError, PromptError, UnknownTapError, CacheError; StoppedError when asked to stop,
+    after the shard at hand.
     """
     from functools import partial
 
     from diffps.datasets.tables import read_scenes
+    from diffps.errors import ConfigError
     from stages.features.arrays import pass_work
     from stages.features.backbone import pass_computer
     from stages.features.bases import BASIS_IMAGES
@@ -21,10 +22,13 @@ def run(params: Params, runtime: Runtime, job: Job) -> None:
     from stages.features.opening import open_store
     from stages.features.plan import PassPlan
     from stages.features.reading import Reading
+    from stages.features.transcode import transcode_pass
     from stages.images import ImageFolder
     from stages.places import INDEX
 
     encode, extract, scenes = params.encode, params.extract, read_scenes(INDEX)
+    if extract.transcode and extract.encoding != "float16":
+        raise ConfigError(f"extract.encoding {extract.encoding}: extract.transcode makes encodings from float16 only")
     store, images = open_store(runtime.store), ImageFolder.of(params.index)
     plan = PassPlan(encode, extract, store)
     make_computer = partial(pass_computer, encode, extract, images)
@@ -32,6 +36,8 @@ def run(params: Params, runtime: Runtime, job: Job) -> None:
         job.say(f"extract: fitting the bases of {extract.encoding} on at most {BASIS_IMAGES} images")
         make_computer(runtime).fit(scenes)
     write_missing("extract", store, pass_work(plan, scenes, images), make_computer, runtime, job)
+    for encoding in extract.transcode:
+        transcode_pass(encode, extract, store, scenes, encoding, "float16", job, takeover=runtime.takeover)
     record_checkpoint(plan)
     write_inputs(Reading.of(params.train, extract), plan, scenes)
 
@@ -44,8 +50,9 @@ def dry_run(params: Params, runtime: Runtime, job: Job) -> str:
     config, counts = params.extract, image_counts(params.index)
     sizes = sizes_or_standard(params.encode, config)
     passes = passes_only(budget(counts, params.encode, config, runtime.shard, sizes))
+    encodings = ", ".join((config.encoding, *config.transcode))
     return (
         f"extract {config.name}: {len(config.taps)} taps and maps at t = {', '.join(map(str, config.timesteps))} under "
-        f"{config.prompt!r} as {config.encoding} -> {size(passes.nbytes)} in {passes.files} files where none lie yet; "
+        f"{config.prompt!r} as {encodings} -> {size(passes.nbytes)} in {passes.files} files where none lie yet; "
         "`diffps cache plan` has the hours"
     )

@@ -31,7 +31,8 @@ class Runtime:
     """Threads that read the store ahead of training."""
 
     scheduler: str = ""
-    """Empty: this process. local:N: N worker processes here. Else a dask scheduler's address."""
+    """Empty: this process. local:N: N worker processes here, which nobody else can reach. Else a dask
+    scheduler's address, or its scheduler file (.json)."""
 
     store: str = "data/features"
     """The store's folder."""

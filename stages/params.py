@@ -5,7 +5,7 @@ Imports neither a stage nor torch: every module of stages/ may import this one.
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from difflib import get_close_matches
 from typing import Any
 
@@ -13,6 +13,7 @@ from diffps.backbone.prior import TIMM
 from diffps.errors import ConfigError
 from stages.config_data import EncodeConfig, ExtractConfig, IndexConfig
 from stages.config_heads import EvaluateConfig, ReportConfig, SweepConfig, TrainConfig
+from stages.config_probe import ProbeConfig
 from stages.typed import build, set_key
 
 
@@ -37,6 +38,9 @@ class Params:
 
     sweep: SweepConfig
     """Many heads from one reading."""
+
+    probe: ProbeConfig = field(default_factory=ProbeConfig)
+    """Every tap ranked before any is stored; not part of `dvc repro`."""
 
     report: ReportConfig
     """The page."""

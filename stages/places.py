@@ -11,10 +11,13 @@ KNOWN_FILES = Path("data/known-files.parquet")  # of images measured before; onl
 ENCODED = Path("data/manifests/encode")
 EXTRACTED = Path("data/manifests/extract")
 INPUTS = Path("data/inputs")
+GALLERIES = Path("data/galleries")  # what heads found in folders of photographs
 WORDS = Path("data/encode/words.safetensors")
 TRAIN = Path("results/train")
 EVALUATE = Path("results/evaluate")
+SEARCH = Path("results/search")
 SWEEP = Path("results/sweep")
+PROBE = Path("results/probe")
 REPORT = Path("results/report")
 FIGURES = Path("results/figures")
 
@@ -58,3 +61,10 @@ def inputs_manifest(section: str) -> Path:
 def similarity_file(head: Path) -> Path:
     """Threshold of a head's similarities: beside its folder, for everybody who reads its scores."""
     return head.with_name(f"{head.name}-similarity.json")
+
+
+def calibration_file(head: Path) -> Path:
+    """What a head's similarities mean: beside its folder, which stays what train wrote. Where a head was fetched, its
+    folder has the file inside."""
+    inside = head / "calibration.json"
+    return inside if inside.is_file() else head.with_name(f"{head.name}-calibration.json")

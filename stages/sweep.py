@@ -5,11 +5,12 @@ from stages.params import Params
 
 
 def run(params: Params, runtime: Runtime, job: Job) -> None:
-    """Train and score what is missing of the sweep into results/sweep; the table is written as heads finish.
+    """Train and score what is missing of the sweep into results/sweep; the tables are written as heads finish.
 
     Raises ConfigError for a variant that cannot be made or whose features are not stored, before anything is trained;
     StoppedError when asked to stop; DivergedError where no head is left.
     """
+    from cache.files import read_json
     from cache.lock import StoreLock
     from diffps.errors import DivergedError
     from stages.cluster import cluster
@@ -50,6 +51,8 @@ def run(params: Params, runtime: Runtime, job: Job) -> None:
     if len(diverged) == len(variants):
         raise DivergedError(f"{file}: every variant diverged; lower train.lr")
     job.say(f"{SWEEP / 'table.csv'}: {len(variants)} variants, {len(diverged)} diverged")
+    for line in read_json(SWEEP / "effects.json").get("text", "").splitlines():
+        job.say(line)
 
 
 def dry_run(params: Params, runtime: Runtime, job: Job) -> str:

@@ -38,4 +38,4 @@ def dry_run(params: Params, runtime: Runtime, job: Job) -> str:
     """Parameters and FLOPs per part, memory, steps, and the time expected from a few measured steps."""
     from stages.forecasts.training import forecast_training
 
-    return forecast_training(params, runtime)
+    return forecast_training(params.train, params.encode, params.extract, runtime)

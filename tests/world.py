@@ -58,6 +58,7 @@ SMALLER: dict[str, Any] = {
         }
     },
     "encode": {"checkpoint": "builtin:random", "canvas": [128, 128]},
+    "extract": {"encoding": "int8", "transcode": []},
     "train": {
         "batch": 2,
         "epochs": 1,

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from diffps.backbone.headers import CONVERT, one_line, read_header
 from diffps.backbone.kinds import describe
 from diffps.backbone.original import is_original
+from diffps.backbone.prior import CLIP, TIMM
 from diffps.backbone.weights import PICKLES
 from diffps.errors import CheckpointError
 
@@ -167,6 +168,31 @@ def _instead(folder: Path) -> str:
         + ", ".join(f"{part}/" for part in PARTS)
         + ")"
     )
+
+
+def at_hand(name: str, revision: str | None = None, hub: str | None = None) -> bool:
+    """True where nothing has to be fetched for a prior or for UNet weights: a folder or file that is there, one of this
+    project's, or a hub id whose files lie in the hub's cache; and for a name of timm's list, whose weights timm places.
+    """
+    plain = name.removeprefix(CLIP).removeprefix(TIMM).rpartition("@")[2]
+    if name.startswith("builtin:") or Path(plain).expanduser().exists():
+        return True
+    if name.startswith(TIMM):
+        return "@" not in name and "/" not in plain
+    wanted = hub or plain
+    hub_file = _HUB_FILE.fullmatch(wanted)
+    if not hub_file and not _HUB_ID.fullmatch(wanted):
+        return False
+    from huggingface_hub import hf_hub_download, snapshot_download
+
+    try:
+        if hub_file:
+            hf_hub_download(*hub_file.groups(), local_files_only=True)
+        else:
+            snapshot_download(wanted, revision=revision, local_files_only=True)
+    except Exception:  # the hub's library has many ways to say that it has no copy
+        return False
+    return True
 
 
 def find_folder(name: str, revision: str | None, patterns: Sequence[str]) -> Path:

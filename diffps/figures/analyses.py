@@ -86,40 +86,44 @@ def frequency_sheet(scenes: Sequence[Shown], before: Sequence[Map], after: Seque
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Person:
-    """A person in the semantics figure: its RoI's features ``before`` and ``after`` (h, w, c), ``weights`` (h, w)."""
+    """A person in the semantics figure: its RoI's features ``before`` and ``after`` SFAN (h, w, c), ``similarities``
+    (h, w) by word, in [0, 1] and summing to one over the words, and ``gate`` (h, w), what SFAN multiplies by."""
 
     scene: Shown
     box: NDArray[np.floating]
     before: Map
-    weights: Map
+    similarities: Mapping[str, Map]
+    gate: Map
     after: Map
 
 
 def semantics_sheet(persons: Sequence[Person]) -> Sheet:
-    """Figure 5, right: crop, principal components before SFAN, the summed map, principal components after."""
+    """Figure 5, right: crop, principal components before SFAN, S per word, the gate, principal components after.
+
+    Maps are drawn on fixed scales, the gate's from 0 to 2, and captioned with their ranges: what does not vary is one
+    colour.
+    """
     pictures = pca_rgb([person.before for person in persons] + [person.after for person in persons])
-    rows: dict[str, list[Tile]] = {}
+    rows = []
     for index, person in enumerate(persons):
-        rows.setdefault(person.scene.scene_id, []).extend(
-            (
-                Tile(
-                    image=crop(person.scene.image, person.box),
-                    caption="person",
-                    alt=f"Person {index + 1} in scene {person.scene.scene_id}",
-                ),
-                _roi(pictures[index], "before", "Components before SFAN"),
-                _roi(
-                    heat(normalise(person.weights)), _range(person.weights), "Where the words' similarities sum highest"
-                ),
-                _roi(pictures[index + len(persons)], "after", "Components after SFAN"),
-            )
-        )
+        scene_id = person.scene.scene_id
+        tiles = [
+            Tile(image=crop(person.scene.image, person.box), caption="person", alt=f"A person in scene {scene_id}"),
+            _roi(pictures[index], "before", "Components before SFAN"),
+        ]
+        for word, grid in person.similarities.items():
+            tiles.append(_roi(heat(grid), _range(word, grid), f"Similarity to “{word}” among the words, from 0 to 1"))
+        tiles.append(_roi(heat(person.gate / 2), _range("gate", person.gate), "Factor of each location, from 0 to 2"))
+        tiles.append(_roi(pictures[index + len(persons)], "after", "Components after SFAN"))
+        rows.append(Row(label=scene_id, tiles=tuple(tiles)))
+    n = len(persons[0].similarities)
     note = (
-        "SFAN weighs each location of a person by its similarity to the words. The map is their weighted sum, shown "
-        "from its lowest to its highest value."
+        "S of each word at each location of a person, dark for 0 and bright for 1, and the gate that the location is "
+        f"multiplied by, dark for 0 and bright for 2. S sums to one over the words, so Σ w S = 1/{n} + "
+        f"Σ (w - 1/{n}) (S - 1/{n}): where the weights w or the similarities S are nearly equal, the gate is nearly "
+        "the same everywhere."
     )
-    sheet = tuple(Row(label=scene_id, tiles=tuple(tiles)) for scene_id, tiles in rows.items())
-    return Sheet(title="Semantic weighting", rows=sheet, note=note, tall=True)
+    return Sheet(title="Semantic weighting", rows=tuple(rows), note=note, tall=True)
 
 
 def _roi(picture: Image, caption: str, alt: str) -> Tile:
@@ -127,6 +131,6 @@ def _roi(picture: Image, caption: str, alt: str) -> Tile:
     return Tile(image=resize(picture, 96, 192, smooth=False), caption=caption, alt=alt)
 
 
-def _range(values: Map) -> str:
-    """The map's lowest and highest value, once where they are the same in print."""
-    return "map " + "–".join(dict.fromkeys((f"{values.min():.3f}", f"{values.max():.3f}")))
+def _range(name: str, values: Map) -> str:
+    """A name and the map's lowest and highest value, once where they are the same in print."""
+    return f"{name} " + "–".join(dict.fromkeys((f"{values.min():.3f}", f"{values.max():.3f}")))

@@ -11,10 +11,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from diffps.figures.pictures import letterbox
-from diffps.figures.sheets import Chart, Line, Picture, Row, Sheet
+from diffps.figures.sheets import Chart, Heat, Line, Picture, Row, Sheet
 
 # Okabe and Ito's colours, told apart with every kind of colour vision; the dashes tell the lines apart without colour.
 SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
@@ -79,6 +80,8 @@ def inline_svg(chart: Chart, name: str) -> str:
 
 
 def _chart(chart: Chart, *, title: bool = True) -> Figure:
+    if chart.heat is not None:
+        return _heat(chart, chart.heat, title=title)
     values = max((len(bar.values) for bar in chart.bars), default=0)
     width, least = FLAT_INCHES if chart.flat else CHART_INCHES
     height = max(least, 0.9 + 0.24 * values * len(chart.bars))
@@ -116,14 +119,43 @@ def _line(axes: Axes, line: Line, index: int) -> None:
         line.x,
         line.y,
         color=colour,
-        linestyle=style,
+        linestyle=style if line.joined else "",
         linewidth=1.6,
+        drawstyle="steps-post" if line.steps else "default",
         label=line.label,
         marker="o" if line.points else "",
         markersize=4,
     )
     if line.area:
         axes.fill_between(line.x, line.y, color=colour, alpha=0.22, linewidth=0)
+
+
+def _heat(chart: Chart, heat: Heat, *, title: bool) -> Figure:
+    letters = max(map(len, heat.rows), default=0)
+    size = 0.4 + 0.075 * letters + 0.3 * len(heat.columns), 1.3 + 0.19 * len(heat.rows)
+    figure = Figure(figsize=(max(CHART_INCHES[0], size[0]), size[1]), layout="constrained")
+    axes = figure.add_subplot()
+    for row, values in enumerate(heat.values):
+        for column, value in enumerate(values):
+            if value is None:
+                continue
+            share = (value - heat.low) / (heat.high - heat.low) if heat.high > heat.low else 1.0
+            place = column - 0.46, row - 0.46
+            shade = 0.06 + 0.94 * min(1.0, max(0.0, share))
+            axes.add_patch(Rectangle(place, 0.92, 0.92, facecolor=SERIES[0], alpha=shade, linewidth=0))
+            if (row, column) in heat.marked:
+                axes.add_patch(Rectangle(place, 0.92, 0.92, facecolor="none", edgecolor=SERIES[1], linewidth=1.8))
+    axes.set_xlim(-0.5, len(heat.columns) - 0.5)
+    axes.set_ylim(len(heat.rows) - 0.5, -0.5)
+    axes.set_xticks(range(len(heat.columns)), heat.columns, rotation=90, fontsize=8)
+    axes.set_yticks(range(len(heat.rows)), heat.rows, fontsize=8)
+    axes.tick_params(length=0)
+    axes.xaxis.tick_top()
+    for side in ("left", "bottom"):
+        axes.spines[side].set_visible(False)
+    if title:
+        figure.suptitle(chart.title, x=0.01, ha="left", fontsize=11)
+    return figure
 
 
 def _bars(axes: Axes, chart: Chart) -> None:

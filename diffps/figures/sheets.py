@@ -43,13 +43,16 @@ class Sheet:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Line:
-    """A curve y over x, of equal length; ``area`` fills it down to zero, ``points`` marks every value."""
+    """A curve y over x, of equal length; ``area`` fills it down to zero, ``points`` marks every value, ``steps`` goes
+    along x first; not ``joined`` leaves the points alone."""
 
     label: str
     x: Sequence[float]
     y: Sequence[float]
     area: bool = False
     points: bool = False
+    steps: bool = False
+    joined: bool = True
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -61,15 +64,29 @@ class Bar:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Heat:
+    """A table in shades: ``values`` by row and column, None where there is nothing; ``marked`` (row, column) are
+    outlined. The palest shade stands for ``low`` and less, the fullest for ``high`` and more."""
+
+    rows: Sequence[str]
+    columns: Sequence[str]
+    values: Sequence[Sequence[float | None]]
+    low: float
+    high: float
+    marked: frozenset[tuple[int, int]] = frozenset()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Chart:
-    """Lines over one pair of axes, or groups of bars. ``markers`` are vertical lines: position and label; ``flat`` is
-    for a chart that stands below numbers."""
+    """Lines over one pair of axes, groups of bars, or a heat map. ``markers`` are vertical lines: position and label;
+    ``flat`` is for a chart that stands below numbers."""
 
     title: str
     x_label: str
     y_label: str = ""
     lines: tuple[Line, ...] = ()
     bars: tuple[Bar, ...] = ()
+    heat: Heat | None = None
     markers: tuple[tuple[float, str], ...] = ()
     log_y: bool = False
     flat: bool = False

@@ -1,6 +1,5 @@
 """The last stage of an image classifier, applied to RoIs: layer4 of a ResNet-50 or the last stage of a ConvNeXt."""
 
-import logging
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,8 +11,6 @@ from torchvision.models.resnet import Bottleneck
 
 from diffps.errors import CheckpointError
 from diffps.heads.config import Head, ModelConfig
-
-log = logging.getLogger("diffps")
 
 # Where torchvision's classifiers keep the stage: their key prefix -> ours.
 _PREFIXES: dict[Head, dict[str, str]] = {
@@ -48,38 +45,44 @@ def build_head(kind: Head, in_channels: int, out_channels: int, blocks: int) -> 
 
 
 def load_head_weights(head: BackboneHead, config: ModelConfig) -> bool:
-    """Put ``config.head_weights`` into ``head``; false, with a warning, where ImageNet's cannot be had and random
-    ones stay.
+    """Put ``config.head_weights`` into ``head``; false where they are ``random``: then it stays as it is.
 
-    Raises CheckpointError for a file that is missing or holds other weights.
+    Raises CheckpointError as :func:`read_head_weights` does, and for weights of another shape.
+    """
+    state = read_head_weights(config)
+    if state is not None:
+        _fill(head, config, state)
+    return state is not None
+
+
+def read_head_weights(config: ModelConfig) -> Mapping[str, Tensor] | None:
+    """The weights that ``config.head_weights`` names, under torchvision's names; None for ``random``.
+
+    ImageNet's are fetched into torch.hub's folder, once. Raises CheckpointError where they do not fit the model or
+    cannot be had, and for a file that is missing or holds other things than weights.
     """
     if config.head_weights == "random":
-        return False
+        return None
     if config.head_weights != "imagenet":
-        _fill(head, config, _read(Path(config.head_weights)))
-        return True
-    if (config.channels, config.head_channels, config.head_blocks) != _imagenet_widths(config.head):
-        log.warning(
-            "backbone heads start from RANDOM weights: ImageNet's %s is %s wide, these are %s; "
-            "set model.head_weights: random",
-            config.head,
-            _imagenet_widths(config.head),
-            (config.channels, config.head_channels, config.head_blocks),
+        return _read(Path(config.head_weights))
+    asked, known = (config.channels, config.head_channels, config.head_blocks), _imagenet_widths(config.head)
+    if asked != known:
+        raise CheckpointError(
+            f"model.head_weights imagenet: ImageNet's {config.head} has channels, head_channels, head_blocks {known}, "
+            f"this model {asked}; set model.head_weights: random, or those"
         )
-        return False
     classifier = ResNet50_Weights.IMAGENET1K_V1 if config.head == "resnet50" else ConvNeXt_Base_Weights.IMAGENET1K_V1
+    path = Path(torch.hub.get_dir()) / "checkpoints" / classifier.url.rpartition("/")[2]
+    if path.is_file():
+        return _read(path)
     try:
-        state = classifier.get_state_dict(progress=False, check_hash=True)
+        state: Mapping[str, Tensor] = classifier.get_state_dict(progress=False, check_hash=True)
     except (OSError, RuntimeError) as error:  # no network, or a broken download
-        log.warning(
-            "backbone heads start from RANDOM weights: torchvision's %s cannot be fetched (%s); "
-            "put the file on this machine and name it in model.head_weights",
-            classifier.url,
-            error,
-        )
-        return False
-    _fill(head, config, state)
-    return True
+        raise CheckpointError(
+            f"model.head_weights imagenet: {path} is missing and cannot be fetched ({error}): put {classifier.url} "
+            "there, or name its place in model.head_weights"
+        ) from error
+    return state
 
 
 def _imagenet_widths(kind: Head) -> tuple[int, int, int]:

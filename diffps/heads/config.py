@@ -10,7 +10,8 @@ from diffps.errors import ConfigError
 from diffps.heads.config_rois import BoxConfig, ReIDConfig, RPNConfig, check, check_grid
 
 Head = Literal["resnet50", "convnext"]
-Initialisation = Literal["xavier", "normal"]
+# diffps.heads.initialisation says what each does.
+Initialisation = Literal["v1", "v2", "xavier-everywhere", "normal-everywhere"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -99,6 +100,13 @@ class SFANConfig:
 
     alpha: float = 0.0
     """First value of the learnable weight of the aggregation; 0 begins without it."""
+
+    temperature: float = 1.0
+    """Divides the cosines before the softmax over words; above 0. At 1, as released, the softmax is nearly even and the
+    map hardly moves."""
+
+    def __post_init__(self) -> None:
+        check(self.temperature > 0, "sfan.temperature", self.temperature, "above 0")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

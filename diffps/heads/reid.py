@@ -47,11 +47,17 @@ class ReIDHead(nn.Module):
                 labels.append(sample.person)
         return boxes, torch.cat(labels)
 
+    def cut(
+        self, features: Float[Tensor, "B C h w"], boxes: Sequence[Float[Tensor, "_ 4"]]
+    ) -> Float[Tensor, "R C grid_height grid_width"]:
+        """RoIs of each image's boxes on ``features``, as SFAN gets them."""
+        return cut_rois(features, boxes, self.config.grid, self.canvas, self.config.sampling_ratio)
+
     def forward(
         self, features: Float[Tensor, "B C h w"], boxes: Sequence[Float[Tensor, "_ 4"]]
     ) -> Float32[Tensor, "R D"]:
         """Embeddings of each image's boxes on ``features``."""
-        rois = cut_rois(features, boxes, self.config.grid, self.canvas, self.config.sampling_ratio)
+        rois = self.cut(features, boxes)
         if self.sfan is not None:
             rois = self.sfan(rois)
         embedded: Tensor = self.encoder([rois, self.body(rois)])

@@ -2,7 +2,7 @@
 
 from diffps.images.canvas import RESIZE_RULE, canvas_tensor, to_canvas_tensor
 from diffps.images.display import Display, inspect
-from diffps.images.opening import FORMATS, MAX_PIXELS, image_file, open_image, sha256_of
+from diffps.images.opening import FORMATS, MAX_PIXELS, image_bytes, image_file, open_image, sha256_of
 from diffps.images.picture import (
     Picture,
     check_scene,
@@ -24,6 +24,7 @@ __all__ = [
     "check_scene",
     "decode",
     "decoder",
+    "image_bytes",
     "image_file",
     "inspect",
     "load_image",

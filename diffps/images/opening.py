@@ -1,6 +1,7 @@
 """What an image is: a regular file that one of the known formats opens, of no more pixels than allowed."""
 
 import hashlib
+import io
 import logging
 import os
 import re
@@ -55,12 +56,16 @@ def image_file(path: Path | str) -> Iterator[BufferedReader]:
         raise ImageError(f"{path}: no readable file ({getattr(error, 'strerror', error)})") from error
     with file:
         _require_regular(path, os.fstat(file.fileno()))
-        try:
+        with _explained(path, file):
             yield file
-        except ImageError as error:
-            raise type(error)(f"{path}: {error}") from error
-        except Exception as error:  # on hostile bytes Pillow and LittleCMS raise whatever they stumble over
-            raise ImageError(f"{path}: not a readable image ({_why(file, error)}); replace it or drop it") from error
+
+
+@contextmanager
+def image_bytes(data: bytes, name: str) -> Iterator[BufferedReader]:
+    """The same of a file's content that never lay on this disk; ``name`` is what errors call it."""
+    file: BufferedReader = BufferedReader(io.BytesIO(data))  # type: ignore[assignment]
+    with file, _explained(name, file):
+        yield file
 
 
 def kind_of(mode: int) -> str | None:
@@ -90,7 +95,7 @@ def open_image(file: BufferedReader, max_pixels: int = MAX_PIXELS) -> Image.Imag
         raise PixelLimitError(
             f"has {pixels:,} pixels, more than the {max_pixels:,} allowed; make it smaller or raise index.max_pixels"
         )
-    size = os.fstat(file.fileno()).st_size
+    size = file.seek(0, os.SEEK_END)
     if pixels > max(PACKED_PIXELS, PACKED_RATIO * size):
         raise PixelLimitError(f"claims {pixels:,} pixels in {size:,} bytes: a decompression bomb or a damaged header")
     if not pixels:
@@ -103,6 +108,16 @@ def sha256_of(file: BufferedReader) -> str:
     digest = hashlib.file_digest(file, "sha256").hexdigest()
     file.seek(0)
     return digest
+
+
+@contextmanager
+def _explained(name: Path | str, file: BufferedReader) -> Iterator[None]:
+    try:
+        yield
+    except ImageError as error:
+        raise type(error)(f"{name}: {error}") from error
+    except Exception as error:  # on hostile bytes Pillow and LittleCMS raise whatever they stumble over
+        raise ImageError(f"{name}: not a readable image ({_why(file, error)}); replace it or drop it") from error
 
 
 def _require_regular(path: Path | str, status: os.stat_result) -> None:

@@ -22,6 +22,14 @@ def box_iou(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
     return float(both / ((ax2 - ax1) * (ay2 - ay1) + (bx2 - bx1) * (by2 - by1) - both))
 
 
+def box_overlaps(first: NDArray[np.floating], second: NDArray[np.floating]) -> NDArray[np.float64]:
+    """IoU (n, m) of boxes (n, 4) and (m, 4)."""
+    a, b = np.asarray(first, np.float64)[:, None], np.asarray(second, np.float64)[None]
+    shared = np.clip(np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2]), 0, None).prod(axis=-1)
+    areas = (a[..., 2:] - a[..., :2]).prod(axis=-1) + (b[..., 2:] - b[..., :2]).prod(axis=-1)
+    return np.asarray(shared / np.maximum(areas - shared, 1e-9))
+
+
 def iou_thresholds(boxes: NDArray[np.floating], convention: Convention) -> NDArray[np.float64]:
     """IoU that counts as found for true boxes (n, 4): 0.5, and less for small boxes under ``protocol``."""
     if convention == "labels":

@@ -102,17 +102,21 @@ class PassRunner:
         """Take the hooks off the model."""
         self._stack.close()
 
-    def features(self, images: Sequence[Keyed], timestep: int, batch: int) -> Iterator[dict[str, NDArray[Any]]]:
-        """Features of up to ``batch`` images in one forward of ``batch`` places.
+    def tensors(self, images: Sequence[Keyed], timestep: int, batch: int) -> dict[str, Tensor]:
+        """Features of up to ``batch`` images in one forward of ``batch`` places: {name: (images, H, W, C)}.
 
-        For each image {name: (H, W, C)}, float32, or float16 when the model computes in half precision.
+        They are on the device, in the model's dtype, maps in float32; empty where there are no images.
         """
         moments = padded([torch.from_numpy(value) for _, value in images], batch)
         if moments is None:
-            return
+            return {}
         keys = [key for key, _ in images] + [NoiseKey("", "identity")] * (batch - len(images))
         found = self._pass.features(moments, timestep, keys)
-        arrays = {name: _numpy(value[: len(images)]) for name, value in found.items()}
+        return {name: value[: len(images)] for name, value in found.items()}
+
+    def features(self, images: Sequence[Keyed], timestep: int, batch: int) -> Iterator[dict[str, NDArray[Any]]]:
+        """The same for each image, {name: (H, W, C)}: float32, or float16 when the model computes in half precision."""
+        arrays = {name: _numpy(value) for name, value in self.tensors(images, timestep, batch).items()}
         for row in range(len(images)):
             yield {name: value[row] for name, value in arrays.items()}
 

@@ -5,8 +5,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
-import numpy as np
-
 from cache import Encoded, SkippedImage
 from diffps.features import Feature, FeatureShape, Ref
 from diffps.records import Scene, Split
@@ -17,7 +15,7 @@ from stages.features.plan import PassPlan
 from stages.features.reading import Reading
 from stages.features.recipes import shown_recipe
 from stages.features.shards import Skipped
-from stages.features.stored import feature_of, torch_basis
+from stages.features.stored import joined_feature, torch_basis
 from stages.images import ImageFolder
 from stages.job import Runtime
 
@@ -73,7 +71,7 @@ class LiveSource:
         def ready() -> Iterator[Mapping[str, Feature]]:
             while asked and len(done) >= len(asked[0]):
                 rows = [done.popleft() for _ in asked.popleft()]
-                yield {name: self._join(name, rows) for name in names}
+                yield {name: joined_feature([row[name] for row in rows], self._bases[name]) for name in names}
 
         for batch in batches:
             asked.append(batch)
@@ -109,9 +107,3 @@ class LiveSource:
             images.append(image)
         for features in self._runner.features(images, self._timestep, self._batch):
             yield {name: self._specs[name].encoding.encode(features[name][None]) for name in names}
-
-    def _join(self, name: str, rows: Sequence[Mapping[str, Encoded]]) -> Feature:
-        values = np.concatenate([row[name].values for row in rows])
-        scales = [row[name].scales for row in rows]
-        joined = None if scales[0] is None else np.concatenate([part for part in scales if part is not None])
-        return feature_of(values, joined, self._bases[name])

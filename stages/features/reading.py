@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from cache.files import read_json
 from diffps.errors import ConfigError
 from diffps.records import Split, View
 from diffps.taps import FeatureName
@@ -85,6 +86,14 @@ class Reading:
         """Ten hex digits over those manifests: other bytes in the store, another digest; empty where there are none."""
         there = [path for split in splits for *_, path in self.manifests(split) if path.is_file()]
         return hashlib.sha256(b"".join(path.read_bytes() for path in there)).hexdigest()[:10] if there else ""
+
+    def image_bytes(self) -> int | None:
+        """Bytes in the store of one view of one test image, scales included; None where not all of it is stored."""
+        paths = [path for *_, path in self.manifests("test")]
+        if not all(path.is_file() for path in paths):
+            return None
+        arrays = [array for path in paths for array in read_json(path)["arrays"]]
+        return sum(int(array["nbytes"]) // max(int(array["images"]), 1) for array in arrays)
 
 
 def stored_map(name: str, head: int | str) -> str:

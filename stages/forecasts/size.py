@@ -119,10 +119,11 @@ def feature_bytes(reading: Reading, encode: EncodeConfig, sizes: Sizes) -> dict[
 
 
 def _pass_arrays(encode: EncodeConfig, extract: ExtractConfig, sizes: Sizes, group: GroupKey) -> Iterator[ArraySpec]:
-    encoding = parse_encoding(extract.encoding)
+    encodings = [parse_encoding(encoding) for encoding in (extract.encoding, *extract.transcode)]
     for tap in extract.taps:
         if tap_kind(tap) == "grid":
-            yield ArraySpec(group, tap_name(tap, encoding), _shape(FeatureName(tap), encode, sizes), encoding, {})
+            shape = _shape(FeatureName(tap), encode, sizes)
+            yield from (ArraySpec(group, tap_name(tap, encoding), shape, encoding, {}) for encoding in encodings)
             continue
         for word in extract.words:
             feature = FeatureName(tap, word)

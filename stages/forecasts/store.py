@@ -117,14 +117,12 @@ def what_fits(params: Params, shard: int, disk: int) -> list[tuple[str, int]]:
     ]
     counts, sizes = image_counts(params.index), sizes_or_standard(params.encode, params.extract)
 
-    def nbytes_of(changed: Params) -> int:
-        return budget(counts, changed.encode, changed.extract, shard, sizes).nbytes
-
-    now = nbytes_of(params)
+    now = budget(counts, params.encode, params.extract, shard, sizes).nbytes
     fitting: list[tuple[str, int]] = []
     for label, changes in single:
         try:
-            nbytes = nbytes_of(override(params, changes, "what fits"))
+            changed = override(params, changes, "what fits")
+            nbytes = budget(counts, changed.encode, changed.extract, shard, sizes).nbytes
         except (DiffPSError, ValueError):
             continue  # a change these parameters cannot take, such as more components than a tap has channels
         if nbytes < now and nbytes <= disk and nbytes not in dict(fitting).values():

@@ -13,6 +13,7 @@ from diffps.heads.costs import PartCost, costs
 from diffps.heads.sampling import Target
 from diffps.model import PersonSearcher, build_searcher
 from diffps.training import HeadTrainer
+from stages.config_data import EncodeConfig, ExtractConfig
 from stages.config_heads import TrainConfig
 from stages.devices import choose_device
 from stages.features.reading import Reading
@@ -22,7 +23,6 @@ from stages.forecasts.size import feature_bytes, feature_shapes, sizes_of
 from stages.head.data import TrainingSet, training_set
 from stages.head.model import new_model
 from stages.job import Runtime
-from stages.params import Params
 from stages.places import INDEX, TRAIN
 from stages.text import duration, size
 
@@ -30,11 +30,10 @@ MEASURED_STEPS = 4  # the first is not counted: it allocates
 MEASURING_SECONDS = 30.0
 
 
-def forecast_training(params: Params, runtime: Runtime) -> str:
+def forecast_training(train: TrainConfig, encode: EncodeConfig, extract: ExtractConfig, runtime: Runtime) -> str:
     """The cost of section ``train``, its time from a few steps on random features; needs the index, no store."""
-    train, encode = params.train, params.encode
     data, device = training_set(train, encode.frame, INDEX), choose_device(runtime)
-    reading, sizes = Reading.of(train, params.extract), sizes_of(encode, params.extract)
+    reading, sizes = Reading.of(train, extract), sizes_of(encode, extract)
     shapes, batch = feature_shapes(reading, encode, sizes), train.batch
     words = None if train.model.sfan is None else read_words()
     with torch.device("meta"):  # counted before anything has to fit into memory

@@ -81,6 +81,14 @@ def training_set(config: TrainConfig, canvas: Canvas, index: Path, skipped: Coll
     return TrainingSet(order, canvas, kept, identities, held_out, config.flip == "feature")
 
 
+def held_out_people(config: TrainConfig, index: Path) -> dict[str, Annotations]:
+    """Scenes of the training split that no head under ``config`` is trained on, boxes in the scene frame, nobody but
+    the held-out identities with a name."""
+    annotations = read_annotations(index)
+    chosen = _chosen(sorted(scene.scene_id for scene in read_scenes(index, "train")), config)
+    return _held_out({scene_id: annotations[scene_id] for scene_id in chosen}, config)
+
+
 def _chosen(scene_ids: list[str], config: TrainConfig) -> list[str]:
     if config.scenes is None:
         return scene_ids

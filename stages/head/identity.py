@@ -25,21 +25,25 @@ ROOT = Path(diffps.__file__).parents[1]
 @dataclass(frozen=True, kw_only=True, slots=True)
 class HeadIdentity:
     """``settings`` are plain JSON values that decide the weights, but for the training data itself; ``reading`` is what
-    the head is fed; ``dataset`` and ``backbone`` name whom it learns from and through what, for its card."""
+    the head is fed; ``dataset`` names whom it learns from, for its card. ``backbone``: sections ``encode`` and
+    ``extract`` as plain JSON values, by which whoever has the head and the checkpoint makes its features anew."""
 
     settings: Mapping[str, Any]
     reading: Reading
     dataset: str
-    backbone: str
+    backbone: Mapping[str, Any]
 
     @classmethod
     def of(cls, dataset: str, train: TrainConfig, encode: EncodeConfig, extract: ExtractConfig) -> "HeadIdentity":
         """The head that these sections train on the features that lie in the store now."""
         reading = Reading.of(train, extract)
         made_from = {"store": reading.digest(["train"]), "code": code_digest()}
-        settings = head_settings(train, encode, extract) | made_from
-        backbone = encode.checkpoint if encode.revision is None else f"{encode.checkpoint}@{encode.revision}"
-        return cls(settings=settings, reading=reading, dataset=dataset, backbone=backbone)
+        return cls(
+            settings=head_settings(train, encode, extract) | made_from,
+            reading=reading,
+            dataset=dataset,
+            backbone=_plain({"encode": asdict(encode), "extract": asdict(reading.asked_of(extract))}),
+        )
 
 
 def head_settings(train: TrainConfig, encode: EncodeConfig, extract: ExtractConfig) -> dict[str, Any]:
@@ -48,7 +52,7 @@ def head_settings(train: TrainConfig, encode: EncodeConfig, extract: ExtractConf
     own = asdict(train)
     del own["source"]  # live and cached features are the same
     features = asdict(extract)
-    for what_else_is_stored in ("name", "taps", "timesteps", "words", "unet"):
+    for what_else_is_stored in ("name", "taps", "timesteps", "transcode", "words", "unet"):
         del features[what_else_is_stored]
     found = {
         "train": own,
@@ -58,7 +62,11 @@ def head_settings(train: TrainConfig, encode: EncodeConfig, extract: ExtractConf
         "words": encode.words,
         **({} if encode.text_encoder == 1 else {"text_encoder": encode.text_encoder}),
     }
-    plain: dict[str, Any] = json.loads(json.dumps(found))
+    return _plain(found)
+
+
+def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    plain: dict[str, Any] = json.loads(json.dumps(values))
     return plain
 
 

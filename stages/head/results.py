@@ -54,13 +54,14 @@ def card_facts(
     identity: HeadIdentity, recipe: Mapping[str, Any], trainer: HeadTrainer, data: TrainingSet, best: Best | None
 ) -> CardFacts:
     """``recipe`` is that of the features: digests of the models they were made by."""
-    settings = identity.settings
+    settings, encode = identity.settings, identity.backbone["encode"]
+    checkpoint, revision = encode["checkpoint"], encode["revision"]
     made_by = {**start_of(recipe), **recipe}
     digests = ", ".join(f"{part} {made_by[key]}" for key, part in PARTS.items() if key in made_by)
     features = {"pass": identity.reading.pass_name, **settings["features"]}
     return CardFacts(
         dataset=identity.dataset,
-        backbone=f"{identity.backbone} ({digests})",
+        backbone=f"{checkpoint if revision is None else f'{checkpoint}@{revision}'} ({digests})",
         features={"timestep": identity.reading.timestep, "canvas": settings["canvas"], **features},
         settings=settings["train"],
         scenes=len(data.order.scene_ids),

@@ -136,6 +136,8 @@ class HeadRun:
                 "training": self._settings["train"],
                 "reading": self.identity.reading.to_json(),
                 "recipe": self._recipe,
+                "dataset": self.identity.dataset,
+                "backbone": self.identity.backbone,
                 "scenes": len(self.data.order.scene_ids),
             }
             model.save_pretrained(folder, facts)

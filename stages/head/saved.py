@@ -1,5 +1,6 @@
 """What a finished head says of itself, and what it may be shown."""
 
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 from cache import explain_difference
 from diffps.errors import CheckpointError, ConfigError
 from diffps.features import FeatureSource
-from diffps.model import CONFIG_FILE, PersonSearcher
+from diffps.model import CONFIG_FILE, WEIGHTS_FILE, PersonSearcher
 from stages.config_data import ExtractConfig
 from stages.features.reading import Reading
 
@@ -19,6 +20,19 @@ def training_of(folder: Path) -> dict[str, Any]:
     path = folder / CONFIG_FILE
     found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")).get("training", {}) if path.exists() else {}
     return found
+
+
+def head_digest(folder: Path) -> str:
+    """SHA-256 over a head's weights and config.json, in hex: what was found by it belongs to this digest. Empty where
+    there is no head."""
+    state = hashlib.sha256()
+    for name in (WEIGHTS_FILE, CONFIG_FILE):
+        path = folder / name
+        if not path.is_file():
+            return ""
+        with path.open("rb") as file:
+            state.update(hashlib.file_digest(file, "sha256").digest())
+    return state.hexdigest()
 
 
 def reading_of(folder: Path, searcher: PersonSearcher, extract: ExtractConfig) -> Reading:

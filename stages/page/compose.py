@@ -1,18 +1,21 @@
 """From results to the page's content: what stands where, and in which words."""
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from diffps.backbone.builtin import MAPS_NOTE
 from diffps.figures.curves import loss_charts
 from diffps.figures.sheets import Chart, Sheet
 from stages.head.identity import difference
+from stages.page import probed
 from stages.page.content import Page, Section, Table
 from stages.page.cost import Cost, cost_chart, measure_cost, store_table
 from stages.page.evidence import Evidence, Json, NotThereError
 from stages.page.figures import FIGURES
+from stages.page.modules import causes_section, modules_section
 from stages.page.scores import judged, plain_section, precision_chart, score_headlines, score_rows, trained_section
+from stages.page.swept import sweep_section
 from stages.text import count, duration, percent, size
 
 TRUE_BOXES = "The annotated boxes of whole scenes are searched; nothing had to be detected."
@@ -23,20 +26,6 @@ WARNINGS = {
         "network: this run shows that everything works, not how good the method is."
     ),
     "builtin:streets": f"The backbone is the small one that comes with this project. {MAPS_NOTE}",
-}
-
-
-SWEEP_COLUMNS = {
-    "variant": "Variant",
-    "changes": "Changes",
-    "epochs": "Epochs",
-    "detection_ap": "Detection AP",
-    "map": "Mean AP",
-    "top1": "Top-1",
-    "map_diff": "Difference",
-    "map_diff_se": "Error",
-    "seconds": "Seconds",
-    "parameters": "Parameters",
 }
 
 
@@ -115,13 +104,18 @@ def _sections(evidence: Evidence, cost: Cost) -> list[Section]:
             sheets=[picture for picture in pictures if isinstance(picture, Sheet)],
             charts=[picture for picture in pictures if isinstance(picture, Chart)],
         )
+    if "probe" in figures:
+        sentences, tables = probed.sentences(evidence), probed.tables(evidence)
+        figures["probe"] = replace(figures["probe"], sentences=sentences, tables=tables)
     first = [figures.pop("ranking")] if "ranking" in figures else []
     return [
         *first,
+        *causes_section(evidence),
         *_galleries(evidence),
+        *modules_section(evidence),
         *_training(evidence),
         *figures.values(),
-        *_sweep(evidence),
+        *sweep_section(evidence),
         _store(evidence),
         _recipe(evidence),
     ]
@@ -153,22 +147,6 @@ def _training(evidence: Evidence) -> list[Section]:
     lead += f" in {duration(seconds)}" if seconds else ""
     lead += f", {facts['parameters']:,} trained parameters" if facts.get("parameters") else ""
     return [Section(anchor="training", title="Training", lead=lead + ".", charts=charts)]
-
-
-def _sweep(evidence: Evidence) -> list[Section]:
-    rows = evidence.sweep
-    if not rows:
-        return []
-    kept = {
-        name: label for name, label in SWEEP_COLUMNS.items() if len({str(row.get(name)) for row in rows} - {"None"})
-    }
-    table = Table(
-        caption=f"{len(rows)} heads trained from the cache",
-        columns=list(kept.values()),
-        rows=[[row[name] for name in kept] for row in rows],
-    )
-    lead = "Press a heading to sort. Differences are to the first variant, with their standard error."
-    return [Section(anchor="sweep", title="Sweep", lead=lead, tables=[table])]
 
 
 def _store(evidence: Evidence) -> Section:

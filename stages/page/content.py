@@ -38,11 +38,12 @@ class Table:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Section:
-    """A part of the page below the first screen."""
+    """A part of the page below the first screen; ``sentences`` say what may be concluded from it."""
 
     anchor: str
     title: str
     lead: str = ""
+    sentences: Sequence[str] = ()
     sheets: "Sequence[Sheet]" = ()
     charts: "Sequence[Chart]" = ()
     tables: Sequence[Table] = ()

@@ -25,7 +25,7 @@ from stages.head.saved import training_of
 from stages.images import ImageFolder
 from stages.job import Job
 from stages.params import Params
-from stages.places import EVALUATE, INDEX, SWEEP
+from stages.places import EVALUATE, INDEX, PROBE, SWEEP
 from stages.search.tables import read_detections
 
 Json = dict[str, Any]  # an object of a JSON file, or a row of a table
@@ -69,6 +69,13 @@ class Evidence:
     def scores(self) -> Json:
         """results/evaluate/metrics.json. Raises NotThereError."""
         return _json(EVALUATE / "metrics.json", "evaluate")
+
+    @cached_property
+    def foreign(self) -> int:
+        """Test boxes of training identities, which count as unlabelled; 0 where the index does not say."""
+        path = INDEX / "report.json"
+        test = _json(path, "index").get("test") if path.exists() else None
+        return int(test.get("foreign", 0)) if isinstance(test, dict) else 0
 
     @property
     def head(self) -> Path:
@@ -120,6 +127,33 @@ class Evidence:
         """Rows of results/sweep/table.parquet whose head is trained and scored, or none."""
         path = SWEEP / "table.parquet"
         return [row for row in _table(path, "sweep") if row["map"] is not None] if path.exists() else []
+
+    @cached_property
+    def effects(self) -> Json:
+        """results/sweep/effects.json, or nothing."""
+        path = SWEEP / "effects.json"
+        return _json(path, "sweep") if path.exists() else {}
+
+    @cached_property
+    def probe(self) -> list[Json]:
+        """Rows of results/probe/table.parquet. Raises NotThereError."""
+        return _table(PROBE / "table.parquet", "probe")
+
+    @cached_property
+    def probe_maps(self) -> list[Json]:
+        """Rows of its words.parquet, or none."""
+        path = PROBE / "words.parquet"
+        return _table(path, "probe") if path.exists() else []
+
+    @cached_property
+    def redundancy(self) -> list[Json]:
+        """Rows of its redundancy.parquet. Raises NotThereError."""
+        return _table(PROBE / "redundancy.parquet", "probe")
+
+    @cached_property
+    def probe_sentences(self) -> list[str]:
+        """What a probe allows to conclude. Raises NotThereError."""
+        return _there(PROBE / "summary.txt", "probe").read_text(encoding="utf-8").splitlines()
 
     def _open_stored(self, reading: Reading) -> CachedSource:
         tests = [scene for scene in self.scenes.values() if scene.split == "test"]

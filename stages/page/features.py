@@ -15,9 +15,10 @@ from diffps.figures.analyses import Person, Shown, attention_sheet, frequency_sh
 from diffps.figures.sheets import Sheet
 from diffps.heads.sampling import cut_rois
 from diffps.heads.sfan import SFAN
-from diffps.model import PersonSearcher
+from diffps.model import Candidates, PersonSearcher
 from diffps.taps import FeatureName
 from stages.features.reading import Reading
+from stages.head.saved import reading_of
 from stages.page.evidence import Evidence, NotThereError
 
 Grid = NDArray[np.float32]
@@ -64,8 +65,7 @@ def frequency(evidence: Evidence) -> Sheet:
 
 
 def semantics(evidence: Evidence) -> Sheet:
-    """The largest annotated persons of the scenes shown: their RoIs before and after SFAN, and its summed map."""
-
+    """The largest annotated persons of the scenes shown: their RoIs before and after SFAN, S per word and its gate."""
     head = _head(evidence).reid_head
     if not isinstance(head.sfan, SFAN):
         raise NotThereError("figure semantics: this head has no semantic aggregation (model.sfan is null)")
@@ -78,10 +78,17 @@ def semantics(evidence: Evidence) -> Sheet:
         refined = torch.from_numpy(inside["refined"]).permute(2, 0, 1)[None]
         with torch.inference_mode():
             rois = cut_rois(refined, [places], head.config.grid, head.canvas, head.config.sampling_ratio)
-            maps, after = head.sfan.semantic_map(rois), head.sfan(rois)
+            words, gates, after = head.sfan.similarities(rois), head.sfan.gate(rois), head.sfan(rois)
         persons += [
-            Person(scene=scene, box=box, before=_last(roi), weights=weight.numpy(), after=_last(weighed))
-            for box, roi, weight, weighed in zip(largest, rois, maps, after, strict=True)
+            Person(
+                scene=scene,
+                box=box,
+                before=_last(roi),
+                similarities=dict(zip(evidence.params.encode.words, similarity.numpy(), strict=True)),
+                gate=gate.numpy(),
+                after=_last(weighed),
+            )
+            for box, roi, similarity, gate, weighed in zip(largest, rois, words, gates, after, strict=True)
         ]
     if not persons:
         raise NotThereError("figure semantics: nobody is annotated in the scenes shown; raise report.scenes")
@@ -104,6 +111,17 @@ def shown_scenes(evidence: Evidence) -> list[Shown]:
     if not shown:
         raise NotThereError(f"figure: no test image can be read below {evidence.params.index.root}")
     return shown
+
+
+def candidates(evidence: Evidence, scene_id: str) -> Candidates:
+    """What the head's detections in a scene were chosen from. Raises NotThereError where its features are missing."""
+    head = _head(evidence)
+    reading = reading_of(evidence.head, head, evidence.params.extract)
+    try:
+        with evidence.open_features(reading) as source, torch.inference_mode():
+            return head.candidates(next(iter(source.stream([[Ref(scene_id)]], reading.names))))[0]
+    except (NotCachedError, SkippedImage) as error:
+        raise NotThereError(str(error)) from error
 
 
 @lru_cache(maxsize=1)

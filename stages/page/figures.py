@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from statistics import fmean
 from typing import NamedTuple
 
@@ -9,7 +10,7 @@ from diffps.errors import ConfigError
 from diffps.figures.curves import bar_chart, score_chart
 from diffps.figures.sheets import Chart, Picture
 from diffps.figures.similarity import similarity_chart
-from stages.page import features, searches
+from stages.page import failures, features, probed, searches
 from stages.page.evidence import Evidence, NotThereError
 
 TIMESTEP = re.compile(r"-?timestep=\d+")  # in the name of a sweep's variant
@@ -65,6 +66,22 @@ def _taps(evidence: Evidence) -> Chart:
     return bar_chart("Scores per set of taps", "score", groups)
 
 
+def _bytes(evidence: Evidence) -> Chart:
+    rows = [row for row in evidence.sweep if row.get("image_bytes")]
+    groups = {row["group"]: row["image_bytes"] for row in rows}
+    if len(set(groups.values())) < 2:
+        raise NotThereError("figure bytes: no sweep over encodings or taps; run: diffps sweep")
+    chart = score_chart(
+        "Mean AP against bytes an image",
+        "kB an image",
+        {
+            name: [(nbytes / 1000, fmean(row["map"] for row in rows if row["group"] == name))]
+            for name, nbytes in groups.items()
+        },
+    )
+    return replace(chart, note="A point is the mean over the seeds of one variant; all read one store.")
+
+
 def _no_sweep(name: str) -> str:
     return f"figure {name}: no sweep over {name}; run: diffps sweep --set sweep.file=presets/sweeps/{name}.yaml"
 
@@ -83,8 +100,8 @@ FIGURES = {
     ),
     "failures": Figure(
         "Failures",
-        "The three ways to be wrong: not seen, seen where nobody is, taken for somebody else.",
-        lambda evidence: [searches.failures(evidence)],
+        "The ways to be wrong: missed, found loosely, seen where nobody is annotated, taken for somebody else.",
+        lambda evidence: [failures.failures(evidence)],
     ),
     "attention": Figure(
         "Attention",
@@ -106,6 +123,11 @@ FIGURES = {
         "Which parts of a person the four words bring forward.",
         lambda evidence: [features.semantics(evidence)],
     ),
+    "probe": Figure(
+        "Probe",
+        "Every tap of the backbone, ranked from one pass by what linear maps read of it, before anything was stored.",
+        probed.charts,
+    ),
     "timesteps": Figure(
         "Timesteps",
         "Scores of heads trained on features at several noise levels.",
@@ -115,5 +137,10 @@ FIGURES = {
         "Taps",
         "Scores of heads trained on several sets of taps.",
         lambda evidence: [_taps(evidence)],
+    ),
+    "bytes": Figure(
+        "Bytes",
+        "What features cost on disk against what they bring.",
+        lambda evidence: [_bytes(evidence)],
     ),
 }

@@ -27,30 +27,11 @@ def score_rows(evidence: Evidence) -> list[Score]:
             main=True,
         )
     ]
-    rows += _without_guidance(evidence)
     for key, name in (("baseline", COLOURS), ("chance", "Chance")):
         entry = found.get(key)
         if entry is not None:
             rows.append(Score(name=name, mean_precision=entry.get("map"), top1=entry.get("top1")))
     return rows
-
-
-def _without_guidance(evidence: Evidence) -> list[Score]:
-    """The sweep's head without DGRPN; beside the sweep's own full head where both were trained for fewer epochs."""
-    found = {row["changes"]: row for row in reversed(evidence.sweep)}
-    without = found.get("model.dgrpn=null")
-    if without is None or trained_section(evidence)["model"]["dgrpn"] is None:
-        return []
-    rows: dict[str, Json | None] = {"Without DGRPN": without}
-    ending = ""
-    if without["epochs"] != trained_section(evidence)["epochs"]:
-        ending = f", {without['epochs']} epochs"
-        rows = {"With DGRPN": found.get("as in params"), **rows}
-    return [
-        Score(name=name + ending, mean_precision=row["map"], top1=row["top1"], detection=row["detection_ap"])
-        for name, row in rows.items()
-        if row is not None
-    ]
 
 
 def precision_chart(evidence: Evidence) -> Chart | None:

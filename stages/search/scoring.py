@@ -1,5 +1,6 @@
 """Scores of what a head detected: persons found, queries answered, and the baselines beside them."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +9,10 @@ from numpy.typing import NDArray
 
 from diffps.errors import ImageError
 from diffps.metrics.baselines import colour_histograms
-from diffps.metrics.cbgm import context_overrides
+from diffps.metrics.cbgm import context_overrides, query_context
 from diffps.metrics.detection import score_detection
+from diffps.metrics.failures import recall_by_label, search_causes
 from diffps.metrics.galleries import SearchTask
-from diffps.metrics.matching import box_iou
 from diffps.metrics.search import SearchScores
 from diffps.records import UNLABELLED
 from stages.config_heads import CBGMConfig, EvaluateConfig
@@ -20,20 +21,26 @@ from stages.job import Job
 from stages.search.gallery import SearchSet
 from stages.search.tables import Detected, write_per_query, write_ranking
 
-SAME_PERSON_IOU = 0.4  # above it a detection is the query itself, not its context (the detector's own NMS bound)
-
 
 def score_head(
-    config: EvaluateConfig, task: SearchTask, test: SearchSet, found: Detected, folder: Path
+    config: EvaluateConfig,
+    task: SearchTask,
+    test: SearchSet,
+    found: Detected,
+    scores: SearchScores,
+    folder: Path,
+    made_by: str = "",
 ) -> dict[str, Any]:
-    """Score, write the tables into ``folder``, and give the numbers."""
-    scores = rank(config, task, test, found)
-    found.write(folder, test)
+    """Write the tables into ``folder``, and give the numbers; ``scores`` are those of :func:`rank`. ``made_by``: see
+    :meth:`Detected.write`."""
+    found.write(folder, test, made_by)
     write_ranking(task, scores, found, folder)
     write_per_query(task, scores, folder)
+    causes = search_causes(found.scenes, len(test.scenes), scores.existing, scores.found)
     return {
         "detection": detection_metrics(test, found.boxes, found.scores, found.scenes),
         "search": search_metrics(config, task, scores),
+        "causes": asdict(causes),
     }
 
 
@@ -44,7 +51,7 @@ def rank(config: EvaluateConfig, task: SearchTask, test: SearchSet, found: Detec
     if config.cbgm is not None:
         ranked = task.score(query_embeddings, found.embeddings, found.boxes, found.scenes, top=config.cbgm.k1)
         contexts = _contexts(task, test, found, config.cbgm)
-        overrides = context_overrides(ranked.ranking, contexts, found.embeddings, found.scenes)
+        overrides = context_overrides(ranked.ranking, contexts, found.embeddings, found.scenes, config.cbgm.value)
     return task.score(
         query_embeddings, found.embeddings, found.boxes, found.scenes, top=config.ranking, overrides=overrides
     )
@@ -64,14 +71,25 @@ def search_metrics(config: EvaluateConfig, task: SearchTask, scores: SearchScore
 def detection_metrics(
     test: SearchSet, boxes: NDArray[np.float32], scores: NDArray[np.float32], scenes: NDArray[np.int64]
 ) -> dict[str, float | None]:
-    """ap, recall, precision, ap_small over all true boxes; ap_labelled and recall_labelled over those with a name."""
+    """ap, recall, precision, ap_small over all true boxes; ap_labelled and recall_labelled over those with a name;
+    how many have one (``labelled``) and how many not, whose share found is ``recall_unlabelled``."""
     persons = [test.annotations[scene.scene_id] for scene in test.scenes]
     true_boxes = np.concatenate([part.boxes for part in persons])
     true_scenes = np.repeat(np.arange(len(persons)), [len(part.boxes) for part in persons])
     labelled = np.concatenate([part.identities for part in persons]) != UNLABELLED
     everyone = score_detection(boxes, scores, scenes, true_boxes, true_scenes)
     named = score_detection(boxes, scores, scenes, true_boxes, true_scenes, labelled=labelled)
-    return defined({**everyone.summary(), "ap_labelled": named.ap, "recall_labelled": named.recall})
+    by_label = recall_by_label(everyone.matches, labelled)
+    return defined(
+        {
+            **everyone.summary(),
+            "ap_labelled": named.ap,
+            "recall_labelled": named.recall,
+            "recall_unlabelled": by_label.recall_unlabelled,
+            "labelled": by_label.labelled,
+            "unlabelled": by_label.unlabelled,
+        }
+    )
 
 
 def score_colours(task: SearchTask, test: SearchSet, images: ImageFolder, job: Job) -> dict[str, Any] | None:
@@ -103,14 +121,13 @@ def score_colours(task: SearchTask, test: SearchSet, images: ImageFolder, job: J
     return {"name": "colour histograms in ground-truth boxes", **defined(scores.summary())}
 
 
-def _contexts(task: SearchTask, test: SearchSet, found: Detected, cbgm: CBGMConfig) -> list[NDArray[np.float32]]:
+def _contexts(task: SearchTask, test: SearchSet, found: Detected, cbgm: CBGMConfig) -> list[NDArray[np.floating]]:
     """For each query its own embedding, then those of the most confident other people in its scene."""
     contexts = []
     for query, embedding in zip(task.queries, found.query_embeddings[task.rows], strict=True):
         inside = np.flatnonzero(found.scenes == test.numbers[query.scene_id])
-        others = [d for d in inside if box_iou(found.boxes[d], query.box) <= SAME_PERSON_IOU]
-        strongest = sorted(others, key=lambda d: -found.scores[d])[: cbgm.k2 - 1]
-        contexts.append(np.concatenate([embedding[None], found.embeddings[strongest]]))
+        boxes, scores, rows = found.boxes[inside], found.scores[inside], found.embeddings[inside]
+        contexts.append(query_context(query.box, embedding, boxes, scores, rows, cbgm.k2))
     return contexts
 
 

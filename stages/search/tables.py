@@ -17,6 +17,8 @@ from diffps.metrics.search import SearchScores
 from diffps.records import Detections
 from stages.search.gallery import SearchSet
 
+MADE_BY = "made_by"  # in detections.parquet
+
 
 @dataclass(frozen=True, slots=True)
 class Detected:
@@ -29,15 +31,17 @@ class Detected:
     scenes: NDArray[np.int64]
     query_embeddings: NDArray[np.float32]
 
-    def write(self, folder: Path, test: SearchSet) -> None:
-        """detections.parquet and queries.parquet."""
+    def write(self, folder: Path, test: SearchSet, made_by: str = "") -> None:
+        """detections.parquet and queries.parquet; ``made_by`` is the digest of the head that found these boxes, kept
+        with the table so that a search can tell whose embeddings they are; empty where they are not to be searched."""
         table = {
             "scene_id": pa.array([test.scenes[number].scene_id for number in self.scenes], pa.string()),
             **box_columns(self.boxes),
             "score": pa.array(self.scores),
             "embedding": _embedding_column(self.embeddings),
         }
-        write_file(folder / "detections.parquet", lambda path: pq.write_table(pa.table(table), path))
+        signed = pa.table(table).replace_schema_metadata({MADE_BY: made_by} if made_by else None)
+        write_file(folder / "detections.parquet", lambda path: pq.write_table(signed, path))
         queries = {
             "query_id": pa.array([query.query_id for query in test.queries], pa.string()),
             "scene_id": pa.array([query.scene_id for query in test.queries], pa.string()),
@@ -92,6 +96,12 @@ def read_detections(path: Path) -> dict[str, Detections]:
         str(name): Detections(boxes[part], scores[part], embeddings[part])
         for name, part in zip(names, parts, strict=False)
     }
+
+
+def made_by(path: Path) -> str:
+    """The digest of the head whose detections a detections.parquet holds; empty where it says none, or is not there."""
+    said = pq.read_schema(path).metadata if path.is_file() else None
+    return str((said or {}).get(MADE_BY.encode(), b"").decode())
 
 
 def _embedding_column(embeddings: NDArray[np.float32]) -> Any:

@@ -12,6 +12,7 @@ from torch import Tensor
 from cache import CacheError
 from diffps.errors import ConfigError
 from diffps.features import FeatureSource
+from diffps.heads.backbone_head import read_head_weights
 from diffps.model import PersonSearcher
 from diffps.records import Split
 from stages.cluster import own_device
@@ -82,9 +83,9 @@ def train_round(
     task = open_task(config.gallery, config.convention, test, INDEX)
     with open_features("test") as source:
         scores = evaluate_heads(config, searchers, source, test, task, folders, device, job)
-    for name, (_, metrics) in scores.items():
-        runs[name].add_scores(metrics)
-        result = {"status": "done", "training": runs[name].metrics(), "scores": metrics}
+    for name, found in scores.items():
+        runs[name].add_scores(found.metrics)
+        result = {"status": "done", "training": runs[name].metrics(), "scores": found.metrics}
         write_result(by_name[name], result)
     progress()
 
@@ -113,8 +114,11 @@ def open_round(variants: Sequence[Variant], runtime: Runtime) -> OpenFeatures:
 
 
 def check_features(variants: Sequence[Variant], open_features: OpenFeatures) -> None:
-    """Raises ConfigError, by name and with the command, where the store lacks what a round reads."""
+    """Raises ConfigError, by name and with the command, where the store lacks what a round reads; CheckpointError for
+    first weights of the backbone heads that cannot be had."""
     first = variants[0].params
+    for model in dict.fromkeys(variant.params.train.model for variant in variants):
+        read_head_weights(model)
     try:
         for split in ("train", "test"):
             with open_features(split):

@@ -16,6 +16,7 @@ from cache.files import write_file, write_json, write_text
 from diffps.metrics.paired import paired_difference
 from stages.head.identity import code_digest, index_digest, scoring_digest
 from stages.places import SWEEP
+from stages.sweeps.effects import effects_content, sweep_runs
 from stages.sweeps.variants import Variant, describe_changes
 
 COLUMNS = {
@@ -27,6 +28,7 @@ COLUMNS = {
     "timestep": int,
     "encoding": str,
     "taps": str,
+    "image_bytes": int,
     "detection_ap": float,
     "detection_recall": float,
     "map": float,
@@ -34,6 +36,7 @@ COLUMNS = {
     "seeds": int,
     "map_mean": float,
     "map_std": float,
+    "map_se": float,
     "map_diff": float,
     "map_diff_se": float,
     "se_over": str,
@@ -62,7 +65,7 @@ def result_of(variant: Variant) -> dict[str, Any] | None:
 
 
 def write_table(variants: Sequence[Variant]) -> None:
-    """results/sweep/table.parquet, table.csv and metrics.json from the results there are."""
+    """results/sweep/table.parquet, table.csv, effects.json and metrics.json from the results there are."""
     rows = table_rows(variants)
     text = io.StringIO()
     writer = csv.DictWriter(text, list(COLUMNS), lineterminator="\n")
@@ -70,6 +73,7 @@ def write_table(variants: Sequence[Variant]) -> None:
     writer.writerows(rows)
     write_text(SWEEP / "table.csv", text.getvalue())
     write_file(SWEEP / "table.parquet", lambda path: _write_parquet(rows, path))
+    write_json(SWEEP / "effects.json", effects_content(sweep_runs(variants, rows)))
     keys = ("detection_ap", "map", "top1", "map_mean", "map_std", "map_diff", "map_diff_se")
     found = {row["variant"]: {key: row[key] for key in keys if row[key] is not None} for row in rows}
     write_json(SWEEP / "metrics.json", {name: scores for name, scores in found.items() if scores})
@@ -77,7 +81,8 @@ def write_table(variants: Sequence[Variant]) -> None:
 
 def table_rows(variants: Sequence[Variant]) -> list[dict[str, Any]]:
     """One row per variant, in order. Differences are to the first variant's group, paired query by query and seed by
-    seed; their standard error is over seeds where there are several, else over queries."""
+    seed; their standard error is over seeds where there are several, else over queries. ``map_se`` is that of the mean
+    over seeds, from run to run; ``image_bytes`` what the head reads of one image."""
     results = {variant.name: result_of(variant) for variant in variants}
     rows = [_row(variant, results[variant.name]) for variant in variants]
     by_group: dict[str, list[tuple[Variant, dict[str, Any]]]] = {}
@@ -87,10 +92,12 @@ def table_rows(variants: Sequence[Variant]) -> list[dict[str, Any]]:
     reference = by_group.get(variants[0].group, [])
     for name, members in by_group.items():
         maps = [row["map"] for _, row in members]
+        deviation = statistics.stdev(maps) if len(maps) > 1 else None
         shared = {
             "seeds": len(members),
             "map_mean": statistics.fmean(maps),
-            "map_std": statistics.stdev(maps) if len(maps) > 1 else None,
+            "map_std": deviation,
+            "map_se": None if deviation is None else deviation / len(maps) ** 0.5,
         }
         if name != variants[0].group:
             shared |= paired_difference(_pairs([v for v, _ in reference], [v for v, _ in members]))
@@ -118,6 +125,7 @@ def _row(variant: Variant, result: Mapping[str, Any] | None) -> dict[str, Any]:
         "timestep": train.timestep,
         "encoding": variant.params.extract.encoding,
         "taps": ", ".join(train.taps.names),
+        "image_bytes": variant.reading.image_bytes(),
         "epochs": train.epochs,
         "folder": str(variant.folder),
         "error": result.get("error") if result else None,

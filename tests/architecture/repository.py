@@ -9,9 +9,9 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("diffps", "cache", "stages", "pipeline")
-STAGES = ("index", "encode", "extract", "train", "evaluate", "sweep", "report", "pretrain")
+STAGES = ("index", "encode", "extract", "train", "evaluate", "sweep", "report", "probe", "pretrain")
 # What `dvc repro` runs.
-PIPELINE = STAGES[:-1]
+PIPELINE = STAGES[:-2]
 
 
 def modules(package: str) -> list[Path]:

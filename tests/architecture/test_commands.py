@@ -6,7 +6,7 @@ from typer.main import get_command
 
 from tests.architecture.repository import ROOT, STAGES
 
-COMMANDS = {*STAGES, "init", "doctor", "figure", "cache", "params"}
+COMMANDS = {*STAGES, "init", "doctor", "figure", "search", "cache", "head", "params"}
 CACHE_COMMANDS = {"plan", "status", "verify", "explain", "gc", "export", "stats", "transcode"}
 SLOW = {"torch", "zarr", "numpy", "pydantic", "rich", "dask", "pyarrow", "matplotlib"}
 
@@ -29,6 +29,10 @@ def test_a_stage_takes_three_options_and_nothing_else(command, stage: str) -> No
     allowed = {"--params", "--set", "--dry-run"}
     allowed |= {"report": {"--open"}, "index": {"--check"}}.get(stage, set())
     assert names == allowed
+
+
+def test_what_becomes_of_heads(command) -> None:  # type: ignore[no-untyped-def]
+    assert set(command.commands["head"].commands) == {"push", "pull", "calibrate"}
 
 
 def test_help_loads_nothing_slow() -> None:

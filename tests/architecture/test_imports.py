@@ -84,6 +84,15 @@ def test_the_public_api_is_there(package: str) -> None:
         _ = face.nothing_of_ours
 
 
+def test_one_name_of_the_public_api_comes_from_beside_the_method() -> None:
+    """Whoever imports diffps asks for it there; no module of diffps may."""
+    homes = import_module("diffps")._HOMES
+    outside = {name for home, names in homes.items() for name in names if not home.startswith("diffps.")}
+    assert outside == {"Searcher"}
+    named = [path for path in modules("diffps") if re.search(r"\bSearcher\b", (ROOT / path).read_text())]
+    assert named == [Path("diffps/__init__.py")]
+
+
 @pytest.mark.parametrize("package", ["diffps", "cache"])
 def test_the_public_faces_are_short(package: str) -> None:
     assert len(Path(ROOT / package / "__init__.py").read_text().splitlines()) <= 70

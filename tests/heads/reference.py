@@ -160,10 +160,10 @@ def gaussian(guidance: NDArray[np.float32], config: object, beta: float) -> Arra
 # --- SFAN, part encoder, OIM ----------------------------------------------------------------------------------------
 
 
-def sfan(x: Array, text: Array, part_weights: Array, alpha: float) -> Array:
+def sfan(x: Array, text: Array, part_weights: Array, alpha: float, temperature: float = 1.0) -> Array:
     norm_x = x / np.linalg.norm(x, axis=1, keepdims=True)
     norm_text = text / np.linalg.norm(text, axis=1, keepdims=True)
-    similarity = softmax(np.einsum("wc,rcyx->rwyx", norm_text, norm_x), axis=1)
+    similarity = softmax(np.einsum("wc,rcyx->rwyx", norm_text, norm_x) / temperature, axis=1)
     stacked = similarity[:, :, None] * x[:, None]  # (R, words, C, H, W)
     summed = np.einsum("w,rwcyx->rcyx", softmax(part_weights, axis=0), stacked)
     return x + alpha * (summed - x)

@@ -35,9 +35,7 @@ CONFIG = ModelConfig(
 )
 
 
-def searcher(
-    config: ModelConfig = CONFIG, taps: TapsConfig = TAPS, seed: int = 0, init: str = "xavier"
-) -> PersonSearcher:
+def searcher(config: ModelConfig = CONFIG, taps: TapsConfig = TAPS, seed: int = 0, init: str = "v1") -> PersonSearcher:
     torch.manual_seed(seed)
     words = torch.randn(4, 9)
     built = build_searcher(config, taps, SHAPES, CANVAS, words, IDENTITIES)

@@ -1,6 +1,7 @@
 """Heads carry torchvision's stages under torchvision's names."""
 
-import logging
+import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,7 @@ from torch import nn
 from torchvision.models import convnext_base, resnet50
 
 from diffps.errors import CheckpointError
-from diffps.heads import backbone_head
-from diffps.heads.backbone_head import build_head, load_head_weights
+from diffps.heads.backbone_head import build_head, load_head_weights, read_head_weights
 from diffps.heads.config import ModelConfig
 from diffps.heads.config_rois import ReIDConfig
 
@@ -59,25 +59,57 @@ def test_narrow_heads_halve_the_grid(kind: str) -> None:
     assert build_head(kind, 16, 32, 2)(torch.randn(2, 16, 8, 6)).shape == (2, 32, 4, 3)
 
 
-def test_random_instead_of_imagenet_is_said_loudly(
-    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    narrow = ModelConfig(channels=16, head_channels=32, reid=ReIDConfig())
-    with caplog.at_level(logging.WARNING, "diffps"):
-        assert not load_head_weights(build_head("resnet50", 16, 32, 3), narrow)
-    assert "RANDOM" in caplog.text
-    caplog.clear()
+@pytest.fixture
+def hub(tmp_path: Path) -> Iterator[Path]:
+    """torch.hub's folder, empty."""
+    before = torch.hub.get_dir()
+    torch.hub.set_dir(tmp_path / "hub")
+    (tmp_path / "hub" / "checkpoints").mkdir(parents=True)
+    yield tmp_path / "hub" / "checkpoints"
+    torch.hub.set_dir(before)
 
+
+@pytest.mark.parametrize(
+    ("config", "file"),
+    [
+        (ModelConfig(), "resnet50-0676ba61.pth"),
+        (ModelConfig(channels=512, head="convnext", head_channels=1024), "convnext_base-6075fbad.pth"),
+    ],
+)
+def test_imagenet_that_cannot_be_had_is_an_error_that_names_the_file(
+    config: ModelConfig, file: str, hub: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def unreachable(*args: object, **kwargs: object) -> None:
         raise OSError("no network")
 
-    monkeypatch.setattr(backbone_head.ResNet50_Weights, "get_state_dict", unreachable)
-    with caplog.at_level(logging.WARNING, "diffps"):
-        assert not load_head_weights(build_head("resnet50", 1024, 2048, 3), ModelConfig())
-    assert "RANDOM" in caplog.text
-    assert "no network" in caplog.text
-    caplog.clear()
-    assert not load_head_weights(build_head("resnet50", 16, 32, 3), ModelConfig(head_weights="random"))
+    monkeypatch.setattr(urllib.request, "urlopen", unreachable)
+    monkeypatch.setattr(torch.hub, "urlopen", unreachable)
+    with pytest.raises(CheckpointError, match=rf"{file} is missing .*\(no network\): put https?://.*{file} there"):
+        read_head_weights(config)
+
+
+def test_imagenet_is_read_where_it_was_put_by_hand(hub: Path) -> None:
+    head, other = (build_head("resnet50", 1024, 2048, 3) for _ in range(2))
+    state = {f"layer4.{name}": value for name, value in other.state_dict().items()}
+    torch.save(state, hub / "resnet50-0676ba61.pth")
+    assert load_head_weights(head, ModelConfig())
+    assert all(torch.equal(value, other.state_dict()[name]) for name, value in head.state_dict().items())
+    (hub / "resnet50-0676ba61.pth").write_bytes(b"half a download")
+    with pytest.raises(CheckpointError, match=r"resnet50-0676ba61.pth: not a file of weights"):
+        load_head_weights(head, ModelConfig())
+
+
+def test_imagenet_for_other_widths_is_an_error() -> None:
+    narrow = ModelConfig(channels=16, head_channels=32, reid=ReIDConfig())
+    with pytest.raises(CheckpointError, match=r"\(1024, 2048, 3\), this model \(16, 32, 3\); set .*random"):
+        load_head_weights(build_head("resnet50", 16, 32, 3), narrow)
+
+
+def test_random_leaves_a_head_alone(caplog: pytest.LogCaptureFixture) -> None:
+    head = build_head("resnet50", 16, 32, 1)
+    before = head[0].conv1.weight.clone()
+    assert not load_head_weights(head, ModelConfig(channels=16, head_channels=32, head_weights="random"))
+    assert torch.equal(head[0].conv1.weight, before)
     assert not caplog.text
 
 

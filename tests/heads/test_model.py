@@ -14,7 +14,7 @@ from diffps.features import Basis, Feature, FeatureShape
 from diffps.heads.config import EmbeddingConfig, ModelConfig, MSFRNConfig, TapsConfig
 from diffps.heads.costs import costs
 from diffps.metrics.detection import score_detection
-from diffps.model import LOSSES, PersonSearcher, Target, apply_init, build_searcher
+from diffps.model import LOSSES, PersonSearcher, Target, build_searcher
 from tests.heads.scenes import CANVAS, CONFIG, IDENTITIES, SHAPES, TAPS, Batch, scenes, searcher
 
 GOLDEN = Path(__file__).with_name("golden_losses.json")
@@ -223,30 +223,6 @@ def test_taps_that_do_not_fit_are_refused() -> None:
         build_searcher(CONFIG, TAPS, SHAPES, CANVAS, None, IDENTITIES)
 
 
-def test_xavier_leaves_heads_and_proposals_alone() -> None:
-    before = searcher()
-    after = searcher()
-    apply_init(after, "xavier")
-    same = [name for name, tensor in after.named_parameters() if torch.equal(tensor, before.get_parameter(name))]
-    assert {name.split(".")[0] for name, p in after.named_parameters() if name not in same} == {
-        "aggregation",
-        "box_head",
-        "msfrn",
-        "reid_head",
-    }
-    assert not any(name not in same for name, _ in after.named_parameters() if ".body." in name)
-    weight = after.msfrn.leave.weight
-    assert weight.abs().max() <= (6 / (2 * weight.shape[0])) ** 0.5
-
-
-def test_normal_covers_batch_norm_scales_of_embedder_and_predictor() -> None:
-    model = searcher(init="normal")
-    for part in (model.reid_head.encoder, model.box_head.classifier, model.box_head.regressor):
-        weights = torch.cat([p.flatten() for name, p in part.named_parameters() if name.endswith("weight")])
-        assert 0.009 < weights.std() < 0.011
-        assert all(not p.any() for name, p in part.named_parameters() if name.endswith("bias"))
-
-
 def test_intermediates_are_what_the_forward_uses() -> None:
     model, batch = searcher().eval(), scenes(2)
     maps = model.intermediates(batch.features)
@@ -333,3 +309,14 @@ def search_map(model: PersonSearcher, batch: Batch, matches: np.ndarray, found: 
             ranks = np.flatnonzero(right) + 1
             precisions.append((np.arange(1, len(ranks) + 1) / ranks).sum() / existing)
     return float(np.mean(precisions))
+
+
+def test_detections_are_the_candidates_above_the_threshold() -> None:
+    model, batch = searcher().eval(), scenes(3)
+    for threshold in (0.3, 0.5):
+        found = model.detect(batch.features, score_threshold=threshold)
+        for persons, candidates in zip(found, model.candidates(batch.features), strict=True):
+            strong = candidates.scores > threshold
+            np.testing.assert_array_equal(persons.boxes, candidates.boxes[strong].numpy())
+            np.testing.assert_array_equal(persons.scores, candidates.scores[strong].numpy())
+            assert len(candidates.proposals) >= len(candidates.boxes)

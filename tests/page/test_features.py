@@ -15,10 +15,11 @@ from diffps.features import Feature, Ref
 from diffps.heads.config import ModelConfig
 from stages import figure
 from stages.features.reading import Reading
-from stages.page import features, searches
+from stages.page import failures, features
 from stages.page.evidence import NotThereError
 from stages.page.figures import FIGURES, make
 from tests.page.conftest import SHAPES, SMALL, Run, save_head
+from tests.page.made_probe import write_probe
 
 
 class Stored:
@@ -76,7 +77,7 @@ def test_a_scene_whose_image_cannot_be_read_is_not_shown(run: Run) -> None:
     pq.write_table(table.filter(pc.field("scene_id") != first), path)
     (run.folder / "images" / run.evidence.scenes[first].path).write_bytes(b"")
     assert first not in [scene.scene_id for scene in features.shown_scenes(run.evidence)]
-    assert searches.failures(run.evidence).rows
+    assert failures.failures(run.evidence).rows
 
 
 def test_components_come_per_tap_and_across_timesteps(filled: Run) -> None:
@@ -93,8 +94,10 @@ def test_the_head_is_looked_into(filled: Run) -> None:
     evidence = filled.evidence
     assert [len(row.tiles) for row in features.frequency(evidence).rows] == [5, 5]
     semantics = features.semantics(evidence)
-    assert [len(row.tiles) for row in semantics.rows] == [8, 8]
-    assert len(np.unique(semantics.rows[0].tiles[2].image.reshape(-1, 3), axis=0)) > 20
+    words = evidence.params.encode.words
+    assert [len(row.tiles) for row in semantics.rows] == [4 + len(words)] * 4
+    assert [tile.caption.split()[0] for tile in semantics.rows[0].tiles[2:-1]] == [*words, "gate"]
+    assert len(np.unique(semantics.rows[0].tiles[2].image.reshape(-1, 3), axis=0)) > 5
 
 
 def test_parts_that_are_off_have_no_figure(filled: Run) -> None:
@@ -111,6 +114,7 @@ def test_an_empty_store_is_said(run: Run) -> None:
 
 
 def test_every_figure_is_drawn_and_unknown_names_list_them(filled: Run) -> None:
+    write_probe(filled)
     for name in FIGURES:
         assert make(name, filled.evidence)
     with pytest.raises(ConfigError, match="attention, pca"):

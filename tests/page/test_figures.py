@@ -11,7 +11,7 @@ from diffps.figures.analyses import Person, Shown, attention_sheet, frequency_sh
 from diffps.figures.curves import bar_chart, loss_charts, score_chart
 from diffps.figures.pictures import crop, fit, heat, high_frequency, letterbox, normalise, overlay, pca_rgb
 from diffps.figures.render import inline_svg, save
-from diffps.figures.searches import box_overlaps, missed_persons, spread
+from diffps.figures.searches import box_overlaps, spread
 from diffps.figures.sheets import Chart, Row, Sheet, Tile
 from diffps.figures.similarity import compare_pairs, similarity_chart
 from diffps.metrics.matching import box_iou
@@ -97,9 +97,6 @@ def test_overlaps_are_those_of_the_metrics() -> None:
     first, second = boxes(6), boxes(9)
     expected = [[box_iou(a, b) for b in second] for a in first]
     np.testing.assert_allclose(box_overlaps(first, second), expected, atol=1e-6)
-    missed = missed_persons(first, second, 0.2)
-    assert missed.tolist() == [row for row, values in enumerate(expected) if max(values) < 0.2]
-    assert missed_persons(first, np.empty((0, 4))).tolist() == list(range(6))
 
 
 def test_spread_goes_from_the_worst_to_the_best() -> None:
@@ -207,17 +204,28 @@ def test_sheets_have_a_row_per_scene_and_say_what_they_show() -> None:
         assert all(tile.alt and tile.image.dtype == np.uint8 for row in sheet.rows for tile in row.tiles)
 
 
-def test_semantics_show_the_map_in_its_own_cells() -> None:
-    weights = np.zeros((6, 3))
-    weights[0] = 1
-    roi = RNG.normal(size=(6, 3, 5))
+def test_semantics_show_maps_in_their_own_cells_on_fixed_scales() -> None:
+    roi, similarity = RNG.normal(size=(6, 3, 5)), np.full((6, 3), 0.25)
+    similarity[0] = 1
+    scene = Shown(scene_id="a", image=IMAGE)
+    words = {"head": similarity, "shoes": np.full((6, 3), 0.2501) + 1e-5 * RNG.random((6, 3))}
     person = Person(
-        scene=Shown(scene_id="a", image=IMAGE), box=np.array([10, 10, 40, 80]), before=roi, weights=weights, after=roi
+        scene=scene,
+        box=np.array([10, 10, 40, 80]),
+        before=roi,
+        similarities=words,
+        gate=np.full((6, 3), 0.5),
+        after=roi,
     )
     (row,) = semantics_sheet([person]).rows
-    map_tile = row.tiles[2].image
-    assert map_tile[:32].min(axis=(0, 1)).tolist() == heat(np.ones((1, 1)))[0, 0].tolist()
-    assert (map_tile[32:] == heat(np.zeros((1, 1)))[0, 0]).all()
+    captions = [tile.caption for tile in row.tiles]
+    assert captions == ["person", "before", "head 0.250–1.000", "shoes 0.250", "gate 0.500", "after"]
+    head, shoes, gate = (tile.image for tile in row.tiles[2:5])
+    quarter = heat(np.full((1, 1), 0.25))[0, 0]
+    assert (head[:32] == heat(np.ones((1, 1)))[0, 0]).all()
+    assert (head[32:] == quarter).all()
+    assert (gate == quarter).all()
+    assert np.abs(shoes.astype(int) - quarter).max() <= 1  # nothing is stretched
 
 
 def test_the_similarity_chart_names_its_threshold() -> None:

@@ -50,7 +50,18 @@ class Project:
     def commit(self) -> None:
         """All that git sees, as experiments and clones need it."""
         self.run("git", "add", ".")
-        self.run("git", "-c", "user.email=tester@localhost", "-c", "user.name=Tester", "commit", "-qm", "All")
+        self.run(
+            "git",
+            "-c",
+            "user.email=tester@localhost",
+            "-c",
+            "user.name=Tester",
+            "commit",
+            "-q",
+            "--allow-empty",
+            "-m",
+            "All",
+        )
 
     def clone(self, root: Path) -> "Project":
         """A colleague's clone of what was committed: code, dvc.yaml and dvc.lock, without data and results."""

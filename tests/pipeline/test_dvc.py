@@ -113,6 +113,7 @@ def test_a_clone_without_the_store_extracts_again_to_the_same_bytes(project: Pro
     """Even with the dvc.lock of a finished run at hand."""
     shards = {path: (project.root / path).read_bytes() for path in arrays(project)}
     shutil.rmtree(project.root / "data")
+    project.run("git", "checkout", "--", "data")
     shutil.rmtree(project.root / ".dvc" / "cache")
     ran = project.repro()
     assert {"index", "encode", "extract"} <= set(ran)

@@ -62,7 +62,7 @@ def test_the_papers_training(name: str) -> None:
     assert (config.warmup_epochs, config.warmup_start) == (1.0, 0.001)
     assert (config.clip, config.precision) == (10.0, "float16")
     assert asdict(config.weights) == {"rpn_cls": 1, "rpn_reg": 1, "prop_cls": 1, "prop_reg": 10, "reid": 2}
-    assert config.init == ("normal" if name == "prw" else "xavier")
+    assert config.init == ("v2" if name == "prw" else "v1")
     assert (config.flip, config.holdout, config.scenes, config.checkpoint) == ("cached", 0.0, None, "last")
 
 

@@ -3,8 +3,10 @@
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file, save_file
 
-from stages import encode, extract, index
+from stages import encode, evaluate, extract, index, train
+from stages.places import TRAIN
 from tests.world import FLOAT16, Project, write_small_index
 
 
@@ -32,6 +34,20 @@ def extracted(encoded: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("extracted") / "project"
     with pytest.MonkeyPatch.context() as monkeypatch:
         Project.copy_of(encoded, folder, monkeypatch).run(extract, extract=FLOAT16)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def searchable(extracted: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with a head that takes every box for a person, and its evaluation; nothing in it is changed."""
+    folder = tmp_path_factory.mktemp("searchable") / "project"
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        project = Project.copy_of(extracted, folder, monkeypatch)
+        project.run(train, extract=FLOAT16)
+        tensors = load_file(TRAIN / "head" / "model.safetensors")
+        tensors["box_head.classifier.bias"] += tensors["box_head.classifier.bias"].new_tensor([-5, 5])
+        save_file(tensors, TRAIN / "head" / "model.safetensors")
+        project.run(evaluate, extract=FLOAT16, evaluate={"baseline": False})
     return folder
 
 

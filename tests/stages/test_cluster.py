@@ -14,6 +14,7 @@ import dask
 import pytest
 import torch
 from distributed import Client, LocalCluster
+from distributed.security import Security
 
 from cache.errors import NonFiniteError
 from diffps.errors import ConfigError, WorkerError
@@ -211,11 +212,41 @@ def test_work_that_kills_its_workers_is_one_clear_error() -> None:
 
 @pytest.mark.parametrize(
     ("scheduler", "message"),
-    [("local:no", "local:N"), ("local:0", "local:N"), ("tcp://127.0.0.1:1", "no scheduler answers")],
+    [
+        ("local:no", "local:N"),
+        ("local:0", "local:N"),
+        ("tcp://127.0.0.1:1", "no scheduler answers"),
+        ("there-is-none.json", "no scheduler file.*`dask scheduler --scheduler-file there-is-none.json`"),
+    ],
 )
 def test_a_scheduler_that_is_none_is_named(scheduler: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message), cluster(Runtime(scheduler=scheduler), connect_seconds=1):
         pass
+
+
+def test_a_file_that_is_no_scheduler_s_is_named(here: Path) -> None:
+    for content in ("[]", "{}", "no JSON", '{"address": "tcp://127.0.0.1:1"}'):
+        Path("file.json").write_text(content)
+        with (
+            pytest.raises(ConfigError, match="file.json.*no scheduler"),
+            cluster(Runtime(scheduler="file.json"), connect_seconds=1),
+        ):
+            pass
+
+
+@pytest.mark.usefixtures("quick_start", "port_taken")
+def test_nobody_else_can_run_code_in_local_workers() -> None:
+    """Connections without this run's keys are refused, by the scheduler and by each worker."""
+    with cluster(Runtime(scheduler="local:1")) as client:
+        assert client is not None
+        (worker,) = client.scheduler_info()["workers"]
+        scheduler = client.scheduler.address
+        assert all(address.startswith("tls://127.0.0.1:") for address in (scheduler, worker))
+        assert client.submit(os.getpid).result() != os.getpid()
+        for address in (scheduler, worker, scheduler.replace("tls", "tcp"), worker.replace("tls", "tcp")):
+            for security in (None, Security.temporary()):
+                with pytest.raises((OSError, TypeError, RuntimeError)), Client(address, security=security, timeout=1):
+                    pass
 
 
 def test_a_scheduler_without_workers_is_named() -> None:

@@ -16,6 +16,7 @@ from diffps.cards import CardFacts, write_card
 from diffps.datasets.tables import box_array, read_annotations, read_queries, read_scenes, write_index
 from diffps.errors import CheckpointError, ConfigError
 from diffps.geometry import Canvas
+from diffps.knockouts import knock_outs
 from diffps.model import CONFIG_FILE, PersonSearcher, apply_init, build_searcher
 from diffps.records import Gallery, SearchIndex
 from stages import evaluate, extract, train
@@ -28,7 +29,7 @@ from stages.places import EVALUATE, INDEX
 from stages.search.evaluation import evaluate_head, evaluate_heads
 from stages.search.gallery import open_task, read_search_set
 from stages.search.tables import read_detections
-from tests.world import CPU, FLOAT16, SIZE, Project, SmallSource, small_params
+from tests.world import CPU, FLOAT16, SIZE, Listener, Project, SmallSource, small_params
 
 HEAD = Path("results/train/head")
 
@@ -43,7 +44,7 @@ def head(seed: int = 0) -> PersonSearcher:
     torch.manual_seed(seed)
     model = params.train.model
     built = build_searcher(model, params.train.taps, SmallSource().shapes, Canvas(SIZE, SIZE), torch.randn(4, 64), 4)
-    apply_init(built, "xavier")
+    apply_init(built, "v1")
     return built.eval()
 
 
@@ -65,7 +66,7 @@ def score(searchers: dict[str, PersonSearcher], source: SmallSource, root: Path,
     task = open_task(section.gallery, section.convention, test, INDEX)
     folders = {name: root / name for name in searchers}
     found = evaluate_heads(section, searchers, source, test, task, folders, CPU, QuietJob())
-    return {name: metrics for name, (_, metrics) in found.items()}
+    return {name: evaluation.metrics for name, evaluation in found.items()}
 
 
 def metrics(folder: Path = EVALUATE) -> dict[str, dict[str, float]]:
@@ -76,7 +77,7 @@ def metrics(folder: Path = EVALUATE) -> dict[str, dict[str, float]]:
 def test_everything_is_written_and_agrees(here: Path, source: SmallSource) -> None:
     run(source)
     found = metrics()
-    assert set(found) == {"detection", "search", "also", "chance"}
+    assert set(found) == {"detection", "search", "also", "chance", "causes", "learned", "knock_outs"}
     assert found["search"]["queries"] == 4
     assert found["search"]["gallery"] == "all"
     per_query = pq.read_table(EVALUATE / "per_query.parquet").to_pylist()
@@ -90,6 +91,51 @@ def test_everything_is_written_and_agrees(here: Path, source: SmallSource) -> No
         first = [entry["rank"] for entry in ranking if entry["query_id"] == row["query_id"] and entry["correct"]]
         if first:
             assert row["first_rank"] == first[0] - 1
+
+
+def used_head() -> PersonSearcher:
+    """A head whose modules all have a say."""
+    model = head()
+    assert model.dgrpn is not None
+    with torch.no_grad():
+        model.dgrpn.gamma.fill_(0.5)
+        model.reid_head.sfan.alpha.fill_(0.5)
+        model.reid_head.sfan.part_weights.copy_(torch.tensor([2.0, 0.0, 1.0, -1.0]))
+    return model
+
+
+def test_knock_outs_are_the_scores_of_the_head_without_the_module(here: Path, source: SmallSource) -> None:
+    images = ImageFolder(Path(), 10**6)
+    evaluate_head(config(), used_head(), source, INDEX, images, EVALUATE, CPU, QuietJob(), ["a", "b", "c", "d"])
+    found = metrics()
+    assert source.given == 2  # six scenes in batches of four: one reading serves all of them
+    assert set(found["knock_outs"]) == {"dgrpn", "msfrn", "sfan"}
+    for name, without in knock_outs(used_head()).items():
+        alone = score({"": without}, source, here / name)[""]
+        out = found["knock_outs"][name]
+        assert out["map"] == alone["search"]["map"]
+        assert out["detection_ap"] == alone["detection"]["ap"]
+        assert out["map_diff"] == pytest.approx(alone["search"]["map"] - found["search"]["map"])
+    learned = found["learned"]
+    assert learned["dgrpn"]["gamma"] == 0.5
+    assert learned["dgrpn"]["gate_min"] >= 1 < learned["dgrpn"]["gate_max"]
+    assert set(learned["sfan"]["weights"]) == {"a", "b", "c", "d"}
+    assert learned["sfan"]["gate_min"] < learned["sfan"]["gate_max"] < 1
+
+
+def test_knock_outs_may_be_left_out(here: Path, source: SmallSource) -> None:
+    run(source, knock_outs=False)
+    assert metrics()["knock_outs"] == {}
+    assert set(metrics()["learned"]) == {"dgrpn", "msfrn", "sfan"}
+
+
+def test_zero_scores_come_with_their_cause(here: Path, source: SmallSource) -> None:
+    job = Listener()
+    run(source, job, score_threshold=0.999)
+    assert metrics()["causes"]["detections"] == 0
+    assert metrics()["causes"]["empty_scenes"] == 6
+    assert any("Scored 0 for want of a detection of their person: 4 of 4" in line for line in job.lines)
+    assert any("6 of 6 scenes have none" in line for line in job.lines)
 
 
 def test_boxes_are_in_the_scene_frame(here: Path, source: SmallSource) -> None:
@@ -145,7 +191,9 @@ def test_context_matching_changes_only_the_ranking(here: Path, source: SmallSour
     assert context["detection"] == plain["detection"]
     assert context["search"]["cbgm"] is True
     similarity = pq.read_table(here / "b" / "ranking.parquet")["similarity"].to_numpy()
-    assert similarity.max() > 1.5  # sums of matched pairs
+    assert similarity.max() < 1.001  # cosines
+    score({"c": head()}, source, here, cbgm=CBGMConfig(k1=10, k2=3, value="sum"))
+    assert pq.read_table(here / "c" / "ranking.parquet")["similarity"].to_numpy().max() > 1.5
 
 
 def test_further_galleries_are_scored_from_the_same_detections(here: Path, source: SmallSource) -> None:
@@ -250,6 +298,8 @@ def test_the_head_s_card_is_written_with_its_scores(here: Path, source: SmallSou
     card = (EVALUATE / "card.md").read_text()
     assert f"| mAP | {metrics()['search']['map']:.4f} |" in card
     assert "Not evaluated" not in card
+    assert "| msfrn | " in card
+    assert "- learned by sfan: alpha 0, " in card
     assert card.split("## Data")[1] == before.split("## Data")[1]
     assert (HEAD / "README.md").read_text() == before
 

@@ -76,6 +76,18 @@ def test_run_again_nothing_is_loaded_or_written(project: Project) -> None:
     assert WORDS.stat().st_mtime_ns == words
 
 
+def test_further_encodings_come_from_the_same_pass(small: Project) -> None:
+    both = FLOAT16 | {"transcode": ["int8"]}
+    small.run(extract, extract=both)
+    made = small.files()
+    with small.source("test", extract={"encoding": "int8"}) as source:
+        assert set(source.shapes) >= set(small.params().train.taps.names)
+    small.run(extract, extract=both)
+    assert small.files() == made
+    with pytest.raises(ConfigError, match="from float16 only"):
+        small.run(extract, extract={"encoding": "int8", "transcode": ["project:4"]})
+
+
 def test_one_more_timestep_or_tap_adds_only_that(project: Project) -> None:
     before, inputs = project.files(), project.files("data/inputs")
     project.run(extract, extract={"timesteps": [0, 10]})

@@ -11,17 +11,20 @@ from ruamel.yaml import YAML
 from diffps.errors import ConfigError
 from pipeline.config import ParamsFile, load_params
 from stages.config_heads import TrainConfig
+from stages.config_probe import ProbeFile
 from stages.reference import described, page, schema, sweep_schema
 from stages.typed import keys
 
 ROOT = Path(__file__).parents[2]
 PARAMS = [ROOT / "params.yaml", *sorted((ROOT / "presets").glob("*.yaml"))]
 SWEEPS = sorted((ROOT / "presets/sweeps").glob("*.yaml"))
+PROBES = sorted((ROOT / "presets/probe").glob("*.yaml"))
 
 
-def test_every_key_says_what_it_is() -> None:
-    text = page(ParamsFile)
-    for key in keys(ParamsFile):
+@pytest.mark.parametrize("kind", [ParamsFile, ProbeFile])
+def test_every_key_says_what_it_is(kind: type) -> None:
+    text = page(kind)
+    for key in keys(kind):
         assert f"`{key.rpartition('.')[2]}` (" in text, key
 
 
@@ -33,13 +36,16 @@ def test_the_schemas_are_those_of_the_code() -> None:
     files = {
         "presets/params.schema.json": schema(ParamsFile),
         "presets/sweeps/sweep.schema.json": sweep_schema(TrainConfig),
+        "presets/probe/probe.schema.json": schema(ProbeFile),
     }
     for name, expected in files.items():
         found = json.loads((ROOT / name).read_text())
-        assert found == json.loads(json.dumps(expected)), f"run: diffps params --schema or --sweep-schema > {name}"
+        assert found == json.loads(json.dumps(expected)), (
+            f"run: diffps params --schema, --sweep-schema or --probe-schema > {name}"
+        )
 
 
-@pytest.mark.parametrize("path", PARAMS + SWEEPS, ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize("path", PARAMS + SWEEPS + PROBES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_yaml_file_names_its_schema_and_is_valid_by_it(path: Path) -> None:
     first = path.read_text().splitlines()[0]
     name = first.removeprefix("# yaml-language-server: $schema=")

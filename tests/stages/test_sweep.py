@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from cache.errors import LockedError
 from cache.files import write_json
 from cache.lock import StoreLock
-from diffps.errors import ConfigError, DivergedError
+from diffps.errors import CheckpointError, ConfigError, DivergedError
 from diffps.metrics.paired import paired_difference
 from diffps.records import Split
 from stages import sweep, train
@@ -221,6 +221,14 @@ def test_seeds_are_averaged_and_paired(sources: Sources) -> None:
     assert float(rows["a-seed1"]["map_mean"]) == pytest.approx(
         np.mean([float(rows[f"a-seed{seed}"]["map"]) for seed in (1, 2)])
     )
+    ours = [float(rows[f"a-seed{seed}"]["map"]) for seed in (1, 2)]
+    assert float(rows["a-seed1"]["map_se"]) == pytest.approx(abs(ours[0] - ours[1]) / 2)
+    effects = json.loads(Path("results/sweep/effects.json").read_text())
+    assert effects["source"] == "seeds"
+    assert effects["degrees"] == 2
+    (effect,) = effects["effects"]
+    assert (effect["factor"], effect["level"]) == ("lr", "0.01")
+    assert effect["change"] == pytest.approx(sum(maps) / 2)
 
 
 def test_the_error_of_one_seed_is_over_queries() -> None:
@@ -386,6 +394,13 @@ def test_what_is_not_stored_is_named_before_anything_is_trained(small: Project) 
     assert not (SWEEP / "heads").exists()
 
 
+def test_first_weights_that_cannot_be_had_are_named_before_anything_is_trained(small: Project) -> None:
+    Path("own.yaml").write_text("variants: {a: {}, b: {batch: 3, model.head_weights: nothing.pth}}")
+    with pytest.raises(CheckpointError, match=r"head_weights nothing\.pth: no such file"):
+        small.run(sweep, extract=FLOAT16, sweep={"file": "own.yaml"})
+    assert not (SWEEP / "heads").exists()
+
+
 def test_every_preset_is_valid(sources: Sources) -> None:
     root = ROOT / "presets" / "sweeps"
     allowing = {
@@ -396,11 +411,19 @@ def test_every_preset_is_valid(sources: Sources) -> None:
     found = {
         path.stem: read_variants(small_params({"sweep.file": str(path), **allowing})) for path in root.glob("*.yaml")
     }
-    assert found.keys() == {"demo", "modules", "timesteps", "taps", "words", "encodings", "flip", "seeds"}
     rounds = {name: len(plan_rounds(variants)) for name, variants in found.items()}
     assert rounds == {
-        "demo": 1, "modules": 1, "timesteps": 7, "taps": 1, "words": 1, "encodings": 5, "flip": 3, "seeds": 1
+        "demo": 3, "modules": 1, "timesteps": 7, "taps": 1, "words": 1, "encodings": 5, "flip": 3, "seeds": 1,
+        "temperature": 1,
     }  # fmt: skip
+
+
+def test_the_module_sweep_crosses_all_switches_with_three_seeds(sources: Sources) -> None:
+    path = Path(__file__).parents[2] / "presets" / "sweeps" / "modules.yaml"
+    modules = [v for v in read_variants(small_params({"sweep.file": str(path)})) if v.group != "shared"]
+    switches = [(v.params.train.model, v.params.train.seed) for v in modules]
+    points = {(m.dgrpn is None, m.msfrn is None, m.sfan is None, seed) for m, seed in switches}
+    assert len(points) == len(modules) == 8 * 3
 
 
 def test_final_weights_are_those_on_disk(sources: Sources) -> None:

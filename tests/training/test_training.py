@@ -31,12 +31,14 @@ def same_state(a: HeadTrainer, b: HeadTrainer) -> None:
 
 
 def test_losses_fall_and_every_batch_is_seen_once(world) -> None:
-    head = world.trainer(replace(CONFIG, epochs=8, milestones=(), lr=3e-3))
+    head = world.trainer(replace(CONFIG, epochs=20, milestones=(), lr=3e-3))
     source = world.source()
     results = run(world, {"head": head}, source=source)["head"]
-    assert [result.position for result in results] == list(range(32))
-    assert source.given == 32
-    assert sum(r.total for r in results[-4:]) < 0.9 * sum(r.total for r in results[:4])
+    assert [result.position for result in results] == list(range(80))
+    assert source.given == 80
+    # The RPN's: two RoIs of re-ID on random features scatter more than they learn.
+    for name in ("rpn_cls", "rpn_reg"):
+        assert sum(r.losses[name] for r in results[-4:]) < 0.8 * sum(r.losses[name] for r in results[:4])
 
 
 def test_the_sum_is_weighted(world) -> None:
@@ -174,6 +176,12 @@ def test_mirrored_features_replace_the_mirrored_view(world) -> None:
 def test_a_state_of_another_model_is_refused(world) -> None:
     state = world.trainer(CONFIG, replace(world.model, channels=12)).state()
     with pytest.raises(DiffPSError, match="does not fit"):
+        world.trainer(CONFIG).load_state(state)
+
+
+def test_a_state_of_other_first_weights_is_refused(world) -> None:
+    state = world.trainer(replace(CONFIG, init="v2")).state()
+    with pytest.raises(DiffPSError, match="first weights were made by v2, not v1"):
         world.trainer(CONFIG).load_state(state)
 
 

@@ -1,0 +1,323 @@
+"""The page's server, asked by its page, by strangers and by those who mean it harm."""
+
+import http.client
+import io
+import json
+import socket
+import struct
+import threading
+import zlib
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from stages.finding.web.pictures import KEPT
+from stages.finding.web.server import PICTURE_BYTES, REQUEST_BYTES, SearchServer
+from stages.finding.web.service import DrawnBox
+from tests.finding.fake import FakeService
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[SearchServer]:
+    with SearchServer(FakeService(images=70)) as started:
+        threading.Thread(target=started.serve_forever, daemon=True).start()
+        yield started
+        started.shutdown()
+
+
+class Reply:
+    def __init__(self, reply: http.client.HTTPResponse) -> None:
+        self.status, self.headers, self.body = reply.status, reply.headers, reply.read()
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+def ask(
+    server: SearchServer, method: str, path: str, body: bytes | None = None, token: str | None = None, **headers: str
+) -> Reply:
+    """As the page asks, unless ``headers`` say otherwise (an empty one is left out)."""
+    host = f"127.0.0.1:{server.server_port}"
+    origin = {"Origin": f"http://{host}"} if method == "POST" else {}
+    sent = {"Host": host, **origin, **{name.replace("_", "-"): value for name, value in headers.items()}}
+    connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=60)
+    connection.putrequest(method, f"/{server.token if token is None else token}/{path}", skip_host=True)
+    if body is not None and "Content-Length" not in sent:
+        sent["Content-Length"] = str(len(body))
+    for name, value in sent.items():
+        if value:
+            connection.putheader(name, value)
+    connection.endheaders()
+    if body is not None:
+        connection.send(body)
+    reply = Reply(connection.getresponse())
+    connection.close()
+    return reply
+
+
+def png(width: int = 90, height: int = 60, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    pixels = np.random.default_rng(0).integers(0, 255, (height, width, 3), np.uint8)
+    Image.fromarray(pixels).save(buffer, "png", **options)
+    return buffer.getvalue()
+
+
+def bomb(width: int, height: int) -> bytes:
+    """A PNG of a few hundred bytes that claims to be huge."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(b"\0" * 1000))
+        + chunk(b"IEND", b"")
+    )
+
+
+def search(server: SearchServer, *parts: object, **more: object) -> Reply:
+    return ask(server, "POST", "search", json.dumps({"parts": parts, **more}).encode())
+
+
+def test_the_page_may_load_nothing_from_elsewhere(server: SearchServer) -> None:
+    reply = ask(server, "GET", "")
+    assert reply.status == 200
+    policy = reply.headers["Content-Security-Policy"]
+    assert policy.startswith("default-src 'none'; img-src 'self' data:; connect-src 'self'; style-src 'sha256-")
+    assert "frame-ancestors 'none'" in policy
+    assert "unsafe" not in policy
+    assert reply.headers["Referrer-Policy"] == "no-referrer"  # the address holds the token
+    assert reply.headers["Cache-Control"] == "no-store"
+    assert b"http" not in reply.body.replace(b"http-equiv", b"")
+
+
+def test_pictures_are_listed_with_their_people(server: SearchServer) -> None:
+    first = ask(server, "GET", "images").json
+    assert (first["total"], len(first["images"])) == (70, 60)
+    rest = ask(server, "GET", "images?from=60").json
+    assert [image["number"] for image in rest["images"]] == list(range(60, 70))
+    named = ask(server, "GET", "images?text=STREET/01").json
+    assert [image["name"] for image in named["images"]] == [f"street/{number:03}.jpg" for number in range(10, 20)]
+    service = server.service
+    shown = first["images"][3]
+    rows = service.gallery.rows_of("street/003.jpg")
+    assert [box["row"] for box in shown["boxes"]] == rows.tolist()
+    x1, y1, x2, y2 = service.gallery.boxes[rows[0]]
+    assert shown["boxes"][0]["box"] == [x1, y1, x2 - x1, y2 - y1]
+
+
+def test_pictures_are_sent_without_anything_but_pixels(server: SearchServer) -> None:
+    reply = ask(server, "GET", "image/1?side=640")
+    with Image.open(io.BytesIO(reply.body)) as image:
+        assert image.size == (480, 360)
+        assert not image.getexif()
+    assert reply.headers["Content-Type"] == "image/jpeg"
+    assert ask(server, "GET", "image/1?side=99999").status == 404
+
+
+def test_a_row_of_the_gallery_is_searched(server: SearchServer) -> None:
+    found = search(server, {"row": 5}, top=7).json
+    assert server.service.asked[-1] == [5]  # type: ignore[attr-defined]
+    assert (len(found["hits"]), found["own"]) == (7, [5])
+    assert found["threshold"] == pytest.approx(0.95)
+    assert {hit["image"] for hit in found["hits"]} == {int(number) for number in found["images"]}
+    likeness = [hit["similarity"] for hit in found["hits"]]
+    assert likeness == sorted(likeness, reverse=True)
+
+
+def test_a_picture_that_is_sent_is_searched_and_never_written(server: SearchServer) -> None:
+    taken = ask(server, "POST", "pictures", png()).json
+    assert (taken["width"], taken["height"], len(taken["boxes"])) == (90, 60, 2)
+    assert search(server, {"picture": taken["picture"], "box": [-5, 10, 40, 999]}).status == 200
+    asked = server.service.asked[-1][0]  # type: ignore[attr-defined]
+    assert isinstance(asked, DrawnBox)
+    assert asked.box.tolist() == [0, 10, 35, 60]
+    assert asked.photo.pixels.shape == (60, 90, 3)
+    shown = ask(server, "GET", f"picture/{taken['picture']}")
+    assert Image.open(io.BytesIO(shown.body)).size == (90, 60)
+
+
+def test_pictures_make_room_for_newer_ones(server: SearchServer) -> None:
+    names = [ask(server, "POST", "pictures", png()).json["picture"] for _ in range(KEPT + 1)]
+    reply = search(server, {"picture": names[0], "box": [0, 0, 20, 20]})
+    assert (reply.status, reply.body) == (422, b"That picture is no longer here; choose it again.")
+    assert search(server, {"picture": names[-1], "box": [0, 0, 20, 20]}).status == 200
+
+
+HOSTS = [
+    "evil.example",
+    "127.0.0.1",
+    "127.0.0.1:80",
+    "evil.example:{port}",
+    "127.0.0.1.evil.example:{port}",
+    "[::1]:{port}",
+]
+
+
+@pytest.mark.parametrize("host", HOSTS)
+@pytest.mark.parametrize("path", ["", "images", "image/0"])
+def test_another_name_of_this_machine_is_told_nothing(server: SearchServer, host: str, path: str) -> None:
+    """A page elsewhere may have its own name lead here."""
+    reply = ask(server, "GET", path, Host=host.format(port=server.server_port))
+    assert (reply.status, reply.body) == (404, b"Not Found")
+
+
+@pytest.mark.parametrize("token", ["", "wrong", "..", "%2e%2e", "%C3%A9"])
+def test_without_the_token_nothing_is_told(server: SearchServer, token: str) -> None:
+    for path in ("", "images", "image/0", "search"):
+        reply = ask(server, "GET", path, token=token)
+        assert (reply.status, reply.body) == (404, b"Not Found")
+    assert ask(server, "POST", "search", b"{}", token="").status == 404
+
+
+def test_a_part_of_the_token_is_no_token(server: SearchServer) -> None:
+    assert ask(server, "GET", "", token=server.token[:-1]).status == 404
+    assert ask(server, "GET", "", token=server.token + "x").status == 404
+
+
+@pytest.mark.parametrize(
+    "origin", ["", "null", "http://evil.example", "https://127.0.0.1:{port}", "http://127.0.0.1:1"]
+)
+def test_another_page_may_send_nothing(server: SearchServer, origin: str) -> None:
+    before = len(server.service.asked)  # type: ignore[attr-defined]
+    body = json.dumps({"parts": [{"row": 1}]}).encode()
+    for path in ("search", "pictures"):
+        reply = ask(server, "POST", path, body, Origin=origin.format(port=server.server_port))
+        assert (reply.status, reply.body) == (404, b"Not Found")
+    assert len(server.service.asked) == before  # type: ignore[attr-defined]
+
+
+def test_another_page_may_lead_here_and_load_nothing(server: SearchServer) -> None:
+    assert ask(server, "GET", "", Sec_Fetch_Site="cross-site").status == 200
+    for path in ("images", "image/0", "picture/x"):
+        assert ask(server, "GET", path, Sec_Fetch_Site="cross-site").status == 404
+        assert ask(server, "GET", path, Origin="http://evil.example").status == 404
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("../../etc/passwd", "image/../../../etc/passwd", "image/..%2f..%2fetc%2fpasswd", "image//etc/passwd"),
+        *(
+            "image/-1",
+            "image/70",
+            "image/1e1",
+            "image/%D9%A3",
+            "image/99999999999999999999",
+            "image/",
+            "image/1?side=x",
+        ),
+        *("picture/../x", "picture/", "images?from=-1", "images?from=x", "nothing", "search"),
+    ],
+)
+def test_only_numbers_lead_to_pictures(server: SearchServer, path: str) -> None:
+    reply = ask(server, "GET", path)
+    assert reply.status in (404, 422)
+    assert b"passwd" not in reply.body
+
+
+@pytest.mark.parametrize("method", ["PUT", "DELETE", "OPTIONS", "HEAD", "CONNECT", "TRACE"])
+def test_other_methods_are_refused(server: SearchServer, method: str) -> None:
+    reply = ask(server, method, "")
+    assert reply.status == 501
+    assert b"<" not in reply.body
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        *(b"", b"[]", b"null", b"{", b'{"parts": 5}', b'{"parts": []}', b'{"parts": [5]}', b'{"parts": [{}]}'),
+        *(b'{"parts": [{"row": -1}]}', b'{"parts": [{"row": 1e9}]}', b'{"parts": [{"row": true}]}', b"[" * 60000),
+        *(b'{"parts": [{"row": 1}], "top": 100000}', b'{"parts": [{"row": 1}], "top": "x"}', b"\xff\xfe"),
+        b'{"parts": [{"picture": ["x"], "box": [1, 2, 3, 4]}]}',
+        b'{"parts": [' + b",".join([b'{"row": 1}'] * 21) + b"]}",
+    ],
+)
+def test_a_search_that_cannot_be_meant(server: SearchServer, body: bytes) -> None:
+    reply = ask(server, "POST", "search", body)
+    assert 400 <= reply.status < 500
+    assert b"Traceback" not in reply.body
+
+
+@pytest.mark.parametrize(
+    "box", ["[NaN, 1, 20, 20]", "[1, 1, Infinity, NaN]", "[500, 1, 20, 20]", "[1, 1, 2, 20]", "[1, 2]"]
+)
+def test_a_box_that_is_none(server: SearchServer, box: str) -> None:
+    name = ask(server, "POST", "pictures", png()).json["picture"]
+    reply = ask(server, "POST", "search", f'{{"parts": [{{"picture": "{name}", "box": {box}}}]}}'.encode())
+    assert reply.status in (400, 422)
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (bomb(8500, 8500), b"at most 64 million are taken"),
+        (bomb(60000, 60000), b"at most 64 million are taken"),
+        (bomb(500, 500), b"not a readable image"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n(/etc/passwd) run", b"not a readable image"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", b"not a readable image"),
+        (b"%PDF-1.4", b"not a readable image"),
+        (b"", b"not a readable image"),
+        (png()[:500], b"not a readable image"),
+    ],
+)
+def test_what_is_no_picture_is_refused_in_a_line(server: SearchServer, data: bytes, said: bytes) -> None:
+    reply = ask(server, "POST", "pictures", data)
+    assert reply.status == 422
+    assert said in reply.body
+    assert reply.body.count(b"\n") == 0
+
+
+@pytest.mark.parametrize(
+    ("path", "length", "status"),
+    [
+        ("pictures", str(PICTURE_BYTES + 1), 413),
+        ("search", str(REQUEST_BYTES + 1), 413),
+        ("pictures", "9" * 400, 413),
+        *(("pictures", length, 411) for length in ("", "-1", "x", "1_0", "٣".encode().decode("latin-1"))),
+    ],
+)
+def test_what_is_too_large_is_not_even_read(server: SearchServer, path: str, length: str, status: int) -> None:
+    assert ask(server, "POST", path, None, Content_Length=length).status == status
+
+
+def test_a_body_in_pieces_is_refused(server: SearchServer) -> None:
+    reply = ask(server, "POST", "pictures", b"", Content_Length="5", Transfer_Encoding="chunked")
+    assert reply.status == 411
+
+
+@pytest.mark.parametrize(
+    "request_line", [b"GET\r\n\r\n", b"\x00\xff\r\n\r\n", b"GET " + b"/" * 70000 + b" HTTP/1.1\r\n\r\n"]
+)
+def test_noise_is_no_end_of_the_server(server: SearchServer, request_line: bytes) -> None:
+    with socket.create_connection(("127.0.0.1", server.server_port), timeout=30) as connection:
+        connection.sendall(request_line)
+        answer = connection.recv(1 << 16)
+    assert b"Traceback" not in answer
+    assert ask(server, "GET", "").status == 200
+
+
+def test_the_server_listens_on_this_machine_alone(server: SearchServer) -> None:
+    assert server.server_address[0] == "127.0.0.1"
+    assert server.address == f"http://127.0.0.1:{server.server_port}/{server.token}/"
+    assert len(server.token) >= 32
+
+
+def test_two_servers_have_two_tokens() -> None:
+    with SearchServer(FakeService(images=1)) as one, SearchServer(FakeService(images=1)) as other:
+        assert one.token != other.token
+
+
+def test_a_picture_that_is_gone_is_said() -> None:
+    service = FakeService(images=2, odd_name="gone.jpg")
+    with SearchServer(service) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        reply = ask(server, "GET", "image/0")
+        assert (reply.status, reply.body) == (422, b"gone.jpg: no readable file")
+        server.shutdown()

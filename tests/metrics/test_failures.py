@@ -1,0 +1,150 @@
+"""Kinds of failures on drawn boxes, and their agreement with the scores."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from diffps.metrics.detection import score_detection
+from diffps.metrics.failures import (
+    judge_detections,
+    judge_persons,
+    judge_results,
+    recall_by_label,
+    search_causes,
+)
+from diffps.metrics.matching import box_overlaps, iou_thresholds
+from tests.metrics.worlds import detection_world, iou
+
+PERSON = np.array([100.0, 100, 140, 200])
+NEIGHBOUR = np.array([300.0, 100, 340, 200])
+TRUE = np.stack([PERSON, NEIGHBOUR])
+NOTHING = np.empty((0, 4))
+
+
+def moved(overlap: float, box: np.ndarray = PERSON) -> np.ndarray:
+    """``box`` moved down until its IoU with itself is ``overlap``."""
+    height = box[3] - box[1]
+    return box + np.array([0, 1, 0, 1]) * height * (1 - overlap) / (1 + overlap)
+
+
+@pytest.mark.parametrize("overlap", [0.18, 0.3, 0.4, 0.49])
+def test_a_box_around_a_person_is_loose_and_its_person_found_loosely(overlap: float) -> None:
+    """What used to be called "detected, nobody annotated" and "not detected"."""
+    (verdict,) = judge_detections(moved(overlap)[None], TRUE)
+    assert (verdict.kind, verdict.person) == ("loose", 0)
+    assert verdict.iou == pytest.approx(overlap)
+    found, neighbour = judge_persons(TRUE, moved(overlap)[None])
+    assert (found.fate, found.iou) == ("loose", pytest.approx(overlap))
+    assert neighbour.fate == "missed"
+
+
+@pytest.mark.parametrize(("overlap", "kind"), [(0.51, "right"), (0.09, "nobody"), (1.0, "right")])
+def test_loose_ends_at_a_match_and_at_background(overlap: float, kind: str) -> None:
+    (verdict,) = judge_detections(moved(overlap)[None], TRUE)
+    assert verdict.kind == kind
+
+
+def test_a_second_box_on_one_person_is_no_false_alarm() -> None:
+    first, again, stranger = judge_detections(np.stack([PERSON, moved(0.7), PERSON + 1000]), TRUE)
+    assert [first.kind, again.kind, stranger.kind] == ["right", "again", "nobody"]
+    assert (again.person, stranger.person) == (0, -1)
+
+
+def test_where_nobody_is_annotated_or_detected() -> None:
+    assert [v.kind for v in judge_detections(TRUE, NOTHING)] == ["nobody", "nobody"]
+    assert judge_detections(NOTHING, TRUE) == []
+    assert judge_persons(NOTHING, TRUE) == []
+    assert [v.kind for v in judge_results(TRUE, NOTHING, np.zeros(0, bool), np.zeros(0))] == ["nobody", "nobody"]
+    assert judge_results(NOTHING, TRUE, np.array([True, False]), np.full(2, 0.5)) == []
+
+
+@given(seed=st.integers(0, 10_000))
+def test_right_and_found_are_what_the_scores_count(seed: int) -> None:
+    world = detection_world(seed)
+    scores = world.score()
+    for scene in range(world.scene_count):
+        at = np.flatnonzero(world.scenes == scene)
+        at = at[np.argsort(-world.scores[at], kind="stable")]
+        truths = np.flatnonzero(world.true_scenes == scene)
+        verdicts = judge_detections(world.boxes[at], world.true_boxes[truths])
+        assert [v.kind == "right" for v in verdicts] == (scores.matches[at] >= 0).tolist()
+        assert [truths[v.person] for v in verdicts if v.kind == "right"] == scores.matches[at][
+            scores.matches[at] >= 0
+        ].tolist()
+        fates = judge_persons(world.true_boxes[truths], world.boxes[at])
+        assert [f.fate == "found" for f in fates] == np.isin(truths, scores.matches[at]).tolist()
+        for verdict, box in zip(verdicts, world.boxes[at], strict=True):
+            best = max((iou(box, truth) for truth in world.true_boxes[truths]), default=0.0)
+            if verdict.kind != "right":
+                assert verdict.iou == pytest.approx(best)
+                expected = "again" if best >= 0.5 else "loose" if best >= 0.1 else "nobody"
+                assert verdict.kind == expected
+
+
+def test_results_are_right_loose_somebody_else_or_nobody() -> None:
+    wanted, thresholds = np.array([True, False]), np.array([0.5, 0.5])
+    boxes = np.stack([moved(0.6), moved(0.4), moved(0.8, NEIGHBOUR), moved(0.2, NEIGHBOUR), PERSON + 1000])
+    verdicts = judge_results(boxes, TRUE, wanted, thresholds)
+    assert [v.kind for v in verdicts] == ["right", "loose", "wrong", "wrong", "nobody"]
+    assert [round(v.iou, 6) for v in verdicts] == [0.6, 0.4, 0.8, 0.2, 0.0]
+    assert [v.person for v in verdicts] == [0, 0, 1, 1, -1]
+
+
+def test_small_persons_are_right_from_a_lower_overlap() -> None:
+    small = np.array([[10.0, 10, 20, 30]])
+    box = moved(0.4, small[0])[None]
+    wanted = np.array([True])
+    assert judge_results(box, small, wanted, iou_thresholds(small, "protocol"))[0].kind == "right"
+    assert judge_results(box, small, wanted, iou_thresholds(small, "labels"))[0].kind == "loose"
+
+
+def test_in_a_crowd_the_person_looked_for_comes_first() -> None:
+    """The box fits somebody else better, and counts as found all the same: so does the protocol."""
+    crowd = np.stack([PERSON, moved(0.7)])
+    (verdict,) = judge_results(moved(0.7)[None], crowd, np.array([True, False]), np.full(2, 0.5))
+    assert (verdict.kind, verdict.person, verdict.iou) == ("right", 0, pytest.approx(0.7))
+
+
+def test_persons_are_missed_below_the_threshold_or_for_want_of_a_proposal() -> None:
+    dropped, scores = np.stack([moved(0.8), moved(0.6), moved(0.3)]), np.array([0.2, 0.4, 0.45])
+    below, unproposed = judge_persons(TRUE, NOTHING, dropped, scores, proposals=np.stack([moved(0.9)]))
+    assert (below.fate, below.score, below.iou) == ("below", pytest.approx(0.4), pytest.approx(0.6))
+    assert (unproposed.fate, unproposed.score) == ("unproposed", None)
+    lost, _ = judge_persons(TRUE, NOTHING, NOTHING, np.zeros(0), proposals=np.stack([moved(0.9)]))
+    assert (lost.fate, lost.score) == ("below", None)
+    unknown, _ = judge_persons(TRUE, NOTHING, dropped[2:], scores[2:])
+    assert unknown.fate == "missed"
+
+
+def test_a_neighbours_box_does_not_find_a_person_loosely() -> None:
+    beside = np.stack([PERSON, PERSON + np.array([25, 0, 25, 0])])
+    first, second = judge_persons(beside, PERSON[None])
+    assert box_overlaps(PERSON[None], beside)[0, 1] > 0.1
+    assert (first.fate, second.fate) == ("found", "missed")
+
+
+def test_causes_are_counted_and_said() -> None:
+    causes = search_causes(np.array([7]), 58, existing=np.array([0, 2, 3, 1]), found=np.array([0, 1, 0, 0]))
+    assert (causes.empty_scenes, causes.without_person, causes.undetected) == (57, 1, 2)
+    assert causes.sentences(0.5) == [
+        "Left out of the means: 1 of 4 queries, with nobody annotated to be found in their gallery.",
+        "Scored 0 for want of a detection of their person: 2 of 3 queries.",
+        "Passed the score threshold 0.5: 1 detections; 57 of 58 scenes have none.",
+    ]
+    alone = search_causes(np.arange(3), 3, existing=np.zeros(2, int), found=np.zeros(2, int))
+    assert alone.sentences(0.5) == ["No score is defined: none of 2 queries has its person in its gallery."]
+    assert search_causes(np.arange(3), 3, existing=np.ones(2, int), found=np.ones(2, int)).sentences(0.5) == []
+
+
+def test_recall_of_labelled_and_unlabelled_persons() -> None:
+    boxes = np.stack([PERSON, NEIGHBOUR, PERSON + 500, PERSON + 900]).astype(np.float32)
+    found = score_detection(boxes[[0, 2]], np.array([0.9, 0.8]), np.zeros(2, int), boxes, np.zeros(4, int))
+    recall = recall_by_label(found.matches, np.array([True, False, False, False]))
+    assert (recall.labelled, recall.unlabelled) == (1, 3)
+    assert (recall.recall_labelled, recall.recall_unlabelled) == (1.0, pytest.approx(1 / 3))
+    assert recall.sentence() == "Detected: labelled 100.0% of 1, unlabelled 33.3% of 3 persons."
+    assert "2 of the unlabelled carry identities of the training split" in recall.sentence(foreign=2)
+    everyone = recall_by_label(found.matches, np.ones(4, bool))
+    assert np.isnan(everyone.recall_unlabelled)
+    assert everyone.sentence() == "Detected: labelled 50.0% of 4, no unlabelled persons."

@@ -1,0 +1,166 @@
+"""What a search says: its hits, what is left out, and whether it can tell a person from strangers."""
+
+import json
+
+import numpy as np
+import pytest
+
+from diffps.errors import CalibrationError, DatasetError
+from diffps.search.answer import SearchedGallery, find
+from diffps.search.calibration import LEVELS, Calibration, SizeThresholds
+
+
+def gallery(images: int = 5, per_image: int = 4, seed: int = 0) -> SearchedGallery:
+    rng = np.random.default_rng(seed)
+    rows = rng.standard_normal((images * per_image, 16))
+    embeddings = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float16)
+    corners = np.tile(np.arange(per_image)[:, None] * [50, 0], (images, 1)) + np.array([10, 20])
+    return SearchedGallery(
+        embeddings=[embeddings[:7], embeddings[7:]],
+        boxes=np.concatenate([corners, corners + np.array([30, 60])], axis=1).astype(np.float32),
+        scores=np.linspace(0.5, 1, len(rows), dtype=np.float32),
+        images=np.repeat(np.arange(images, dtype=np.int32), per_image),
+        names=[f"{number}.jpg" for number in range(images)],
+    )
+
+
+def calibration(
+    pictures: int = 1, *, start: float = 0.3, measured: int = 1000, least: float = 0.001, mates: float = 0.0
+) -> Calibration:
+    """Thresholds in even steps: one in 100 is the eighth. Similarities of mates spread evenly by 1 around ``mates``."""
+    thresholds = tuple(start + 0.05 * step for step in range(len(LEVELS)))
+    row = SizeThresholds(boxes=measured, thresholds=thresholds, scale=0.05, least=least)
+    spread = tuple(np.linspace(mates - 1, mates + 1, 101).clip(-1, 1).tolist())
+    counts = {"identities": 40, "unmated": 80, "mated": 90, "scenes": 50, "pool": 2 * measured}
+    return Calibration(sizes=(row,), mates=spread, pictures=pictures, **counts)
+
+
+GALLERY = gallery()
+EMBEDDINGS = np.concatenate([np.asarray(part, np.float32) for part in GALLERY.embeddings])
+ONE_IN_100 = 0.3 + 0.05 * LEVELS.index(0.01)
+
+
+def test_hits_come_in_order_with_their_places() -> None:
+    answer = find(EMBEDDINGS[9:10], GALLERY, top=6)
+    assert [hit.similarity for hit in answer.hits] == sorted((hit.similarity for hit in answer.hits), reverse=True)
+    first = answer.hits[0]
+    assert (first.row, first.image, first.box) == (9, "2.jpg", (60, 20, 30, 60))
+    assert first.similarity == pytest.approx(1, abs=1e-3)
+    assert first.score == GALLERY.scores[9]
+    assert len(answer.hits) == 6
+
+
+def test_without_a_calibration_it_is_a_ranking_and_says_so() -> None:
+    answer = find(EMBEDDINGS[:1], GALLERY)
+    assert len(answer.hits) == 20
+    assert answer.threshold is None
+    assert {hit.same_person for hit in answer.hits} == {hit.fpir for hit in answer.hits} == {None}
+    assert answer.notes == ("20 boxes in 5 images were searched.",)
+    assert answer.verdict == (
+        "This is a ranking, which cannot tell whether the person is there at all: the head was not calibrated."
+    )
+
+
+def test_with_a_calibration_hits_are_the_person_or_not() -> None:
+    answer = find(EMBEDDINGS[:1], GALLERY, calibrations=[calibration()])
+    assert answer.threshold == pytest.approx(ONE_IN_100)
+    assert [hit.same_person for hit in answer.hits] == [True] + [False] * 19
+    shares = [hit.fpir for hit in answer.hits]
+    assert shares == sorted(shares)  # type: ignore[type-var]
+    assert answer.verdict == "1 of the hits shown is taken for the person."
+    assert answer.notes[1] == (
+        f"Taken for the person is who has a similarity of {ONE_IN_100:.3f} or more: one in 100 strangers finds "
+        "somebody so alike in this gallery, and 82% of the pictures of a person who is there are missed."
+    )
+    assert len(answer.notes) == 2
+
+
+def test_another_promise_moves_the_threshold() -> None:
+    strict = find(EMBEDDINGS[:1], GALLERY, calibrations=[calibration()], promise=0.001)
+    loose = find(EMBEDDINGS[:1], GALLERY, calibrations=[calibration()], promise=0.5)
+    assert strict.threshold > loose.threshold  # type: ignore[operator]
+    with pytest.raises(CalibrationError, match="must lie between 0 and 1"):
+        find(EMBEDDINGS[:1], GALLERY, calibrations=[calibration()], promise=1)
+
+
+def test_nobody_is_an_answer() -> None:
+    query = np.random.default_rng(5).standard_normal((1, 16))
+    answer = find(query, GALLERY, calibrations=[calibration(start=0.6)])
+    assert not any(hit.same_person for hit in answer.hits)
+    assert answer.verdict == (
+        "Nobody is taken for the person. That says little, since 97% of the pictures of a person who is there are "
+        "missed."
+    )
+    loose = find(query, GALLERY, calibrations=[calibration(start=0.6, mates=0.97)])
+    assert loose.verdict.startswith("Nobody is taken for the person. The person may be there all the same: 49% of")
+
+
+def test_what_was_not_measured_is_said() -> None:
+    large = find(EMBEDDINGS[:1], GALLERY, calibrations=[calibration(measured=10)])
+    assert large.notes[-1].startswith("That was measured among up to 10 boxes and is extrapolated to these 20")
+    rare = find(EMBEDDINGS[:1], GALLERY, calibrations=[calibration(least=0.05)])
+    assert rare.notes[-1].startswith("That was measured down to one in 20 strangers, on 40 people")
+    hopeless = find(EMBEDDINGS[:1], GALLERY, calibrations=[calibration(start=0.9)])
+    assert "no likeness is enough" in hopeless.verdict
+    assert len(hopeless.notes) == 1
+
+
+def test_the_query_itself_is_left_out_and_said() -> None:
+    own = GALLERY.rows_at("2.jpg", np.array([62, 18, 92, 82]))
+    assert own.tolist() == [9]
+    answer = find(EMBEDDINGS[9:10], GALLERY, top=19, own=own, calibrations=[calibration()])
+    assert 9 not in [hit.row for hit in answer.hits]
+    assert (len(answer.hits), answer.boxes, answer.own) == (19, 19, (9,))
+    assert answer.notes[0] == "19 boxes in 5 images were searched; the query's own box in 2.jpg is left out."
+
+
+def test_rows_of_an_image_that_is_not_here() -> None:
+    assert GALLERY.rows_of("1.jpg").tolist() == [4, 5, 6, 7]
+    assert len(GALLERY.rows_of("other.jpg")) == len(GALLERY.rows_at("other.jpg", np.zeros(4))) == 0
+
+
+def test_several_pictures_are_searched_as_their_mean_by_their_own_calibration() -> None:
+    pictures = EMBEDDINGS[[3, 12]]
+    answer = find(pictures, GALLERY, calibrations=[calibration(1), calibration(2, start=0.1)])
+    assert answer.pictures == 2
+    assert answer.threshold == pytest.approx(ONE_IN_100 - 0.2)
+    mean = pictures.mean(0) / np.linalg.norm(pictures.mean(0))
+    assert {answer.hits[0].row, answer.hits[1].row} == {3, 12}
+    assert answer.hits[0].similarity == pytest.approx(float((EMBEDDINGS @ mean).max()), abs=1e-3)
+    unknown = find(EMBEDDINGS[:3], GALLERY, calibrations=[calibration(1), calibration(2)])
+    assert unknown.threshold is None
+    assert "calibrated for queries of 1, 2 pictures and not of 3" in unknown.verdict
+
+
+def test_an_empty_gallery_and_one_that_is_all_query() -> None:
+    empty = SearchedGallery(
+        embeddings=[],
+        boxes=np.empty((0, 4), np.float32),
+        scores=np.empty(0, np.float32),
+        images=np.empty(0, np.int32),
+        names=["a.jpg"],
+    )
+    answer = find(EMBEDDINGS[:1], empty, calibrations=[calibration()])
+    assert answer.hits == ()
+    assert answer.notes == ("0 boxes in 1 images were searched.",)
+    assert answer.verdict == "There is nobody to compare with."
+    alone = find(EMBEDDINGS[:1], GALLERY, own=np.arange(20), calibrations=[calibration()])
+    assert (alone.hits, alone.boxes, alone.threshold) == ((), 0, None)
+
+
+def test_an_answer_is_json() -> None:
+    answer = find(EMBEDDINGS[:1], GALLERY, calibrations=[calibration()])
+    value = json.loads(json.dumps(answer.to_json()))
+    assert value["hits"][0]["box"] == list(answer.hits[0].box)
+    assert value["notes"] == list(answer.notes)
+
+
+def test_parts_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(DatasetError, match="20 embeddings, boxes"):
+        SearchedGallery(
+            embeddings=GALLERY.embeddings,
+            boxes=GALLERY.boxes[1:],
+            scores=GALLERY.scores,
+            images=GALLERY.images,
+            names=GALLERY.names,
+        )

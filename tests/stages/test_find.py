@@ -1,0 +1,236 @@
+"""Searching with a head that was trained here: a folder, the test split, the answers and what is refused."""
+
+import csv
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+import diffps
+from diffps.errors import CheckpointError, ConfigError, DatasetError, ImageError
+from diffps.images import load_image
+from stages import find
+from stages.config_data import IndexConfig
+from stages.finding.photos import Photo
+from stages.finding.searcher import Searcher, SeveralPeopleError
+from stages.job import Runtime, StoppedError, Tracker
+from stages.places import EVALUATE, INDEX
+from stages.search.tables import read_detections
+from tests.world import Listener, StoppingJob
+
+HEAD = Path("results/train/head")
+FRAMES = Path("data/streets/frames")
+QUERY = FRAMES / "c1s2_000001.jpg"
+RUNTIME = Runtime(device="cpu", threads=1, batch=2, vae_batch=2)
+
+
+class Counting(Listener):
+    """Keeps how many new pictures each search computed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.computed: list[int] = []
+
+    @contextmanager
+    def track(self, label: str, total: int, unit: str) -> Iterator[Tracker]:
+        self.computed.append(total)
+        with super().track(label, total, unit) as tracker:
+            yield tracker
+
+
+@pytest.fixture
+def project(searchable: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Its folder, as the working directory."""
+    monkeypatch.chdir(searchable)
+    return searchable
+
+
+@pytest.fixture(scope="module")
+def loaded(searchable: Path) -> Searcher:
+    """One searcher with its backbone, for tests that only ask."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.chdir(searchable)
+        searcher = diffps.Searcher.from_pretrained(HEAD.absolute(), galleries=searchable / "kept", runtime=RUNTIME)
+        searcher.add(searchable / FRAMES)
+    return searcher
+
+
+def test_a_folder_is_found_what_evaluate_found_in_it(project: Path, loaded: Searcher) -> None:
+    found = read_detections(EVALUATE / "detections.parquet")
+    assert sum(map(len, found.values())) > 10
+    gallery = loaded.gallery
+    for name, people in found.items():
+        rows = gallery.rows_of(str(project / FRAMES / Path(name).name))
+        order = np.argsort(-gallery.scores[rows], kind="stable")
+        np.testing.assert_allclose(gallery.boxes[rows][order], people.boxes, atol=0.02)
+        np.testing.assert_allclose(gallery.scores[rows][order], people.scores, atol=1e-4)
+        for row, embedding in zip(rows[order], people.embeddings, strict=True):
+            np.testing.assert_allclose(gallery.embedding(int(row)).astype(float), embedding, atol=2e-3)
+
+
+def test_what_is_there_is_never_computed_again(project: Path, loaded: Searcher, tmp_path: Path) -> None:
+    photos, kept, job = tmp_path / "photos", tmp_path / "galleries", Counting()
+    photos.mkdir()
+    first, second, third = sorted((project / FRAMES).glob("*s2_*.jpg"))[:3]
+    shutil.copy(first, photos)
+    searcher = Searcher.from_pretrained(HEAD, galleries=kept, anyway=True, runtime=RUNTIME, job=job)
+    searcher.__dict__["_embedder"] = loaded._embedder
+    searcher.add(photos)
+    searcher.add(photos)
+    assert job.computed == [1]
+    (photos / first.name).rename(photos / "renamed.jpg")
+    shutil.copy(second, photos)
+    shutil.copy(third, photos)
+    searcher.add(photos)
+    assert job.computed == [1, 2]
+    assert {Path(name).name for name in searcher.gallery.names} == {"renamed.jpg", second.name, third.name}
+    (photos / second.name).unlink()
+    (photos / "broken.jpg").write_bytes(third.read_bytes()[:700])
+    searcher.add(photos)
+    assert {Path(name).name for name in searcher.gallery.names} == {"renamed.jpg", third.name}
+    assert [line for line in job.lines if "left out" in line and "broken.jpg" in line]
+    assert len({path.parent for path in kept.rglob("gallery.json")}) == 1
+
+
+def test_a_stopped_search_goes_on(project: Path, loaded: Searcher, tmp_path: Path) -> None:
+    job = StoppingJob(1)
+    stopped = Searcher.from_pretrained(HEAD, galleries=tmp_path, runtime=RUNTIME, job=job)
+    stopped.__dict__["_embedder"] = loaded._embedder
+    with pytest.raises(StoppedError, match="goes on"):
+        stopped.add(project / FRAMES)
+    going_on = Counting()
+    searcher = Searcher.from_pretrained(HEAD, galleries=tmp_path, runtime=RUNTIME, job=going_on)
+    searcher.__dict__["_embedder"] = loaded._embedder
+    searcher.add(project / FRAMES)
+    assert going_on.computed == [len(list((project / FRAMES).glob("*.jpg"))) - 4]
+    np.testing.assert_array_equal(np.sort(searcher.gallery.scores), np.sort(loaded.gallery.scores))
+
+
+def test_the_query_itself_is_left_out_and_the_answer_says_that_it_is_a_ranking(project: Path, loaded: Searcher) -> None:
+    answer = loaded.search(project / QUERY, person=1, top=5)
+    assert [hit.similarity for hit in answer] == sorted((hit.similarity for hit in answer), reverse=True)
+    assert len(answer.hits) == 5
+    assert answer.own
+    assert not {hit.row for hit in answer} & set(answer.own)
+    assert "own box" in answer.notes[0]
+    assert "cannot tell" in answer.verdict
+    assert all(hit.same_person is None for hit in answer)
+
+
+def test_a_box_drawn_where_somebody_was_found_finds_the_same(project: Path, loaded: Searcher) -> None:
+    x1, y1, x2, y2 = loaded.ask(project / QUERY, person=1).box.tolist()
+    drawn = loaded.search(project / QUERY, box=(x1, y1, x2 - x1, y2 - y1), top=3)
+    found = loaded.search(project / QUERY, person=1, top=3)
+    assert [hit.row for hit in drawn] == [hit.row for hit in found]
+    several = loaded.search(project / QUERY, person=1, also=[], top=3)
+    assert several == found
+
+
+def test_several_people_are_asked_about(project: Path, loaded: Searcher) -> None:
+    with pytest.raises(SeveralPeopleError, match="people are in it; say which") as told:
+        loaded.search(project / QUERY)
+    assert len(told.value.people) > 1
+    with pytest.raises(ConfigError, match="person 99: .* expected 1 to"):
+        loaded.search(project / QUERY, person=99)
+
+
+@pytest.mark.parametrize(
+    ("box", "said"),
+    [
+        ((0, 0, 500, 10), "lies outside .* which is 128 x 128 pixels"),
+        ((-2, 0, 5, 10), "lies outside"),
+        ((0, 0, 0, 10), "expected x,y,width,height"),
+        ((0, 0, float("nan"), 10), "expected x,y,width,height"),
+        ((0, 0, 5), "expected x,y,width,height"),
+    ],
+)
+def test_a_box_that_is_none(project: Path, loaded: Searcher, box: tuple[float, ...], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        loaded.search(project / QUERY, box=box)
+
+
+def test_a_head_of_drawings_is_not_shown_photographs_unless_told_twice(
+    project: Path, loaded: Searcher, tmp_path: Path
+) -> None:
+    photo = tmp_path / "me.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (90, 60, 3), np.uint8)).save(photo)
+    for shown in (lambda: loaded.add(tmp_path), lambda: loaded.search(photo)):
+        with pytest.raises(ImageError, match="trained on drawn scenes.*--anyway"):
+            shown()
+    with pytest.raises(ImageError, match="trained on drawn scenes"):
+        loaded.detect(Photo.open(photo))
+    assert loaded.detect(Photo.open(project / QUERY))
+
+
+def test_the_door_answers_in_words_as_a_page_and_as_files(
+    project: Path, loaded: Searcher, capsys: pytest.CaptureFixture[str]
+) -> None:
+    job = Listener()
+    index = IndexConfig(root="data/streets")
+    x1, y1, x2, y2 = loaded.ask(project / QUERY, person=1).box.tolist()
+    box = (x1, y1, x2 - x1, y2 - y1)
+    find.run(find.SearchRequest(query=QUERY, folder=None, index=index, box=box, top=4, format="csv"), RUNTIME, job)
+    assert "cannot tell" in capsys.readouterr().out
+    assert not any(QUERY.name in line for line in job.lines)  # they are kept in a log
+    assert "<html" in Path("results/search/index.html").read_text()[:200]
+    with Path("results/search/hits.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 4
+    test_frames = {f"data/streets/frames/{path.name}" for path in FRAMES.glob("*s2_*.jpg")}
+    assert {row["image"] for row in rows} <= test_frames
+    with pytest.raises(ConfigError, match="people.jpg has their numbers"):
+        find.run(find.SearchRequest(query=QUERY, folder=None, index=index), RUNTIME, job)
+    assert load_image("results/search/people.jpg").shape == (128, 128, 3)
+
+
+def test_what_is_missing_is_said_before_anything_is_loaded(project: Path, loaded: Searcher, tmp_path: Path) -> None:
+    def asked(folder: Path | None, head: str = str(HEAD)) -> None:
+        find.run(find.SearchRequest(query=QUERY, folder=folder, head=head), RUNTIME, Listener())
+
+    with pytest.raises(DatasetError, match="no such folder"):
+        asked(tmp_path / "nowhere")
+    with pytest.raises(CheckpointError, match="no such folder"):
+        asked(FRAMES, "nowhere")
+    with pytest.raises(ConfigError, match="name the picture"):
+        find.run(find.SearchRequest(query=None, folder=FRAMES), RUNTIME, Listener())
+    (tmp_path / "streets.json").write_text("{}")
+    with pytest.raises(DatasetError, match="holds no picture"):
+        loaded.add(tmp_path)
+
+
+def test_the_test_split_has_to_be_evaluated_with_this_head(project: Path, tmp_path: Path) -> None:
+    other = tmp_path / "head"
+    shutil.copytree(HEAD, other)
+    tensors = load_file(other / "model.safetensors")
+    tensors["box_head.classifier.bias"] *= 2
+    save_file(tensors, other / "model.safetensors")
+    searcher = Searcher.from_pretrained(other, runtime=RUNTIME)
+    with pytest.raises(ConfigError, match="are of another head.*diffps evaluate"):
+        searcher.add_evaluated(INDEX, EVALUATE, project / "data/streets")
+    with pytest.raises(ConfigError, match="are not there.*diffps evaluate"):
+        searcher.add_evaluated(INDEX, tmp_path, project / "data/streets")
+
+
+def test_another_backbone_is_refused_by_its_digest(project: Path, tmp_path: Path) -> None:
+    searcher = Searcher.from_pretrained(HEAD, checkpoint="builtin:streets", galleries=tmp_path, runtime=RUNTIME)
+    with pytest.raises(CheckpointError, match="another backbone than builtin:streets .*unet"):
+        searcher.search(QUERY, person=1)
+    searcher = Searcher.from_pretrained(HEAD, checkpoint="someone/sd", galleries=tmp_path, runtime=RUNTIME)
+    with pytest.raises(CheckpointError, match="not on this machine: `hf download someone/sd` .*5 GB"):
+        searcher.search(QUERY, person=1)
+
+
+def test_a_head_without_its_backbone_s_name_is_refused(project: Path, tmp_path: Path) -> None:
+    old = tmp_path / "head"
+    shutil.copytree(HEAD, old)
+    config = json.loads((old / "config.json").read_text())
+    del config["training"]["backbone"]
+    (old / "config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match="does not say what backbone"):
+        Searcher.from_pretrained(old)

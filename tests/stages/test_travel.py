@@ -1,0 +1,99 @@
+"""Heads sent and fetched, by folder and by the hub's local cache, and the calibration that goes with them."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from diffps.errors import CalibrationError, CheckpointError
+from stages.head.calibrated import keep_calibrations, read_calibrations
+from stages.head.saved import head_digest
+from stages.head.travel import find_head, looks_like_hub_id, pull_head, push_head
+from tests.finding.fake import calibration
+
+NAMES = {"config.json", "model.safetensors", "README.md"}
+
+
+@pytest.fixture
+def head(tmp_path: Path) -> Path:
+    """As much of a head as travels."""
+    folder = tmp_path / "results" / "head"
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps({"training": {"backbone": {}}}))
+    (folder / "model.safetensors").write_bytes(b"weights")
+    (folder / "README.md").write_text("# A head")
+    (folder / "notes.txt").write_text("not for others")
+    return folder
+
+
+def in_hub_cache(cache: Path, head: Path, repo: str, commit: str = "a" * 40) -> None:
+    """What the hub's library leaves of a repository that it fetched."""
+    folder = cache / f"models--{repo.replace('/', '--')}"
+    shutil.copytree(head, folder / "snapshots" / commit)
+    (folder / "refs").mkdir()
+    (folder / "refs" / "main").write_text(commit)
+
+
+def test_to_a_folder_and_back(head: Path, tmp_path: Path) -> None:
+    keep_calibrations(head, [calibration(1), calibration(2)], {"people": "test"})
+    push_head(head, str(tmp_path / "sent"))
+    assert {path.name for path in (tmp_path / "sent").iterdir()} == NAMES | {"calibration.json"}
+    pull_head(str(tmp_path / "sent"), tmp_path / "fetched")
+    assert head_digest(tmp_path / "fetched") == head_digest(head)
+    assert read_calibrations(tmp_path / "fetched") == (calibration(1), calibration(2)) == read_calibrations(head)
+    with pytest.raises(CheckpointError, match="there already"):
+        pull_head(str(tmp_path / "sent"), tmp_path / "fetched")
+    with pytest.raises(CheckpointError, match="not empty"):
+        push_head(head, str(tmp_path / "sent"))
+
+
+def test_to_the_hub(head: Path) -> None:
+    sent: dict[str, set[str]] = {}
+
+    def upload(folder: Path, repo: str) -> str:
+        sent[repo] = {path.name for path in folder.iterdir()}
+        return f"https://hub/{repo}"
+
+    assert push_head(head, "someone/a-head", upload) == "https://hub/someone/a-head"
+    assert sent == {"someone/a-head": NAMES}
+    assert {path.name for path in head.parent.iterdir()} == {"head"}
+
+
+def test_from_the_hub_s_local_cache(head: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub.constants
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    in_hub_cache(tmp_path / "hub", head, "someone/a-head")
+    assert head_digest(find_head("someone/a-head")) == head_digest(head)
+    pull_head("someone/a-head", tmp_path / "fetched")
+    assert {path.name for path in (tmp_path / "fetched").iterdir()} == NAMES
+    with pytest.raises(CheckpointError, match="head someone/else: no such folder here, the hub cannot be reached"):
+        find_head("someone/else")
+
+
+@pytest.mark.parametrize("name", ["nowhere", "./nowhere/head", "/nowhere/head", "a/b/c", ""])
+def test_a_name_that_is_nothing(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert not looks_like_hub_id(name)
+    with pytest.raises(CheckpointError, match="no such folder|holds no config.json"):
+        find_head(name)
+
+
+@pytest.mark.parametrize("lost", ["config.json", "model.safetensors"])
+def test_a_head_that_is_not_whole_is_not_sent(head: Path, lost: str, tmp_path: Path) -> None:
+    (head / lost).unlink()
+    with pytest.raises(CheckpointError, match=f"{lost} is missing"):
+        push_head(head, str(tmp_path / "sent"))
+    assert not (tmp_path / "sent").exists()
+
+
+def test_a_calibration_belongs_to_its_weights(head: Path) -> None:
+    assert read_calibrations(head) == ()
+    keep_calibrations(head, [calibration(1)], {})
+    (head / "model.safetensors").write_bytes(b"others")
+    with pytest.raises(CalibrationError, match="other weights.*diffps head calibrate"):
+        read_calibrations(head)
+    head.with_name("head-calibration.json").write_text("{")
+    with pytest.raises(CalibrationError, match="is no calibration"):
+        read_calibrations(head)
