@@ -106,6 +106,7 @@ class PersonSearcher(nn.Module):
 
     def guidance(self, features: Mapping[str, Feature]) -> Float[Tensor, "B h w"]:
         """The raw cross-attention map of the word."""
+        assert self.taps.guidance is not None, "DGRPN is on"
         return features[self.taps.guidance].dense()[:, 0]
 
     @torch.no_grad()
@@ -325,7 +326,9 @@ def _check_taps(config: ModelConfig, taps: TapsConfig, shapes: Mapping[str, Feat
     for name in taps.names:
         if name not in shapes:
             raise ConfigError(f"taps: {name} is not among the features at hand: {', '.join(sorted(shapes))}")
-    if shapes[taps.guidance].channels != 1:
+    if config.dgrpn is not None and taps.guidance is None:
+        raise ConfigError("taps.guidance: names no map, which model.dgrpn needs; name one, or set model.dgrpn: null")
+    if taps.guidance is not None and shapes[taps.guidance].channels != 1:
         raise ConfigError(
             f"taps.guidance {taps.guidance}: has {shapes[taps.guidance].channels} channels; an attention map has one"
         )

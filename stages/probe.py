@@ -14,6 +14,7 @@ def run(params: Params, runtime: Runtime, job: Job) -> None:
 
     from cache.lock import StoreLock
     from diffps.backbone.builtin.topology import check_unseen
+    from diffps.backbone.stable_diffusion import StableDiffusion
     from diffps.datasets.tables import read_annotations, read_scenes
     from stages.cluster import cluster
     from stages.images import ImageFolder
@@ -25,8 +26,9 @@ def run(params: Params, runtime: Runtime, job: Job) -> None:
 
     config, images, index = read_probe_file(Path(params.probe.file)), ImageFolder.of(params.index), index_folder()
     plans = plan_probe(config, params.encode, params.extract, read_scenes(index), read_annotations(index))
-    if params.index.dataset == "streets":
-        check_unseen(plans[0].unet.checkpoint.folder, params.index.streets.seed)
+    prior = plans[0].unet.prior
+    if params.index.dataset == "streets" and isinstance(prior, StableDiffusion):
+        check_unseen(prior.checkpoint.folder, params.index.streets.seed)
     for limit in plans[0].sample.limits:
         job.say(f"probe: {limit}")
     for plan in plans:

@@ -4,13 +4,13 @@ from collections.abc import Sequence
 
 from diffps.errors import ConfigError
 from stages.devices import choose_device
-from stages.features.words import read_words
 from stages.forecasts.memory import head_bytes, split_by_memory
 from stages.forecasts.size import feature_bytes, feature_shapes, sizes_of
 from stages.forecasts.training import seconds_of_step
 from stages.head.data import training_set
 from stages.job import Runtime
 from stages.places import SWEEP
+from stages.sweeps.execute import words_of
 from stages.sweeps.results import result_of
 from stages.sweeps.rounds import plan_rounds
 from stages.sweeps.variants import Variant
@@ -56,7 +56,7 @@ class _Round:
             train = variant.params.train
             key = repr((train.model, train.taps, train.precision, train.batch))
             if key not in measured:
-                words = None if train.model.sfan is None else read_words()
+                words = None if train.model.sfan is None else words_of(variant)
                 shapes = feature_shapes(variant.reading, first.encode, sizes)
                 step = seconds_of_step(train, data, shapes, words, device)
                 if step is None:

@@ -11,6 +11,7 @@ from typing import Any
 import diffps
 from stages.config_data import EncodeConfig, ExtractConfig
 from stages.config_heads import TrainConfig
+from stages.features.inputs import weights_of
 from stages.features.reading import Reading
 from stages.places import INDEX
 
@@ -46,18 +47,20 @@ class HeadIdentity:
 
 
 def head_settings(train: TrainConfig, encode: EncodeConfig, extract: ExtractConfig) -> dict[str, Any]:
-    """Section ``train`` and the recipe of the features it reads, as plain JSON values."""
+    """Section ``train`` and what decides the features it reads, as plain JSON values: weights by their digests, however
+    they are called."""
     own = asdict(train)
     del own["source"]  # live and cached features are the same
     features = asdict(extract)
-    for what_else_is_stored in ("name", "taps", "timesteps", "transcode", "words"):
+    for what_else_is_stored in ("name", "taps", "timesteps", "transcode", "words", "unet"):
         del features[what_else_is_stored]
     found = {
         "train": own,
         "features": features,
-        "checkpoint": [encode.checkpoint, encode.revision],
+        "weights": weights_of(encode, extract),
         "canvas": encode.canvas,
         "words": encode.words,
+        **({} if encode.text_encoder == 1 else {"text_encoder": encode.text_encoder}),
     }
     return _plain(found)
 

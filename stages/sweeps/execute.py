@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from cache import CacheError
 from diffps.errors import ConfigError
@@ -19,7 +20,7 @@ from stages.devices import choose_device
 from stages.features.cached import CachedSource
 from stages.features.live import LiveSource
 from stages.features.source import open_source, skipped_scenes
-from stages.features.words import read_words
+from stages.features.words import embed_words, read_words
 from stages.head.data import training_set
 from stages.head.identity import HeadIdentity
 from stages.head.loop import train_all
@@ -31,7 +32,7 @@ from stages.search.evaluation import evaluate_heads, finish_evaluation
 from stages.search.gallery import open_task, read_search_set
 from stages.sweeps.results import write_result
 from stages.sweeps.rounds import shared_reading
-from stages.sweeps.variants import Variant
+from stages.sweeps.variants import FILE, Variant
 from stages.together import index_folder
 
 # Opens the features of one split that a round reads.
@@ -64,7 +65,7 @@ def train_round(
         for variant in variants:
             own = variant.params
             identity = HeadIdentity.of(own.index.dataset, own.train, own.encode, own.extract)
-            words = None if own.train.model.sfan is None else read_words()
+            words = None if own.train.model.sfan is None else words_of(variant)
             runs[variant.name] = HeadRun(own.train, data, source, words, identity, variant.folder, device)
         for run in runs.values():
             job.say(run.resume())
@@ -88,6 +89,11 @@ def train_round(
         result = {"status": "done", "training": runs[name].metrics(), "scores": found.metrics}
         write_result(by_name[name], result)
     progress()
+
+
+def words_of(variant: Variant) -> Tensor:
+    """T_c of a head: encode's file, or what the prior of its own pass says."""
+    return embed_words(variant.params.encode) if FILE in variant.changes else read_words()
 
 
 def open_round(variants: Sequence[Variant], runtime: Runtime) -> OpenFeatures:

@@ -11,7 +11,10 @@ import torch
 from diffps.backbone.builtin.topology import make_random
 from diffps.backbone.checkpoint import load_checkpoint
 from diffps.errors import CheckpointError
-from stages import doctor
+from diffps.features import FeatureShape
+from diffps.geometry import Canvas
+from diffps.model import build_searcher
+from stages import doctor, index
 from tests.world import Listener, Project
 
 
@@ -78,6 +81,26 @@ def test_a_dataset_that_is_not_there_is_a_problem_and_the_rest_is_said(project: 
     lines = heard(project, index={"dataset": "prw", "root": "data/prw"})
     assert "PROBLEM: dataset prw: no folder data/prw; put it there, or set index.root" in lines
     assert lines[-1] == "  every tap of extract.taps is there"
+
+
+def test_annotation_files_are_read_and_the_head_is_compared_with_the_weights(project: Project) -> None:
+    project.run(index)
+    (said,) = [line for line in heard(project) if line.startswith("dataset")]
+    assert re.search(r"streets at data/streets, 14 images, \d+ boxes, \d+ queries", said)
+    Path("data/streets/ID_test.mat").write_bytes(b"torn")
+    assert any(re.match(r"PROBLEM: .*ID_test\.mat", line) for line in heard(project))
+    params = project.params()
+    names = {name: FeatureShape(8, 8, 1 if name.endswith(".person") else 4) for name in params.train.taps.names}
+    frame, words = Canvas(128, 64), torch.zeros(4, 64)
+    head = build_searcher(params.train.model, params.train.taps, names, frame, words, 4)
+    facts = {"recipe": {"unet": "0" * 16, "latent": {"vae": load_checkpoint("builtin:random").digest("vae")}}}
+    head.save_pretrained(Path(params.evaluate.head), facts)
+    lines = heard(project)
+    assert f"PROBLEM: {params.evaluate.head} was trained on a canvas of 128 x 64, encode.canvas is [128, 128]" in lines
+    (other,) = [line for line in lines if "features of other weights" in line]
+    assert f"unet {'0' * 16}, here {load_checkpoint('builtin:random').digest('unet')}" in other
+    Path(params.evaluate.head, "config.json").write_text("{}")
+    assert any("not a trained head" in line for line in heard(project))
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
