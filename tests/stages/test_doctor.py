@@ -58,12 +58,12 @@ def test_other_unet_weights_are_named(project: Project) -> None:
 
 
 def test_versions_that_do_not_go_together_are_problems(monkeypatch: pytest.MonkeyPatch) -> None:
-    versions = {"zarr": "2.18", "dvc": None}
+    versions = {"zarr": "2.18", "scipy": None}
     monkeypatch.setitem(sys.modules, "torchvision.ops", None)  # what importing a mismatched build comes to
     problems = [line for line in doctor.software(lambda name: versions.get(name, "9999")) if line.startswith("PROBLEM")]
-    assert [re.split(r"[>=]", line)[0] for line in problems[:2]] == ["PROBLEM: zarr", "PROBLEM: dvc"]
-    assert "found 2.18; pip install" in problems[0]
-    assert "found none" in problems[1]
+    assert [re.split(r"[>=]", line)[0] for line in problems[:2]] == ["PROBLEM: scipy", "PROBLEM: zarr"]
+    assert "found 2.18; pip install" in problems[1]
+    assert "found none" in problems[0]
     assert "torchvision 9999 does not go with torch 9999" in problems[2]
     assert len(problems) == 3
 
