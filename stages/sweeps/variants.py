@@ -97,7 +97,7 @@ def read_variants(params: Params) -> list[Variant]:
 def _of_file(sections: Mapping[str, Any], file: Path, where: str) -> Params:
     """``sections`` of the params with the pass and the head of another params file; data and evaluation stay theirs."""
     raw = _mapping(parse_yaml(_bytes(file, f"{where}: {FILE}"), f"{where}: {FILE} {file}"), str(file))
-    own = {name: raw[name] for name in ("encode", "extract", "train") if name in raw}
+    own: dict[str, Any] = {name: raw[name] for name in ("encode", "extract", "train") if name in raw}
     other = build(Params, {**sections, **own}, str(file))
     if other.extract.name == sections["extract"]["name"]:
         raise ConfigError(f"{where}: {file} calls its pass {other.extract.name} too; give it another extract.name")
