@@ -3,6 +3,7 @@
 Each key is documented below its field; the parameter reference and the JSON Schema are made from these texts.
 """
 
+import re
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -153,6 +154,8 @@ class ExtractConfig:
     """What the UNet computes in."""
 
     def __post_init__(self) -> None:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,99}", self.name):
+            raise ConfigError(f"extract.name {self.name!r}: up to 100 letters, digits and . _ + -, no . in front")
         check_taps(self.taps)
         for tap in self.taps:
             kind = tap_kind(tap)

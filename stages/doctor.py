@@ -83,7 +83,7 @@ def _devices(encode: EncodeConfig, extract: ExtractConfig, runtime: Runtime) -> 
 def _disk(runtime: Runtime) -> Iterator[str]:
     from cache import CacheError
     from cache.budget import measure_disk
-    from cache.files import free_bytes
+    from cache.system import free_bytes
     from stages.places import store_root
     from stages.text import size
 

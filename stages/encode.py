@@ -24,11 +24,12 @@ def run(params: Params, runtime: Runtime, job: Job) -> None:
     from stages.features.priors import prior_of
     from stages.features.words import write_words
     from stages.images import ImageFolder
-    from stages.places import ENCODED, INDEX
+    from stages.places import ENCODED
+    from stages.together import index_folder
 
     config, images = params.encode, ImageFolder.of(params.index)
     prior = prior_of(config)
-    scenes = read_scenes(INDEX)
+    scenes = read_scenes(index_folder())
     if params.index.dataset == "streets" and isinstance(prior, StableDiffusion):
         check_unseen(prior.checkpoint.folder, params.index.streets.seed)
     write_words(prior, config.words, config.text_encoder)

@@ -24,9 +24,9 @@ def run(params: Params, runtime: Runtime, job: Job) -> None:
     from stages.features.reading import Reading
     from stages.features.transcode import transcode_pass
     from stages.images import ImageFolder
-    from stages.places import INDEX
+    from stages.together import index_folder
 
-    encode, extract, scenes = params.encode, params.extract, read_scenes(INDEX)
+    encode, extract, scenes = params.encode, params.extract, read_scenes(index_folder())
     if extract.transcode and extract.encoding != "float16":
         raise ConfigError(f"extract.encoding {extract.encoding}: extract.transcode makes encodings from float16 only")
     store, images = open_store(runtime.store), ImageFolder.of(params.index)

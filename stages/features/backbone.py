@@ -26,7 +26,7 @@ from stages.features.recipes import MOMENTS
 from stages.features.shards import Computed, Place, Skipped
 from stages.images import ImageFolder
 from stages.job import Runtime
-from stages.places import INDEX
+from stages.together import index_folder
 
 DECODED_PIXELS = 1 << 21  # canvas pixels the VAE takes at once on a GPU, unless runtime.vae_batch says otherwise
 CPU_BATCH = 4  # 1.45 times the images per second of one by one on two cores; more gives nothing
@@ -34,7 +34,7 @@ CPU_BATCH = 4  # 1.45 times the images per second of one by one on two cores; mo
 
 def latent_computer(encode: EncodeConfig, images: ImageFolder, runtime: Runtime) -> "LatentComputer":
     """The VAE of ``encode`` over the indexed scenes, whose files are ``images``."""
-    return LatentComputer(prior_of(encode), encode, images, read_scenes(INDEX), runtime)
+    return LatentComputer(prior_of(encode), encode, images, read_scenes(index_folder()), runtime)
 
 
 def pass_computer(
@@ -43,7 +43,9 @@ def pass_computer(
     """The pass over the moments in the store of ``runtime``, or over the indexed scenes, whose files are ``images``."""
     plan = PassPlan(encode, extract, open_store(runtime.store))
     if plan.prior.latent_channels is None:
-        return PassComputer(plan, runtime, LatentComputer(plan.prior, encode, images, read_scenes(INDEX), runtime))
+        return PassComputer(
+            plan, runtime, LatentComputer(plan.prior, encode, images, read_scenes(index_folder()), runtime)
+        )
     return PassComputer(plan, runtime)
 
 

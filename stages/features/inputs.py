@@ -1,13 +1,12 @@
 """What extract leaves for those who read: manifests of their inputs, and whose weights the features are from."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from cache import explain_difference
 from cache.errors import RecipeError
-from cache.files import write_json
+from cache.sealed import read_json, write_json
 from diffps.errors import CheckpointError
 from diffps.records import Scene, Split
 from stages.config_data import EncodeConfig, ExtractConfig
@@ -68,8 +67,7 @@ def check_checkpoint(encode: EncodeConfig, extract: ExtractConfig) -> None:
 
 def _recorded(path: Path) -> Mapping[str, Any]:
     """``named`` and ``digests``; names alone where an older version wrote it, nothing where none has."""
-    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    return found
+    return read_json(path, "`diffps extract`") if path.is_file() else {}
 
 
 def _named(encode: EncodeConfig, extract: ExtractConfig) -> dict[str, str | None]:

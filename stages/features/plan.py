@@ -10,7 +10,7 @@ import numpy as np
 from cache import ArraySpec, Basis, Encoding, FeatureStore, fingerprint, parse_encoding
 from cache.encodings import Project
 from cache.errors import DamagedError
-from cache.files import write_atomic
+from cache.files import write_bytes
 from diffps.backbone.prior import check_pass
 from diffps.records import Split, View
 from diffps.taps import FeatureName, TapSpec
@@ -96,7 +96,7 @@ class PassPlan:
         """Make ``basis`` that of ``tap``, for every split and view."""
         archive = io.BytesIO()
         np.savez(archive, mean=basis.mean, vectors=basis.vectors)
-        write_atomic(self._basis_file(tap, timestep), archive.getvalue())
+        write_bytes(self._basis_file(tap, timestep), archive.getvalue())
 
     def _basis_file(self, tap: str, timestep: int) -> Path:
         name = fingerprint(self.recipe("identity"))

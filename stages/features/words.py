@@ -3,10 +3,11 @@
 import json
 from collections.abc import Sequence
 
-from safetensors.torch import load_file, save
+from safetensors.torch import load, save
 from torch import Tensor
 
-from cache.files import write_bytes
+from cache.files import read_bytes, write_bytes
+from cache.sealed import check, tensors_bytes
 from diffps.backbone.prior import Prior
 from diffps.errors import ConfigError
 from stages.config_data import EncodeConfig
@@ -25,8 +26,8 @@ def write_words(prior: Prior, words: Sequence[str], encoder: int = 1) -> None:
         WORDS.parent.mkdir(parents=True, exist_ok=True)
         WORDS.unlink(missing_ok=True)
         return
-    data = save({"embeddings": embeddings}, {"words": json.dumps(list(words))})
-    if not WORDS.is_file() or WORDS.read_bytes() != data:
+    data = tensors_bytes(save({"embeddings": embeddings}, {"words": json.dumps(list(words))}))
+    if not WORDS.is_file() or read_bytes(WORDS) != data:
         write_bytes(WORDS, data)
 
 
@@ -40,7 +41,9 @@ def embed_words(encode: EncodeConfig) -> Tensor:
 
 
 def read_words() -> Tensor:
-    """Embeddings (W, D) of ``encode.words``. Raises ConfigError where encode has not run."""
+    """Embeddings (W, D) of ``encode.words``. Raises ConfigError where encode has not run, DamagedError."""
     if not WORDS.exists():
         raise ConfigError(f"{WORDS} is missing: run `diffps encode` first")
-    return load_file(WORDS)["embeddings"]
+    data = read_bytes(WORDS)
+    check(data, WORDS, "`diffps encode`")
+    return load(data)["embeddings"]

@@ -1,6 +1,5 @@
 """Bytes of features: of everything a store will keep, and of what a head reads of an image."""
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import NamedTuple
@@ -19,6 +18,7 @@ from stages.features.priors import prior_of
 from stages.features.reading import Reading, stored_map
 from stages.features.recipes import MOMENTS
 from stages.places import INDEX
+from stages.together import index_folder, json_content
 
 # For planning before the data is here.
 PUBLISHED: dict[str, dict[Split, int]] = {
@@ -59,9 +59,9 @@ def image_counts(config: IndexConfig) -> dict[Split, int]:
     if config.dataset == "streets":
         return {"train": config.streets.train_scenes, "test": config.streets.test_scenes}
     report = INDEX / "report.json"
-    if report.is_file() and json.loads(report.read_text()).get("dataset") == config.dataset:
+    if report.is_file() and json_content(report, "index").get("dataset") == config.dataset:
         counts: dict[Split, int] = {}
-        for scene in read_scenes(INDEX):
+        for scene in read_scenes(index_folder()):
             counts[scene.split] = counts.get(scene.split, 0) + 1
         return counts
     if config.dataset not in PUBLISHED:

@@ -28,12 +28,12 @@ from stages.head.run import HeadRun
 from stages.head.watching import tracked
 from stages.images import ImageFolder
 from stages.job import Job, QuietJob, Runtime, StoppedError, TrackerName
-from stages.places import INDEX
-from stages.search.evaluation import evaluate_heads
+from stages.search.evaluation import evaluate_heads, finish_evaluation
 from stages.search.gallery import open_task, read_search_set
 from stages.sweeps.results import write_result
 from stages.sweeps.rounds import shared_reading
 from stages.sweeps.variants import FILE, Variant
+from stages.together import index_folder
 
 # Opens the features of one split that a round reads.
 OpenFeatures = Callable[[Split], AbstractContextManager[FeatureSource]]
@@ -60,7 +60,7 @@ def train_round(
         progress()
 
     with open_features("train") as source:
-        data = training_set(first.train, first.encode.frame, INDEX, skipped_scenes(source, job))
+        data = training_set(first.train, first.encode.frame, index_folder(), skipped_scenes(source, job))
         runs = {}
         for variant in variants:
             own = variant.params
@@ -79,12 +79,13 @@ def train_round(
     if not searchers:
         return
     folders = {name: runs[name].folder / "evaluate" for name in searchers}
-    test, config = read_search_set(INDEX), first.evaluate
-    task = open_task(config.gallery, config.convention, test, INDEX)
+    test, config = read_search_set(index_folder()), first.evaluate
+    task = open_task(config.gallery, config.convention, test, index_folder())
     with open_features("test") as source:
         scores = evaluate_heads(config, searchers, source, test, task, folders, device, job)
     for name, found in scores.items():
         runs[name].add_scores(found.metrics)
+        finish_evaluation(folders[name], runs[name].folder / "head")
         result = {"status": "done", "training": runs[name].metrics(), "scores": found.metrics}
         write_result(by_name[name], result)
     progress()

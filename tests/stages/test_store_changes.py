@@ -19,7 +19,7 @@ from cache import FeatureStore, ShardTask
 from cache.errors import NotCachedError, RecipeError, StoreFullError
 from cache.verify import verify
 from diffps.backbone.checkpoint import load_checkpoint
-from diffps.datasets.tables import read_annotations, read_scenes, write_index
+from diffps.datasets.tables import read_annotations, read_scenes
 from diffps.errors import DatasetError
 from diffps.records import Scene, SearchIndex
 from stages import encode, extract
@@ -29,7 +29,7 @@ from stages.head.identity import head_settings
 from stages.places import INDEX
 from stages.sweeps.variants import read_variants
 from tests.stages.computers import Changed, extract_by
-from tests.world import FLOAT16, KEPT, STORE, Listener, Project, files_below
+from tests.world import FLOAT16, KEPT, STORE, Listener, Project, files_below, rewrite_index
 
 
 def index_of(scenes: Iterable[Scene], was: dict[str, str] | None = None) -> None:
@@ -39,7 +39,7 @@ def index_of(scenes: Iterable[Scene], was: dict[str, str] | None = None) -> None
     annotations = {scene.scene_id: known[names.get(scene.scene_id, scene.scene_id)] for scene in scenes}
     report = {"dataset": "streets"}
     index = SearchIndex(scenes=scenes, annotations=annotations, queries=(), galleries=(), report=report)
-    write_index(index, INDEX)
+    rewrite_index(index)
 
 
 def changed(before: dict[str, bytes], after: dict[str, bytes]) -> set[str]:
