@@ -91,8 +91,7 @@ def synthetic(kind: str) -> NDArray[np.float32]:
 
 def others_error(x: NDArray[np.float32], encoding: Encoding) -> float:
     """Median relative error of a position over the values that are not massive."""
-    encoded = encoding.encode(x)
-    found = encoding.decode(encoded.values, encoded.scales)
+    found = encoding.decode(encoding.encode(x))
     usual = np.abs(x) < LARGE
     usual[..., MASSIVE] = False
     error = np.linalg.norm(np.where(usual, found - x, 0), axis=-1)

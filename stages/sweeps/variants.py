@@ -4,7 +4,7 @@ import json
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from itertools import combinations, product
 from pathlib import Path
 from typing import Any
@@ -73,7 +73,7 @@ def read_variants(params: Params) -> list[Variant]:
             group = _label(str(name), {key: value for key, value in cell.items() if key != "seed"})
             found[label] = group, _changes(own, cell, f"{path}: variant {label}")
             if file is not None:
-                passes[label] = _of_file(params, Path(str(file)), f"{path}: variant {label}")
+                passes[label] = _of_file(asdict(params), Path(str(file)), f"{path}: variant {label}")
     if params.train.source == "cached":
         here = {label: each for label, each in found.items() if label not in passes}
         _check_timesteps(here, params.extract.timesteps, path)
@@ -94,14 +94,14 @@ def read_variants(params: Params) -> list[Variant]:
     return variants
 
 
-def _of_file(params: Params, file: Path, where: str) -> Params:
-    """``params`` with the pass and the head of another params file; data, evaluation and canvas rules stay its own."""
+def _of_file(sections: Mapping[str, Any], file: Path, where: str) -> Params:
+    """``sections`` of the params with the pass and the head of another params file; data and evaluation stay theirs."""
     raw = _mapping(parse_yaml(_bytes(file, f"{where}: {FILE}"), f"{where}: {FILE} {file}"), str(file))
-    known = asdict(params) | {name: raw[name] for name in ("encode", "extract", "train") if name in raw}
-    other = build(Params, known, str(file))
-    if other.extract.name == params.extract.name:
+    own: dict[str, Any] = {name: raw[name] for name in ("encode", "extract", "train") if name in raw}
+    other = build(Params, {**sections, **own}, str(file))
+    if other.extract.name == sections["extract"]["name"]:
         raise ConfigError(f"{where}: {file} calls its pass {other.extract.name} too; give it another extract.name")
-    return replace(params, encode=other.encode, extract=other.extract, train=other.train)
+    return other
 
 
 def _label(name: str, cell: Mapping[str, Any]) -> str:
