@@ -14,6 +14,7 @@ from stages.config_heads import TrainConfig
 from stages.features.inputs import weights_of
 from stages.features.reading import Reading
 from stages.places import INDEX
+from stages.text import placeless
 
 # Code that computes the weights; a change of it asks for a new training, as it does for DVC.
 CODE = tuple(f"diffps/{name}" for name in ("features.py", "model.py", "schedule.py", "training.py", "heads/*.py"))
@@ -42,8 +43,15 @@ class HeadIdentity:
             settings=head_settings(train, encode, extract) | made_from,
             reading=reading,
             dataset=dataset,
-            backbone=_plain({"encode": asdict(encode), "extract": asdict(reading.asked_of(extract))}),
+            backbone=_plain(_carried(encode, reading.asked_of(extract))),
         )
+
+
+def _carried(encode: EncodeConfig, asked: ExtractConfig) -> dict[str, Any]:
+    """Both sections as they may leave this machine: weights in a folder by its name alone."""
+    names = {"checkpoint": placeless(encode.checkpoint)}
+    unet = None if asked.unet is None else placeless(asked.unet)
+    return {"encode": asdict(encode) | names, "extract": asdict(asked) | {"unet": unet}}
 
 
 def head_settings(train: TrainConfig, encode: EncodeConfig, extract: ExtractConfig) -> dict[str, Any]:
