@@ -13,8 +13,17 @@ from stages.page.content import Page, Section, Table
 from stages.page.cost import Cost, cost_chart, measure_cost, store_table
 from stages.page.evidence import Evidence, Json, NotThereError
 from stages.page.figures import FIGURES
+from stages.page.introduction import TASK, data_name, example, is_drawn, title
 from stages.page.modules import causes_section, modules_section
-from stages.page.scores import judged, plain_section, precision_chart, score_headlines, score_rows, trained_section
+from stages.page.scores import (
+    QUALITY_NOTE,
+    judged,
+    plain_section,
+    precision_chart,
+    references,
+    score_headlines,
+    trained_section,
+)
 from stages.page.swept import sweep_section
 from stages.text import count, duration, percent, size
 
@@ -34,12 +43,15 @@ def compose(evidence: Evidence) -> Page:
     params = evidence.params
     cost = measure_cost(evidence)
     return Page(
-        title=params.report.title,
-        eyebrow=f"DiffPS · {params.index.dataset} · {params.encode.checkpoint}",
+        title=title(evidence),
+        eyebrow=f"DiffPS · {data_name(evidence)} · {params.encode.checkpoint}",
+        task=TASK,
+        example=example(evidence),
         lead=_lead(evidence),
         warnings=_warnings(evidence),
+        quality="How good it is on drawn streets" if is_drawn(evidence) else "How good it is",
+        quality_note=QUALITY_NOTE,
         headlines=score_headlines(evidence),
-        scores=score_rows(evidence),
         precision_chart=precision_chart(evidence),
         saving=cost.headlines(),
         saving_text=cost.text(),
@@ -50,13 +62,15 @@ def compose(evidence: Evidence) -> Page:
 
 def summary(evidence: Evidence) -> list[str]:
     """Scores and the cache in three lines for a terminal."""
-    main, *others = score_rows(evidence)
-    cost = measure_cost(evidence)
-    against = ", ".join(f"{score.name}: {percent(score.mean_precision)}" for score in others)
+    scores, cost = evidence.scores, measure_cost(evidence)
+    main = [f"mAP {percent(scores['search']['map'])}", f"top-1 {percent(scores['search']['top1'])}"]
+    if evidence.is_annotated:
+        main.append(f"detection AP {percent(scores['detection']['ap'])}")
+    against = ", ".join(f"{name}: {percent(value)}" for name, value in references(evidence).items())
     filled = "–" if cost.seconds is None else duration(cost.seconds)
     paid = "" if cost.paid_after is None else f", paid for itself after {cost.paid_after:.1f} epochs"
     return [
-        f"mAP {percent(main.mean_precision)}, top-1 {percent(main.top1)}, detection AP {percent(main.detection)}",
+        ", ".join(main),
         f"mAP of the references: {against}",
         f"cache: {size(cost.nbytes)}, filled in {filled}{paid}",
     ]

@@ -95,6 +95,7 @@ def _finds(
             value=case.weight if scored else None,
             mark="wrong",
             cause=cause,
+            found=None if scored else evidence.found_in(case.scene_id),
         )
         for case, cause in zip(chosen, told, strict=True)
     ]

@@ -12,7 +12,7 @@ from PIL import Image as Pil
 
 from diffps.figures.render import inline_svg
 from diffps.figures.sheets import Chart, Image, Sheet
-from stages.page.content import Page
+from stages.page.content import Cell, Page
 from stages.text import percent
 
 JPEG_QUALITY = 82
@@ -26,7 +26,7 @@ def render(page: Page) -> str:
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
     )
     environment.filters.update(picture=picture, vector=vector, percent=percent, number=number, few=few)
-    environment.tests["paired"] = paired
+    environment.tests.update(paired=paired, cell=is_cell)
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     policy = (
         "default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
@@ -57,6 +57,11 @@ def number(value: Any) -> str:
     if value is None or (isinstance(value, float) and not math.isfinite(value)):
         return "–"
     return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def is_cell(value: Any) -> bool:
+    """True for a cell that reads otherwise than it sorts."""
+    return isinstance(value, Cell)
 
 
 def few(tiles: int, tall: bool) -> int:

@@ -58,7 +58,10 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Reader:
 def test_the_first_screen_says_what_was_run_and_how_good_it_is(page: Reader) -> None:
     text = " ".join(" ".join(page.text).split())
     assert "41.2 %" in text
-    assert "5.9 × chance, 1.3 × colours" in text
+    assert "colours 31.0 %" in text
+    assert "chance 7.0 %" in text
+    assert "Person search: somebody is shown once" in text
+    assert re.search(r"41\.2 % \[\d+\.\d, \d+\.\d\]", text)
     assert "71.2 %" in text
     assert "6 epochs on 6 scenes, searched in 6" in text
     assert "canvas 192 × 128" in text
@@ -124,7 +127,7 @@ def test_a_sweep_says_what_its_errors_count(run: Run) -> None:
 def test_hostile_names_are_text_and_nothing_else(page: Reader) -> None:
     assert len(page.all("script")) == 1
     assert not [name for _, attributes in page.elements for name in attributes if name.startswith("on")]
-    assert f"Query q0{HOSTILE}" in "".join(page.text)
+    assert f"q0{HOSTILE}, AP" in "".join(page.text)
     assert any(HOSTILE.replace("/", "") in (image["alt"] or "") for image in page.all("img"))
 
 
