@@ -11,15 +11,17 @@ from stages.head.identity import difference
 from stages.page import probed
 from stages.page.content import Page, Section, Table
 from stages.page.cost import Cost, cost_chart, measure_cost, store_table
+from stages.page.data import data_section
 from stages.page.evidence import Evidence, Json, NotThereError
 from stages.page.figures import FIGURES
 from stages.page.introduction import TASK, data_name, example, is_drawn, title
 from stages.page.modules import causes_section, modules_section
+from stages.page.provenance import provenance_section, without_paths
 from stages.page.scores import (
-    QUALITY_NOTE,
     judged,
     plain_section,
     precision_chart,
+    quality_note,
     references,
     score_headlines,
     trained_section,
@@ -44,13 +46,13 @@ def compose(evidence: Evidence) -> Page:
     cost = measure_cost(evidence)
     return Page(
         title=title(evidence),
-        eyebrow=f"DiffPS · {data_name(evidence)} · {params.encode.checkpoint}",
+        eyebrow=f"DiffPS · {data_name(evidence)} · {without_paths(params.encode.checkpoint)}",
         task=TASK,
         example=example(evidence),
         lead=_lead(evidence),
         warnings=_warnings(evidence),
         quality="How good it is on drawn streets" if is_drawn(evidence) else "How good it is",
-        quality_note=QUALITY_NOTE,
+        quality_note=quality_note(evidence),
         headlines=score_headlines(evidence),
         precision_chart=precision_chart(evidence),
         saving=cost.headlines(),
@@ -96,8 +98,8 @@ def _warnings(evidence: Evidence) -> list[str]:
     trained = {name: value for name, value in trained_section(evidence).items() if name != "source"}
     if trained != given:
         found.append(
-            f"The head {evidence.head} was not trained as the parameters now say (train.{difference(trained, given)}). "
-            "The recipe below is the head’s."
+            "The head was not trained as the parameters now say (train."
+            f"{without_paths(difference(trained, given))}). The recipe below is the head’s."
         )
     return found
 
@@ -121,7 +123,7 @@ def _sections(evidence: Evidence, cost: Cost) -> list[Section]:
     if "probe" in figures:
         sentences, tables = probed.sentences(evidence), probed.tables(evidence)
         figures["probe"] = replace(figures["probe"], sentences=sentences, tables=tables)
-    first = [figures.pop("ranking")] if "ranking" in figures else []
+    first = [figures.pop(name) for name in ("ranking", "failures") if name in figures]
     return [
         *first,
         *causes_section(evidence),
@@ -130,7 +132,9 @@ def _sections(evidence: Evidence, cost: Cost) -> list[Section]:
         *_training(evidence),
         *figures.values(),
         *sweep_section(evidence),
+        *data_section(evidence),
         _store(evidence),
+        provenance_section(evidence),
         _recipe(evidence),
     ]
 
@@ -156,9 +160,7 @@ def _training(evidence: Evidence) -> list[Section]:
     if not charts:
         return []
     facts = evidence.training
-    seconds = facts.get("seconds")
     lead = count(facts.get("steps", len(columns["step"])), "step")
-    lead += f" in {duration(seconds)}" if seconds else ""
     lead += f", {facts['parameters']:,} trained parameters" if facts.get("parameters") else ""
     return [Section(anchor="training", title="Training", lead=lead + ".", charts=charts)]
 
@@ -168,7 +170,7 @@ def _store(evidence: Evidence) -> Section:
     return Section(
         anchor="store",
         title="Store",
-        lead="What lies on disk, by array. Identifiers are fingerprints of everything that decides the bytes.",
+        lead="What this head reads, by array. A fingerprint stands for everything that decides the bytes.",
         tables=[table] if table.rows else [],
     )
 
@@ -194,9 +196,9 @@ def _flat(section: Json) -> dict[str, str]:
             for key, each in value.items():
                 walk(f"{prefix}.{key}" if prefix else str(key), each)
         elif isinstance(value, tuple | list):
-            found[prefix] = ", ".join(map(str, value)) or "none"
+            found[prefix] = without_paths(", ".join(map(str, value))) or "none"
         else:
-            found[prefix] = "none" if value is None else str(value)
+            found[prefix] = "none" if value is None else without_paths(str(value))
 
     walk("", section)
     return found

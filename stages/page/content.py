@@ -57,7 +57,8 @@ class Table:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Section:
-    """A part of the page below the first screen; ``sentences`` say what may be concluded from it."""
+    """A part of the page below the first screen; ``sentences`` say what may be concluded from it, ``facts`` stand by
+    name, ``recipe`` by section and folded."""
 
     anchor: str
     title: str
@@ -66,6 +67,7 @@ class Section:
     sheets: "Sequence[Sheet]" = ()
     charts: "Sequence[Chart]" = ()
     tables: Sequence[Table] = ()
+    facts: Mapping[str, str] = field(default_factory=dict)
     recipe: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
 

@@ -28,6 +28,7 @@ from stages.job import Job
 from stages.params import Params
 from stages.places import EVALUATE, INDEX, PROBE, SWEEP
 from stages.search.tables import read_detections
+from stages.sweeps.results import BASE
 
 Json = dict[str, Any]  # an object of a JSON file, or a row of a table
 
@@ -100,6 +101,12 @@ class Evidence:
         return training_of(self.head)
 
     @cached_property
+    def reading(self) -> Reading:
+        """What that head is fed; the parameters' where it does not say."""
+        said = self.head_training.get("reading")
+        return Reading.from_json(said) if said else Reading.of(self.params.train, self.params.extract)
+
+    @cached_property
     def training(self) -> Json:
         """metrics.json beside that head, or nothing."""
         path = self.head.with_name("metrics.json")
@@ -145,6 +152,14 @@ class Evidence:
         """Rows of results/sweep/table.parquet whose head is trained and scored, or none."""
         path = SWEEP / "table.parquet"
         return [row for row in _table(path, "sweep") if row["map"] is not None] if path.exists() else []
+
+    @cached_property
+    def sweep_base(self) -> Json:
+        """Section train that the sweep's variants were changes of, or nothing where its table does not say."""
+        path = SWEEP / "table.parquet"
+        said = (pq.read_schema(path).metadata or {}).get(BASE.encode()) if path.exists() else None
+        base: Json = json.loads(said) if said else {}
+        return base
 
     @cached_property
     def effects(self) -> Json:

@@ -19,13 +19,21 @@ from stages.text import percent
 REFERENCES = {"baseline": "colours", "chance": "chance"}
 RESAMPLES = 1000
 FEW = 5  # values under which a distribution shows nothing
-QUALITY_NOTE = (
+RANKED = (
     "Mean AP: how high the right boxes stand among all boxes of the gallery, averaged over the queries. Top-1: how "
-    "often the first answer is right. Detection AP: how well persons are found at all, whoever they are. In brackets "
-    "the interval of 95 %, from drawing persons anew (scenes for detection): it does not hold how far two trainings "
-    "of one head differ. Colours compare histograms of clothes in boxes drawn by hand; chance orders all boxes at "
-    "random."
+    "often the first answer is right."
 )
+DETECTED = "Detection AP: how well persons are found at all, whoever they are."
+BRACKETS = (
+    "In brackets the interval of 95 %, from drawing persons anew (scenes for detection): it does not hold how far two "
+    "trainings of one head differ. Colours compare histograms of clothes in boxes drawn by hand; chance orders all "
+    "boxes at random."
+)
+
+
+def quality_note(evidence: Evidence) -> str:
+    """How to read the main numbers."""
+    return " ".join([RANKED, DETECTED, BRACKETS] if evidence.is_annotated else [RANKED, BRACKETS])
 
 
 def score_headlines(evidence: Evidence) -> list[Headline]:

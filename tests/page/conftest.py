@@ -61,7 +61,7 @@ class Run:
         self.params = Params(
             index=IndexConfig(root=str(folder / "images")),
             encode=EncodeConfig(checkpoint=checkpoint, canvas=(128, 192)),
-            extract=ExtractConfig(taps=(SELF_K, CROSS), words=("person",)),
+            extract=ExtractConfig(taps=(SELF_K, CROSS), words=("person",), encoding="int8"),
             train=TrainConfig(taps=taps, epochs=6),
             evaluate=EvaluateConfig(),
             sweep=SweepConfig(),

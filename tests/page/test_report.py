@@ -6,13 +6,15 @@ from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from diffps.heads.config import ModelConfig
 from stages.page.cost import measure_cost
 from stages.page.evidence import NotThereError
-from tests.page.conftest import HOSTILE, SMALL, Run, made_up_run, save_head
+from tests.page.conftest import HOSTILE, SIZE, SMALL, Run, made_up_run, save_head
 
 PAGE = "results/report/index.html"
 ADDRESS = {"src", "href", "srcset", "action", "poster", "data", "formaction", "xlink:href"}
@@ -150,8 +152,8 @@ def test_a_reader_who_cannot_see_is_told_the_same(page: Reader) -> None:
 
 def test_every_section_with_data_is_there_and_no_other(page: Reader) -> None:
     anchors = [attributes["id"] for attributes in page.all("section") if attributes.get("class") == "part"]
-    first = ["ranking", "causes", "modules", "training", "similarity", "failures"]
-    expected = [*first, "timesteps", "taps", "bytes", "sweep", "store", "recipe"]
+    first = ["ranking", "failures", "causes", "modules", "training", "similarity"]
+    expected = [*first, "timesteps", "taps", "bytes", "sweep", "data", "store", "provenance", "recipe"]
     assert anchors == expected
 
 
@@ -271,3 +273,23 @@ def test_a_run_without_sweep_training_curves_and_times_still_has_its_page(run: R
     text = (run.folder / PAGE).read_text()
     assert "what it saved is not known" in text
     assert 'id="sweep"' not in text
+
+
+def test_without_annotated_persons_no_box_is_a_false_alarm(run: Run) -> None:
+    path = run.folder / "data/index/annotations.parquet"
+    pq.write_table(pq.read_table(path).slice(0, 0), path)
+    run.report()
+    text = (run.folder / PAGE).read_text()
+    for word in ("false alarm", "etection AP", "Nobody annotated", "nobody is annotated"):
+        assert word not in text, word
+    assert "etection" not in (run.folder / "results/report/summary.txt").read_text()
+
+
+def test_a_page_of_many_pictures_stays_below_two_megabytes(run: Run) -> None:
+    rng = np.random.default_rng(0)
+    for path in (run.folder / "images").iterdir():
+        noise = rng.integers(0, 255, (*SIZE, 3), dtype=np.uint8)
+        Image.fromarray(noise).save(path)
+    run.change("report", queries=4, results=8)
+    run.report()
+    assert (run.folder / PAGE).stat().st_size < 2_000_000

@@ -76,7 +76,7 @@ def run(params: Params, sources: Sources, job: Job | None = None) -> None:
     """What is missing of a sweep, in rounds of features that are handed in."""
     variants = read_variants(params)
     for group in plan_rounds([variant for variant in variants if result_of(variant) is None]):
-        train_round(group, sources, CPU, job or QuietJob(), lambda: write_table(variants))
+        train_round(group, sources, CPU, job or QuietJob(), lambda: write_table(variants, variants[0].params.train))
 
 
 RUNTIME = Runtime(device="cpu", threads=1)
