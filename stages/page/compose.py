@@ -1,7 +1,8 @@
 """From results to the page's content: what stands where, and in which words."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 from diffps.backbone.builtin import MAPS_NOTE
@@ -9,6 +10,7 @@ from diffps.figures.curves import loss_charts
 from diffps.figures.sheets import Chart, Sheet
 from stages.head.identity import difference
 from stages.page import probed
+from stages.page.against import against_sections
 from stages.page.content import Page, Section, Table
 from stages.page.cost import Cost, cost_chart, measure_cost, store_table
 from stages.page.data import data_section
@@ -40,8 +42,9 @@ WARNINGS = {
 }
 
 
-def compose(evidence: Evidence) -> Page:
-    """The page's content. Raises NotThereError where nothing has been evaluated yet."""
+def compose(evidence: Evidence, others: Sequence[Path] = ()) -> Page:
+    """The page's content; ``others`` are folders of runs to stand beside this one. Raises NotThereError where nothing
+    has been evaluated yet, ConfigError for a folder without results."""
     params = evidence.params
     cost = measure_cost(evidence)
     return Page(
@@ -58,7 +61,7 @@ def compose(evidence: Evidence) -> Page:
         saving=cost.headlines(),
         saving_text=cost.text(),
         saving_chart=cost_chart(cost),
-        sections=_sections(evidence, cost),
+        sections=_sections(evidence, cost, others),
     )
 
 
@@ -104,7 +107,7 @@ def _warnings(evidence: Evidence) -> list[str]:
     return found
 
 
-def _sections(evidence: Evidence, cost: Cost) -> list[Section]:
+def _sections(evidence: Evidence, cost: Cost, others: Sequence[Path]) -> list[Section]:
     params = evidence.params
     figures: dict[str, Section] = {}
     for name, figure in FIGURES.items():
@@ -127,6 +130,7 @@ def _sections(evidence: Evidence, cost: Cost) -> list[Section]:
     return [
         *first,
         *causes_section(evidence),
+        *against_sections(evidence, others),
         *_galleries(evidence),
         *modules_section(evidence),
         *_training(evidence),
