@@ -13,7 +13,7 @@ from stages.page import probed
 from stages.page.against import against_sections
 from stages.page.content import Page, Section, Table
 from stages.page.cost import Cost, cost_chart, measure_cost, store_table
-from stages.page.data import data_section
+from stages.page.dataset import data_section
 from stages.page.evidence import Evidence, Json, NotThereError
 from stages.page.figures import FIGURES
 from stages.page.introduction import TASK, data_name, example, is_drawn, title
