@@ -29,7 +29,7 @@ from stages.page.scores import (
     trained_section,
 )
 from stages.page.swept import sweep_section
-from stages.text import count, duration, percent, size
+from stages.text import count, duration, percent, placeless, size
 
 TRUE_BOXES = "The annotated boxes of whole scenes are searched; nothing had to be detected."
 RECIPE = ("index", "encode", "extract", "train", "evaluate")
@@ -49,7 +49,7 @@ def compose(evidence: Evidence, others: Sequence[Path] = ()) -> Page:
     cost = measure_cost(evidence)
     return Page(
         title=title(evidence),
-        eyebrow=f"DiffPS · {data_name(evidence)} · {without_paths(params.encode.checkpoint)}",
+        eyebrow=f"DiffPS · {data_name(evidence)} · {without_paths(placeless(params.encode.checkpoint))}",
         task=TASK,
         example=example(evidence),
         lead=_lead(evidence),
@@ -202,7 +202,7 @@ def _flat(section: Json) -> dict[str, str]:
         elif isinstance(value, tuple | list):
             found[prefix] = without_paths(", ".join(map(str, value))) or "none"
         else:
-            found[prefix] = "none" if value is None else without_paths(str(value))
+            found[prefix] = "none" if value is None else without_paths(placeless(str(value)))
 
     walk("", section)
     return found
