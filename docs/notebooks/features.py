@@ -15,7 +15,8 @@ arrays = [spec for spec in store.arrays() if spec.group.split == "train" and "-s
 [spec.path for spec in arrays][:3]
 
 # %% [markdown]
-# The three lines, with scenes found by their content. Every checksum is verified; scales and principal channels are applied.
+# The three lines, with scenes found by their content. Every checksum is verified; scales and principal channels are
+# applied.
 
 # %%
 spec = arrays[0]
