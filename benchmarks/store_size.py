@@ -5,8 +5,10 @@
     python benchmarks/store_size.py --checkpoint models/sd21-base --canvas 1280 --device cuda
 
 Real: the stages index, encode and extract run below a temporary folder, in float32, features kept as float16.
-Heavy-tailed: Student's t with three degrees of freedom. Spiked: normal, with four positions a hundred times as large,
-as diffusion transformers have. Sizes are those of real files at the canvas of 1280, errors those of
+Heavy-tailed: Student's t with three degrees of freedom. Spiked: normal, with four positions a hundred times as large.
+Massive: normal, with two channels a thousand times as large at every position (fixed), as transformers have, or at
+other channels from position to position (moving); their other channels are scored alone.
+Sizes are those of real files at the canvas of 1280, errors those of
 ``cache.state_error`` on the second half of the images; a basis is fitted on the first. The built-in UNets are narrower
 than Stable Diffusion's: there project:64 keeps the share of a tap's channels that 64 are in SD 2.1, so that it
 compresses as much; the table says how many of how many.
@@ -23,12 +25,15 @@ import numpy as np
 from numpy.typing import NDArray
 from store_common import RESULTS, files_below, fill_store, specs
 
-from cache import FeatureStore, fit_basis, parse_encoding, state_error
+from cache import fit_basis, parse_encoding, state_error
 from cache.encodings import BLOCK, Encoding, Project
 from diffps.taps import standard_taps
 
 ENCODINGS = ("float16", "int8", "bitround:7", "project:64")
 SCENES = 8
+SYNTHETIC = ("heavy-tailed", "spiked", "massive fixed", "massive moving")
+MASSIVE = [7, 200]  # channels
+LARGE = 50  # no usual value is
 
 
 def real_features(
@@ -39,8 +44,8 @@ def real_features(
 
     from pipeline.config import load_params
     from stages import encode, extract, index
+    from stages.features.opening import open_store
     from stages.job import QuietJob
-    from stages.places import store_root
 
     here = Path.cwd()
     changes = [
@@ -54,13 +59,12 @@ def real_features(
         f"encode.checkpoint={checkpoint}",
         "extract.encoding=float16",
     ]
-    params = load_params(here / "presets/demo.yaml", changes)
+    params, runtime = load_params(here / "presets/demo.yaml", changes)
     os.chdir(folder)
     try:
-        job = QuietJob(replace(params.runtime, device=device))
         for stage in (index, encode, extract):
-            stage.run(params, job)
-        store = FeatureStore(store_root(job))
+            stage.run(params, replace(runtime, device=device), QuietJob())
+        store = open_store(runtime.store)
         arrays = [s for s in store.arrays() if s.group.split == "train" and s.name.endswith("@float16")]
         reader = store.reader(arrays)
         names = [name for name, _ in sorted(store.rows("train").scenes.items())][:scenes]
@@ -75,8 +79,23 @@ def synthetic(kind: str) -> NDArray[np.float32]:
     if kind == "heavy-tailed":
         return rng.standard_t(3, shape).astype(np.float32)
     x = rng.standard_normal(shape, np.float32)
-    x[:, [5, 20, 50, 70], [10, 40, 60, 3]] *= 100
+    if kind == "spiked":
+        x[:, [5, 20, 50, 70], [10, 40, 60, 3]] *= 100
+    elif kind == "massive fixed":
+        x[..., MASSIVE] *= 1000
+    else:
+        rows = x.reshape(-1, shape[-1])
+        rows[np.arange(0, len(rows), 16), rng.integers(0, shape[-1], len(rows) // 16)] *= 1000
     return x
+
+
+def others_error(x: NDArray[np.float32], encoding: Encoding) -> float:
+    """Median relative error of a position over the values that are not massive."""
+    found = encoding.decode(encoding.encode(x))
+    usual = np.abs(x) < LARGE
+    usual[..., MASSIVE] = False
+    error = np.linalg.norm(np.where(usual, found - x, 0), axis=-1)
+    return float(np.median(error / np.linalg.norm(np.where(usual, x, 0), axis=-1)))
 
 
 def complete(name: str, tap: str, x: NDArray[np.float32]) -> Encoding:
@@ -129,7 +148,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         scenes = 2 if arguments.quick else SCENES
         features = real_features(arguments.checkpoint, arguments.canvas, arguments.device, Path(folder), scenes)
-        features |= {kind: synthetic(kind) for kind in ("heavy-tailed", "spiked")}
+        features |= {kind: synthetic(kind) for kind in SYNTHETIC}
         rows: list[dict[str, Any]] = []
         for tap, images in features.items():
             fitted, x = images[: len(images) // 2], images[len(images) // 2 :]
@@ -137,7 +156,10 @@ def main() -> None:
             for name in ENCODINGS:
                 encoding = complete(name, tap, fitted)
                 kept = encoding.stored_channels(x.shape[-1])
-                rows.append({**of, "kept": kept, "encoding": name, **asdict(state_error(x, encoding))})
+                row = {**of, "kept": kept, "encoding": name, **asdict(state_error(x, encoding))}
+                if tap.startswith("massive"):
+                    row["others_median"] = others_error(x, encoding)
+                rows.append(row)
             one = one_scale_per_channel(x)
             rows.append({**of, "kept": x.shape[-1], "encoding": "int8, one scale a channel", **one})
         shares = {} if arguments.quick else sizes(Path(folder))

@@ -19,7 +19,6 @@ from typing import Any
 
 from cache.errors import DamagedError
 from cache.process import Process, is_running
-from cache.system import free_bytes as free_bytes
 from cache.system import naming
 
 ABANDONED_SECONDS = 3600.0  # without a change, where the file's process cannot be looked up from here
@@ -35,9 +34,6 @@ def write_bytes(target: Path, data: bytes) -> None:
         temporary.write_bytes(data)
 
     write_file(target, write)
-
-
-write_atomic = write_bytes
 
 
 def write_text(target: Path, text: str) -> None:

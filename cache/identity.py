@@ -42,7 +42,8 @@ def check_store(root: Path, folder: Path) -> None:
     """Raise NotCachedError where the manifests in ``folder`` are of another store than the one at ``root``."""
     named, found = store_id(folder), store_id(root)
     if named is not None and named != found:
+        where = f"{root} is store {found}" if found else f"{root} holds none"
         raise NotCachedError(
-            f"{folder}: its manifests are of store {named}, but {root} is {f'store {found}' if found else 'another'}; "
-            "set runtime.store to where that one lies, or run `diffps encode` and `diffps extract` to fill this one"
+            f"{folder}: its manifests are of store {named}, but {where}; set runtime.store to where that one lies, or "
+            "run `diffps encode` and `diffps extract` to fill this one (what that costs: `diffps cache plan`)"
         )

@@ -67,7 +67,10 @@ def check_manifest(root: Path, path: Path, folder: Path | None = None) -> list[A
     books: dict[GroupKey, ReceiptBook] = {}
     specs = []
     for entry in entries:
-        spec = open_array(root, entry["path"])
+        try:
+            spec = open_array(root, entry["path"])
+        except NotCachedError as error:
+            raise NotCachedError(f"{path}: {error}") from error
         if spec.id != entry["id"]:
             raise RecipeError(
                 f"{spec.path}: the store holds id {spec.id}, {path} asks for {entry['id']}; extract again"
@@ -90,7 +93,9 @@ def read_entries(path: Path) -> list[dict[str, Any]]:
     try:
         content = read_json(path)
     except FileNotFoundError:
-        raise NotCachedError(f"{path}: no such manifest; run `diffps extract` first") from None
+        raise NotCachedError(
+            f"{path}: no such manifest; run `diffps extract` first (what that costs: `diffps cache plan`)"
+        ) from None
     try:
         entries: list[dict[str, Any]] = content["arrays"]
         for entry in entries:

@@ -8,7 +8,8 @@ files' digests. Readers take ``remake``, the command that makes the file anew, a
 import hashlib
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -132,32 +133,92 @@ def tensors_bytes(data: bytes) -> bytes:
     return seal(len(text).to_bytes(8, "little") + text + data[8 + length :])
 
 
+def tensors_metadata(data: bytes) -> dict[str, str]:
+    """The texts in a safetensors file's header, but for the seal."""
+    found: dict[str, str] = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")]).get("__metadata__", {})
+    return {name: text for name, text in found.items() if name != KEY}
+
+
 def write_tensors(path: Path, data: bytes) -> None:
     """Write what safetensors' ``save`` returned; :func:`read_sealed` gives bytes for its ``load``."""
     write_bytes(path, tensors_bytes(data))
 
 
-def seal_folder(folder: Path) -> None:
-    """List the digests of all files below ``folder`` in its ``digests.json``: they belong together from now on."""
-    write_json(folder / LIST, {"files": _digests(folder)})
+def seal_folder(
+    folder: Path,
+    names: Sequence[str] | None = None,
+    made_from: Mapping[str, str] | None = None,
+    before: Mapping[str, str] | None = None,
+) -> None:
+    """List the digests of ``names`` in ``folder`` in its ``digests.json``, else of all files below it: they are one
+    result from now on, and ``made_from`` (name -> digest) says of what. ``before``: digests that other
+    files were listed with."""
+    write_json(folder / LIST, {"files": {**(before or {}), **_digests(folder, names)}, "from": dict(made_from or {})})
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Together:
+    """One result: files of ``folder``, name -> SHA-256, and what they were ``made_from``, name -> digest."""
+
+    folder: Path
+    files: Mapping[str, str]
+    made_from: Mapping[str, str]
+    remake: str
+
+    @classmethod
+    def of(cls, folder: Path, remake: str) -> "Together":
+        """What :func:`seal_folder` listed. Raises NotCachedError where the folder is not sealed, DamagedError."""
+        listed = read_json(folder / LIST, remake)
+        try:
+            return cls(folder=folder, files=listed["files"], made_from=listed["from"], remake=remake)
+        except KeyError as error:
+            raise DamagedError(f"{folder / LIST}: has no {error}; {remake} makes it anew") from error
+
+    @property
+    def digest(self) -> str:
+        """Of the files, whatever they were made from."""
+        return hashlib.sha256(json.dumps(dict(self.files), sort_keys=True).encode()).hexdigest()
+
+    def read(self, name: str) -> bytes:
+        """Content of one file. Raises DamagedError where it is another than was listed, or missing."""
+        path = self.folder / name
+        if name not in self.files:
+            raise DamagedError(f"{path}: is not in {LIST}; remove it, or {self.remake} makes all of it anew")
+        try:
+            data = read_bytes(path)
+        except FileNotFoundError:
+            raise DamagedError(f"{path}: is missing, though {LIST} lists it; {self.remake} makes it anew") from None
+        found = hashlib.sha256(data).hexdigest()
+        if found != self.files[name]:
+            raise DamagedError(
+                f"{path}: does not match its digest in {LIST} (it is {found[:10]}, listed is {self.files[name][:10]}), "
+                f"so it is of another run, or damaged; {self.remake} makes it anew"
+            )
+        return data
+
+    def check(self) -> None:
+        """Raise DamagedError naming the first file that is another one or missing."""
+        for name in sorted(self.files):
+            self.read(name)
 
 
 def check_folder(folder: Path, remake: str) -> str:
     """The digest of a sealed folder's content. Raises DamagedError naming the first file that is another one, missing
     or too many; NotCachedError where the folder is not sealed."""
-    listed, found = read_json(folder / LIST, remake)["files"], _digests(folder)
-    for name in sorted(listed.keys() | found.keys()):
-        if name not in found:
-            raise DamagedError(f"{folder / name}: is missing, though {LIST} lists it; {remake} makes it anew")
-        if name not in listed:
-            raise DamagedError(f"{folder / name}: is not in {LIST}; remove it, or {remake} makes all of it anew")
-        if found[name] != listed[name]:
-            raise DamagedError(f"{folder / name}: does not match its digest in {LIST}; {remake} makes it anew")
-    return hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()
+    together = Together.of(folder, remake)
+    for name in sorted({*together.files, *_names(folder)}):
+        together.read(name)
+    return together.digest
 
 
-def _digests(folder: Path) -> dict[str, str]:
-    """Name -> SHA-256 of the files below ``folder``, but for the list and what begins with a dot."""
+def _digests(folder: Path, names: Sequence[str] | None) -> dict[str, str]:
+    """Name -> SHA-256."""
+    every = _names(folder) if names is None else names
+    return {name: hashlib.sha256(read_bytes(folder / name)).hexdigest() for name in every}
+
+
+def _names(folder: Path) -> list[str]:
+    """All files below ``folder``, but for the list and what begins with a dot."""
     names = [path.relative_to(folder) for path in files_below(folder)]
-    shown = [name for name in names if name.as_posix() != LIST and not any(part.startswith(".") for part in name.parts)]
-    return {name.as_posix(): hashlib.sha256(read_bytes(folder / name)).hexdigest() for name in shown}
+    shown = [name for name in names if not any(part.startswith(".") for part in name.parts)]
+    return [name.as_posix() for name in shown if name.as_posix() != LIST]

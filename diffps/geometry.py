@@ -11,26 +11,16 @@ from numpy.typing import NDArray
 
 from diffps.errors import ConfigError
 
-# The VAE halves three times and the UNet three times more: a canvas side must survive six halvings.
+# Of a canvas's sides for diffusion models: the VAE halves three times and a UNet three times more.
 SIDE_MULTIPLE = 64
 
 
 @dataclass(frozen=True, slots=True)
 class Canvas:
-    """The frame every image is stretched to, in pixels. Raises ConfigError unless both sides are multiples of 64."""
+    """The frame every image is stretched to, in pixels."""
 
     height: int
     width: int
-
-    def __post_init__(self) -> None:
-        for name in ("height", "width"):
-            side = getattr(self, name)
-            if side < SIDE_MULTIPLE or side % SIDE_MULTIPLE:
-                lower = max(SIDE_MULTIPLE, side // SIDE_MULTIPLE * SIDE_MULTIPLE)
-                raise ConfigError(
-                    f"canvas {name} {side}: must be a positive multiple of {SIDE_MULTIPLE}; "
-                    f"nearest are {lower} and {lower + SIDE_MULTIPLE}"
-                )
 
     def to_canvas(self, boxes: NDArray[np.floating], scene_size: tuple[int, int]) -> NDArray[np.float32]:
         """Boxes (n, 4) of a scene of ``scene_size`` = (height, width) in the canvas frame, (n, 4) float32."""
@@ -49,3 +39,14 @@ class Canvas:
         height, width = scene_size
         x, y = self.width / width, self.height / height
         return np.array([x, y, x, y])
+
+
+def check_sides(height: int, width: int, multiple: int = SIDE_MULTIPLE) -> None:
+    """Raises ConfigError unless both sides of a canvas are positive multiples of ``multiple``."""
+    for name, side in (("height", height), ("width", width)):
+        if side < multiple or side % multiple:
+            lower = max(multiple, side // multiple * multiple)
+            raise ConfigError(
+                f"canvas {name} {side}: must be a positive multiple of {multiple}; "
+                f"nearest are {lower} and {lower + multiple}"
+            )

@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from diffps.errors import CheckpointError, ConfigError
+from diffps.errors import CheckpointError, ConfigError, one_line
 from diffps.features import Feature, FeatureShape
 from diffps.geometry import Canvas
 from diffps.heads.backbone_head import BackboneHead, build_head, load_head_weights
@@ -36,6 +36,7 @@ T = TypeVar("T")
 
 LOSSES = ("rpn_cls", "rpn_reg", "prop_cls", "prop_reg", "reid")
 WEIGHTS_FILE, CONFIG_FILE = "model.safetensors", "config.json"
+_MOST_BLOCKS = 100  # of a head; the paper has 3
 
 
 class Candidates(NamedTuple):
@@ -105,6 +106,7 @@ class PersonSearcher(nn.Module):
 
     def guidance(self, features: Mapping[str, Feature]) -> Float[Tensor, "B h w"]:
         """The raw cross-attention map of the word."""
+        assert self.taps.guidance is not None, "DGRPN is on"
         return features[self.taps.guidance].dense()[:, 0]
 
     @torch.no_grad()
@@ -200,24 +202,48 @@ class PersonSearcher(nn.Module):
         try:
             config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
             tensors = load_file(folder / WEIGHTS_FILE)
-            searcher = build_searcher(
-                _config_from_json(ModelConfig, config["model"]),
-                _config_from_json(TapsConfig, config["taps"]),
-                {name: FeatureShape(*shape) for name, shape in config["shapes"].items()},
-                Canvas(*config["canvas"]),
-                torch.zeros(config["words"]) if config["words"] else None,
-                config["identities"],
-            )
+            with torch.device("meta"):  # whatever a stranger's config.json claims, nothing is allocated for it
+                _check_shapes(_build_described(config), tensors)
+            searcher = _build_described(config)
             searcher.load_state_dict(tensors)
             searcher.init = config.get("init")
         except FileNotFoundError as error:
             raise CheckpointError(
                 f"{folder}: {error.filename or error} is missing; expected a trained head, as `diffps train` writes it"
             ) from error
-        except (KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
+        except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
+            raise CheckpointError(f"{folder}: not a trained head of this version: {one_line(str(error))}") from error
+        except (RuntimeError, SafetensorError) as error:
             reason = str(error).splitlines()[-1].strip()
             raise CheckpointError(f"{folder}: not a trained head of this version: {reason}") from error
         return searcher.eval()
+
+
+def _build_described(config: Mapping[str, Any]) -> PersonSearcher:
+    """The searcher that the content of config.json describes."""
+    model = _config_from_json(ModelConfig, config["model"])
+    if max(model.head_blocks, model.embedding.branches) > _MOST_BLOCKS:
+        raise ConfigError(f"model: more than {_MOST_BLOCKS} blocks or branches")
+    return build_searcher(
+        model,
+        _config_from_json(TapsConfig, config["taps"]),
+        {name: FeatureShape(*shape) for name, shape in config["shapes"].items()},
+        Canvas(*config["canvas"]),
+        torch.zeros(config["words"]) if config["words"] else None,
+        config["identities"],
+    )
+
+
+def _check_shapes(described: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Raise CheckpointError for the first tensor that config.json says otherwise."""
+    expected = {name: tuple(tensor.shape) for name, tensor in described.state_dict().items()}
+    found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    for name in sorted(expected.keys() | found.keys()):
+        if expected.get(name) != found.get(name):
+            raise CheckpointError(
+                f"{WEIGHTS_FILE}: {name} is {found.get(name, 'missing')}, {CONFIG_FILE} says "
+                f"{expected.get(name, 'nothing of it')}"
+            )
 
 
 def build_searcher(
@@ -300,7 +326,9 @@ def _check_taps(config: ModelConfig, taps: TapsConfig, shapes: Mapping[str, Feat
     for name in taps.names:
         if name not in shapes:
             raise ConfigError(f"taps: {name} is not among the features at hand: {', '.join(sorted(shapes))}")
-    if shapes[taps.guidance].channels != 1:
+    if config.dgrpn is not None and taps.guidance is None:
+        raise ConfigError("taps.guidance: names no map, which model.dgrpn needs; name one, or set model.dgrpn: null")
+    if taps.guidance is not None and shapes[taps.guidance].channels != 1:
         raise ConfigError(
             f"taps.guidance {taps.guidance}: has {shapes[taps.guidance].channels} channels; an attention map has one"
         )

@@ -1,10 +1,11 @@
-"""The closed table of taps: every place in a UNet of the SD 1.x/2.x topology whose output can be kept.
+"""Tables of taps: every place in a frozen model whose output can be kept, and the table of the UNets of diffusers.
 
-A tap's id says where it lies (``up-level3-repeat1-vit-block0-self-k``); its spec says which diffusers module gives it
-and what comes out. Plain Python on the UNet's ``config.json``: nothing here needs weights or torch.
+A tap's id says where it lies (``up-level3-repeat1-vit-block0-self-k``); its spec says which module gives it and what
+comes out. Plain Python on the UNet's ``config.json``: nothing here needs weights or torch.
 """
 
 import difflib
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -34,12 +35,30 @@ STANDARD_UNET: UNetConfig = {
     "cross_attention_dim": 1024,
 }
 
+# SDXL's: two levels attend, with up to ten transformer blocks in one.
+SDXL_UNET: UNetConfig = {
+    "in_channels": 4,
+    "out_channels": 4,
+    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+    "mid_block_type": "UNetMidBlock2DCrossAttn",
+    "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+    "block_out_channels": (320, 640, 1280),
+    "layers_per_block": 2,
+    "transformer_layers_per_block": (1, 2, 10),
+    "attention_head_dim": (5, 10, 20),
+    "cross_attention_dim": 2048,
+}
+# Ids of models that timm builds: their tables have as many blocks as the model at hand.
+_TIMM_TAP = re.compile(
+    r"vit-block\d{2}-(norm1|q|k|v|attn-out|ffn-inner|out)|vit-norm|vit-text-map|cnn-stage\d(-block\d{2})?-out"
+)
+
 
 @dataclass(frozen=True, slots=True)
 class TapSpec:
-    """One tap of one UNet.
+    """One tap of one model.
 
-    ``module`` is the path of the diffusers module it is read from. ``channels`` counts what a position holds (for maps:
+    ``module`` is the path of the library's module it is read from. ``channels`` counts what a position holds (for maps:
     the attention's heads). ``stride`` is the number of canvas pixels per position along each side, 0 for text.
     """
 
@@ -85,13 +104,29 @@ def standard_taps() -> dict[str, TapSpec]:
     return tap_table(STANDARD_UNET)
 
 
+@cache
+def published_tables() -> tuple[Mapping[str, TapSpec], ...]:
+    """The tables of the published diffusion models, for planning before a checkpoint is here: SD 2.1, SDXL."""
+    return standard_taps(), tap_table(SDXL_UNET)
+
+
+def tap_kind(tap: str) -> TapKind:
+    """The kind that a tap's id says it is of, in every family: ``…-self-map``, ``…-map``, ``…-cross-k``, or a grid."""
+    if tap.endswith("-map"):
+        return "self-map" if tap.endswith("-self-map") else "cross-map"
+    return "text" if tap.endswith(("-cross-k", "-cross-v")) else "grid"
+
+
 def check_taps(ids: Iterable[str], table: Mapping[str, TapSpec] | None = None) -> None:
-    """Raise UnknownTapError for the first id that ``table`` (default: the standard one) lacks, naming the nearest."""
-    known = standard_taps() if table is None else table
+    """Raise UnknownTapError for the first id that ``table`` lacks, naming the nearest.
+
+    Without a table: for an id that no family of models has.
+    """
+    known = table or {tap: spec for published in published_tables() for tap, spec in published.items()}
     for tap in ids:
-        if tap not in known:
+        if tap not in known and (table is not None or not _TIMM_TAP.fullmatch(tap)):
             nearest = difflib.get_close_matches(tap, known, n=1, cutoff=0.0)[0]
-            raise UnknownTapError(f"tap {tap!r}: no such tap in this UNet; the nearest is {nearest!r}")
+            raise UnknownTapError(f"tap {tap!r}: no such tap in this model; the nearest is {nearest!r}")
 
 
 def _walk(config: UNetConfig) -> Iterator[TapSpec]:

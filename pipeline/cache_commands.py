@@ -46,7 +46,7 @@ def plan(
 ) -> None:
     """Bytes, files and hours before the first byte; free space; after how many epochs caching pays."""
     from cache.budget import measure_disk
-    from cache.files import free_bytes
+    from cache.system import free_bytes
     from stages.features.plan import PassPlan
     from stages.forecasts.speed import Speed, measure_speed, recorded_speed
     from stages.forecasts.store import plan_store, what_fits
@@ -74,13 +74,19 @@ def plan(
 
 @app.command()
 def status(params: ParamsOption = PARAMS, overrides: SetOption = None) -> None:
-    """Each array: images done, missing, skipped; size; recipe."""
+    """Data sets and their images; each array: images done, missing, skipped; size; recipe."""
     from stages.text import duration, size
 
     _, _, store = _open(params, overrides)
     groups = store.status()
     if not groups:
         typer.echo(NO_STORE.format(store.root))
+    for found in store.datasets():
+        mine = " (indexed here)" if found.dataset == store.dataset else ""
+        typer.echo(
+            f"data set {found.dataset or 'without a name'}{mine}: {found.images} {found.split} images, "
+            f"{found.alone} of them no other data set's"
+        )
     for group in groups:
         typer.echo(f"{group.group.path}: {size(group.nbytes)}, {group.images} images in {duration(group.seconds)}")
         typer.echo(f"  {_words(group.recipe)}")
@@ -93,10 +99,11 @@ def status(params: ParamsOption = PARAMS, overrides: SetOption = None) -> None:
 def verify(
     params: ParamsOption = PARAMS,
     overrides: SetOption = None,
-    repair: Annotated[bool, typer.Option("--repair", help="Let damaged shards count as missing.")] = False,
+    repair: Annotated[bool, typer.Option("--repair", help="Withdraw damaged shards, rebuild lost rows.")] = False,
     threads: Annotated[int, typer.Option(min=1, help="Files read at a time.")] = 2,
 ) -> None:
     """Every checksum of the store. Exit code 1 when something is damaged and was not repaired."""
+    from cache.repair import damaged_tables, rebuild_rows
     from cache.verify import verify as check
     from cache.verify import withdraw
     from stages.features.plan import PassPlan
@@ -104,6 +111,19 @@ def verify(
     from stages.text import size
 
     settings, runtime, store = _open(params, overrides)
+    tables = damaged_tables(store.root)
+    for split, what in tables.items():
+        typer.echo(what)
+        if repair:
+            images = [(scene.scene_id, scene.digest) for scene in _indexed() if scene.split == split]
+            built = rebuild_rows(store.root, split, images, store.dataset)
+            typer.echo(
+                f"rows of {split}: made anew from receipts, {built.images} images ({built.unnamed} without a name "
+                f"until their data set runs `diffps encode`), {built.lost} rows lost"
+            )
+    if tables and not repair:
+        typer.echo("to repair: diffps cache verify --repair")
+        raise typer.Exit(1)
     groups = store.status()
     if not groups:
         typer.echo(NO_STORE.format(store.root))
@@ -174,11 +194,14 @@ def gc(
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
-    """Delete the arrays that none of the given params files asks for, after showing them."""
+    """Delete the arrays that none of the given params files asks for, and forget images that the index has no longer
+    (runtime.keep_removed keeps them), after showing them."""
     from dataclasses import replace
 
     from cache.garbage import find_garbage, remove
     from stages.features.plan import PassPlan
+    from stages.forgetting.everywhere import forget_removed, removed_images
+    from stages.places import images_root
     from stages.text import size
 
     files = params or [PARAMS]
@@ -196,13 +219,19 @@ def gc(
     garbage = find_garbage(store.root, wanted)
     for item in garbage:
         typer.echo(f"{size(item.nbytes):>10}  {item.path}")
-    if not garbage:
+    settings, runtime, _ = opened[0]
+    removed = removed_images(runtime)
+    for traces in removed:
+        typer.echo(f"{size(traces.nbytes):>10}  of {len(traces.rows)} {traces.split} images that were removed")
+    if not garbage and not removed:
         typer.echo("nothing to delete: every array is asked for")
         return
-    total = size(sum(item.nbytes for item in garbage))
+    total = size(sum(item.nbytes for item in garbage) + sum(traces.nbytes for traces in removed))
     if not yes:
-        typer.confirm(f"Delete these {len(garbage)} arrays, {total}?", abort=True)
+        images = f", and all of {sum(len(traces.rows) for traces in removed)} images" if removed else ""
+        typer.confirm(f"Delete these {len(garbage)} arrays{images}, {total}?", abort=True)
     remove(store.root, garbage)
+    forget_removed(removed, Path(settings.evaluate.head), images_root(settings.index.root), runtime, _shell())
     typer.echo(f"{total} freed")
 
 
@@ -308,8 +337,9 @@ def _indexed() -> "list[Scene]":
     """The scenes of the index; none where there is no index."""
     from diffps.datasets.tables import read_scenes
     from stages.places import INDEX
+    from stages.together import index_folder
 
-    return list(read_scenes(INDEX)) if INDEX.is_dir() else []
+    return list(read_scenes(index_folder())) if INDEX.is_dir() else []
 
 
 def _bytes(text: str) -> int:

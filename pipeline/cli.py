@@ -72,9 +72,10 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception as error:
-        if not _is_users(error):
+        told = told_to_user(error)
+        if told is None:
             raise
-        print(f"diffps: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"diffps: {told}", file=sys.stderr)
         sys.exit(2)
 
 
@@ -118,12 +119,16 @@ def _shell(name: str) -> "Shell":
     return Shell(Path("results") / name / "log.jsonl")
 
 
-def _is_users(error: Exception) -> bool:
-    """True where the error's text is meant for people: then it stands alone, without a traceback."""
+def told_to_user(error: Exception) -> str | None:
+    """One line about what the user can mend: errors of this program, and whatever the system refused; None for a
+    mistake of ours, which shows its traceback."""
     from cache.errors import CacheError
+    from cache.system import refusal
     from diffps.errors import DiffPSError
 
-    return isinstance(error, DiffPSError | CacheError)
+    if isinstance(error, OSError) and error.errno is not None and not isinstance(error, DiffPSError | CacheError):
+        error = refusal(error, Path(str(error.filename or Path.cwd())), "used")
+    return " ".join(str(error).split()) if isinstance(error, DiffPSError | CacheError) else None
 
 
 def _command(name: str) -> Callable[..., None]:
@@ -198,6 +203,44 @@ def figure(
 
     loaded, runtime = load_params(params, overrides or [])
     run_command("figure", {"params": str(params)}, lambda job: stage.run(loaded, runtime, job, name))
+
+
+@app.command(help="Read every digest and checksum of results and store, and name what is not what was written.")
+def verify(params: ParamsOption = PARAMS, overrides: SetOption = None) -> None:
+    from pipeline.config import load_params
+    from stages import verify as stage
+
+    loaded, runtime = load_params(params, overrides or [])
+    head = Path(loaded.evaluate.head)
+    run_command("verify", {"params": str(params)}, lambda job: stage.run(head, runtime, job))
+
+
+@app.command(help="Take images out of the whole project: store, results and index; the files themselves stay.")
+def forget(
+    images: Annotated[
+        list[str] | None, typer.Argument(metavar="[IMAGE]...", help="Names in the index, or paths of the files.")
+    ] = None,
+    person: Annotated[
+        str, typer.Option("--person", metavar="NAME", help="All images of somebody: a name, or test:NUMBER.")
+    ] = "",
+    folder: Annotated[str, typer.Option("--folder", metavar="FOLDER", help="All images below a folder.")] = "",
+    heads: Annotated[
+        bool, typer.Option("--heads", help="Delete heads and bases that learned from them, instead of listing them.")
+    ] = False,
+    params: ParamsOption = PARAMS,
+    overrides: SetOption = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would go, and stop.")] = False,
+) -> None:
+    from pipeline.config import load_params
+    from stages import forget as stage
+
+    loaded, runtime = load_params(params, overrides or [])
+
+    def run(job: "Shell") -> None:
+        named, head = tuple(images or ()), Path(loaded.evaluate.head)
+        stage.run(loaded.index, head, runtime, job, named, person=person, folder=folder, heads=heads, dry=dry_run)
+
+    run_command("forget", {"params": str(params)}, run)  # whom is not told to a log
 
 
 @app.command(help="Find one person in pictures: who looks most alike, and whether that means anything.")

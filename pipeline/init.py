@@ -30,7 +30,7 @@ def init_project(preset: str, folder: Path) -> list[str]:
         raise ConfigError(f"no preset {preset!r}; nearest: {near}; there are: {', '.join(presets())}")
     content = {"params.yaml": (PRESETS / f"{preset}.yaml").read_text(encoding="utf-8")}
     content |= {name: (PRESETS / "project" / source).read_text(encoding="utf-8") for source, name in FILES.items()}
-    copied = [PRESETS / "params.schema.json", *sorted((PRESETS / "sweeps").iterdir())]
+    copied = sorted(path for folder in (PRESETS, PRESETS / "sweeps", PRESETS / "probe") for path in folder.iterdir())
     content |= {
         str("presets" / path.relative_to(PRESETS)): path.read_text(encoding="utf-8")
         for path in copied

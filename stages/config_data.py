@@ -3,15 +3,17 @@
 Each key is documented below its field; the parameter reference and the JSON Schema are made from these texts.
 """
 
+import re
 from dataclasses import dataclass, field
 from typing import Literal
 
+from diffps.backbone.prior import CLIP, TIMM, Conditions
 from diffps.datasets.streets import StreetsConfig
 from diffps.errors import ConfigError
-from diffps.geometry import Canvas
+from diffps.geometry import Canvas, check_sides
 from diffps.images import MAX_PIXELS
 from diffps.records import Dtype, Split, View
-from diffps.taps import FeatureName, check_taps, standard_taps
+from diffps.taps import FeatureName, check_taps, tap_kind
 
 LAST_TIMESTEP = 999
 
@@ -59,10 +61,18 @@ class EncodeConfig:
     """The VAE, run once over every image."""
 
     checkpoint: str = "builtin:random"
-    """A folder in diffusers' layout, a hub id, ``builtin:random`` or ``builtin:streets``."""
+    """A diffusion model: a folder in diffusers' layout, a safetensors file in the original one, a hub id,
+    ``builtin:random`` or ``builtin:streets``. Or another prior: ``timm:NAME``, ``clip:OWNER/NAME``
+    (docs/backbones.md)."""
+
+    hub: str | None = None
+    """The hub's repository that is fetched where ``checkpoint`` is a folder that is not here."""
 
     revision: str | None = None
-    """Commit, tag or branch of a hub id."""
+    """Commit, tag or branch of the hub's repository."""
+
+    variant: str | None = None
+    """The weights to take where a checkpoint has several (``fp16``); null: the plain ones, or the only ones."""
 
     canvas: tuple[int, int] = (1280, 1280)
     """(height, width) in pixels, multiples of 64, that every image is stretched to."""
@@ -73,13 +83,22 @@ class EncodeConfig:
     words: tuple[str, ...] = ("head", "shirts", "pants", "shoes")
     """Words whose text embeddings SFAN gets (T_c of Eq. 6)."""
 
+    text_encoder: int = 1
+    """The text encoder that embeds ``words``; SDXL has 1 (768 wide) and 2 (1280 wide), other models 1."""
+
     dtype: Dtype = "float32"
     """What the VAE computes in."""
 
     def __post_init__(self) -> None:
-        Canvas(*self.canvas)
+        if self.is_diffusion:  # other models say what divides their canvases when they are found
+            check_sides(*self.canvas)
         if "identity" not in self.views or len(set(self.views)) != len(self.views):
             raise ConfigError(f"encode.views {list(self.views)}: expected identity, and hflip at most once")
+
+    @property
+    def is_diffusion(self) -> bool:
+        """True for a diffusion model, False for one that reads images as they are."""
+        return not self.checkpoint.startswith((TIMM, CLIP))
 
     @property
     def frame(self) -> Canvas:
@@ -135,9 +154,11 @@ class ExtractConfig:
     """What the UNet computes in."""
 
     def __post_init__(self) -> None:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,99}", self.name):
+            raise ConfigError(f"extract.name {self.name!r}: up to 100 letters, digits and . _ + -, no . in front")
         check_taps(self.taps)
         for tap in self.taps:
-            kind = standard_taps()[tap].kind
+            kind = tap_kind(tap)
             if kind == "text":
                 raise ConfigError(f"extract.taps {tap}: the same for every image, so not stored")
             if kind == "self-map":
@@ -157,7 +178,18 @@ class ExtractConfig:
     @property
     def names(self) -> tuple[str, ...]:
         """What heads can ask for: grid taps by id, maps as ``<tap>.<word>``."""
-        table = standard_taps()
-        grids = [tap for tap in self.taps if table[tap].kind == "grid"]
-        maps = [str(FeatureName(tap, word)) for tap in self.taps if table[tap].kind != "grid" for word in self.words]
+        grids = [tap for tap in self.taps if tap_kind(tap) == "grid"]
+        maps = [str(FeatureName(tap, word)) for tap in self.taps if tap_kind(tap) != "grid" for word in self.words]
         return (*grids, *maps)
+
+    @property
+    def conditions(self) -> Conditions:
+        """What the pass is run under besides the image."""
+        return Conditions(
+            prompt=self.prompt,
+            words=self.words,
+            head=self.head,
+            latent=self.latent,
+            noise=self.noise,
+            seed=self.seed,
+        )

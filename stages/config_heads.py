@@ -136,7 +136,8 @@ class SweepConfig:
     file: str = "presets/sweeps/demo.yaml"
     """The sweep file: ``variants`` maps names to overrides of ``train`` (dotted keys), ``grid`` maps keys to lists of
     values, and every variant is made at every point of the grid; ``base`` is common to all. ``extract.encoding`` may be
-    varied too where the store holds it."""
+    varied too where the store holds it; ``params`` of a variant names a params file whose pass, extracted before, and
+    head it takes: another prior's."""
 
     def __post_init__(self) -> None:
         if not self.file:

@@ -1,11 +1,12 @@
-"""What this machine and the checkpoint are, and what does not go together, before hours are spent."""
+"""What this machine, the data, the head and the checkpoint are, and what does not go together, before hours are
+spent."""
 
 import os
 from collections.abc import Callable, Iterator
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 
-from diffps.errors import CheckpointError, ConfigError
+from diffps.errors import CheckpointError, ConfigError, DatasetError
 from stages.config_data import EncodeConfig, ExtractConfig, IndexConfig
 from stages.job import Job, Runtime
 from stages.params import Params
@@ -20,10 +21,11 @@ def run(params: Params, runtime: Runtime, job: Job) -> None:
         *software(),
         *_devices(params.encode, params.extract, runtime),
         *_disk(runtime),
-        _dataset(params.index),
+        *_dataset(params.index),
+        *_head(Path(params.evaluate.head), params.encode, params.extract),
     ):
         job.say(line)
-    for line in _checkpoint(params.encode, params.extract):
+    for line in _prior(params.encode, params.extract):
         job.say(line)
 
 
@@ -81,7 +83,7 @@ def _devices(encode: EncodeConfig, extract: ExtractConfig, runtime: Runtime) -> 
 def _disk(runtime: Runtime) -> Iterator[str]:
     from cache import CacheError
     from cache.budget import measure_disk
-    from cache.files import free_bytes
+    from cache.system import free_bytes
     from stages.places import store_root
     from stages.text import size
 
@@ -95,32 +97,56 @@ def _disk(runtime: Runtime) -> Iterator[str]:
     yield f"disk: {size(free_bytes(root))} free for {root}, {speed}; `diffps cache plan` says what is needed"
 
 
-def _dataset(config: IndexConfig) -> str:
-    if config.dataset == "streets" or Path(config.root).is_dir():
-        return f"dataset: {config.dataset} at {config.root}"
-    return f"PROBLEM: dataset {config.dataset}: no folder {config.root}; put it there, or set index.root"
+def _dataset(config: IndexConfig) -> Iterator[str]:
+    """Annotation files are read to their end; images are not opened."""
+    from stages.dataset.read import read_annotations_alone
+    from stages.places import images_root
+
+    root, name = images_root(config.root), f"dataset: {config.dataset} at {config.root}"
+    if not root.is_dir():
+        missing = f"PROBLEM: dataset {config.dataset}: no folder {config.root}; put it there, or set index.root"
+        yield name if config.dataset == "streets" else missing
+        return
+    try:
+        index = read_annotations_alone(config, root)
+    except DatasetError as error:
+        yield f"PROBLEM: {error}"
+        return
+    boxes = sum(len(each.boxes) for each in index.annotations.values())
+    yield f"{name}, {len(index.scenes)} images, {boxes} boxes, {len(index.queries)} queries"
 
 
-def _checkpoint(encode: EncodeConfig, extract: ExtractConfig) -> Iterator[str]:
-    from diffps.backbone.checkpoint import load_checkpoint
-    from diffps.backbone.prompts import PromptEncoder
+def _head(folder: Path, encode: EncodeConfig, extract: ExtractConfig) -> Iterator[str]:
+    """The head of ``evaluate.head`` where there is one, and whose features it was trained on."""
+    from diffps.model import PersonSearcher
+    from stages.features.inputs import weights_of
+    from stages.features.recipes import start_of
+    from stages.head.saved import reading_of, training_of
 
-    name = encode.checkpoint
-    if not name.startswith("builtin:") and not Path(name).is_dir() and name.startswith(("models/", "./", "/")):
-        raise CheckpointError(
-            f"checkpoint {name}: no such folder; download one there, or set encode.checkpoint to a hub id"
-        )
-    checkpoint = load_checkpoint(name, encode.revision, extract.unet)
-    channels = "-".join(map(str, checkpoint.unet_config["block_out_channels"]))
-    width = checkpoint.unet_config["cross_attention_dim"]
-    yield f"checkpoint: {name} at {checkpoint.folder}, UNet of {channels} channels, text embeddings of {width}"
-    if checkpoint.unet_weights is not None:
-        yield f"  UNet weights from {checkpoint.unet_weights}"
-    yield "  digests: " + ", ".join(f"{part} {checkpoint.digest(part)}" for part in ("unet", "vae", "text_encoder"))
-    encoder = PromptEncoder(checkpoint)
-    word, number = encoder.pad_token
-    yield f"  pad token {word!r} ({number}); {len(checkpoint.taps)} taps"
-    prompt = encoder.encode(extract.prompt, extract.words)
-    yield f"  prompt {extract.prompt!r}: words at token positions {dict(prompt.spans)}"
-    missing = [tap for tap in extract.taps if tap not in checkpoint.taps]
-    yield f"PROBLEM: this UNet lacks {', '.join(missing)}" if missing else "  every tap of extract.taps is there"
+    if not folder.exists():
+        return
+    try:
+        searcher = PersonSearcher.from_pretrained(folder)
+        reading = reading_of(folder, searcher, extract)
+    except CheckpointError as error:
+        yield f"PROBLEM: {error}"
+        return
+    canvas = f"{searcher.canvas.height} x {searcher.canvas.width}"
+    yield f"head: {folder} reads {len(reading.names)} features at t = {reading.timestep} on a canvas of {canvas}"
+    if searcher.canvas != encode.frame:
+        yield f"PROBLEM: {folder} was trained on a canvas of {canvas}, encode.canvas is {list(encode.canvas)}"
+    recipe = training_of(folder).get("recipe", {})
+    trained = {**(start_of(recipe) if recipe else {}), **recipe}
+    for part, digest in weights_of(encode, extract).items():
+        if trained.get(part, digest) != digest:
+            yield f"PROBLEM: {folder} was trained on features of other weights: {part} {trained[part]}, here {digest}"
+
+
+def _prior(encode: EncodeConfig, extract: ExtractConfig) -> Iterator[str]:
+    from stages.features.priors import prior_of
+
+    prior = prior_of(encode, extract.unet)
+    prior.check_tensors()
+    yield from prior.describe(extract.conditions)
+    missing = [tap for tap in extract.taps if tap not in prior.taps]
+    yield f"PROBLEM: this model lacks {', '.join(missing)}" if missing else "  every tap of extract.taps is there"

@@ -1,4 +1,7 @@
-"""Run the VAE once over every image and keep the moments: whatever is read from the UNet later starts from these."""
+"""Run the VAE once over every image and keep the moments: whatever is read from the UNet later starts from these.
+
+A prior without a VAE has none, and starts from the images.
+"""
 
 from stages.job import Job, Runtime
 from stages.params import Params
@@ -12,24 +15,30 @@ def run(params: Params, runtime: Runtime, job: Job) -> None:
     from functools import partial
 
     from diffps.backbone.builtin.topology import check_unseen
-    from diffps.backbone.checkpoint import load_checkpoint
+    from diffps.backbone.stable_diffusion import StableDiffusion
     from diffps.datasets.tables import read_scenes
     from stages.features.arrays import latent_work
     from stages.features.backbone import latent_computer
     from stages.features.complete import write_missing
     from stages.features.opening import open_store
+    from stages.features.priors import prior_of
     from stages.features.words import write_words
     from stages.images import ImageFolder
-    from stages.places import INDEX
+    from stages.places import ENCODED
+    from stages.together import index_folder
 
     config, images = params.encode, ImageFolder.of(params.index)
-    checkpoint = load_checkpoint(config.checkpoint, config.revision)
-    scenes = read_scenes(INDEX)
-    if params.index.dataset == "streets":
-        check_unseen(checkpoint.folder, params.index.streets.seed)
-    write_words(checkpoint, config.words)
+    prior = prior_of(config)
+    scenes = read_scenes(index_folder())
+    if params.index.dataset == "streets" and isinstance(prior, StableDiffusion):
+        check_unseen(prior.checkpoint.folder, params.index.streets.seed)
+    write_words(prior, config.words, config.text_encoder)
     store = open_store(runtime.store)
-    work = latent_work(config, checkpoint, scenes, images)
+    if prior.latent_channels is None:
+        ENCODED.mkdir(parents=True, exist_ok=True)  # an output of the stage all the same
+        job.say(f"encode: {prior.name} reads images as they are, so there are no moments to store")
+        return
+    work = latent_work(config, prior, scenes, images)
     write_missing("encode", store, work, partial(latent_computer, config, images), runtime, job)
 
 
@@ -41,6 +50,8 @@ def dry_run(params: Params, runtime: Runtime, job: Job) -> str:
 
     config, counts = params.encode, image_counts(params.index)
     sizes = sizes_or_standard(config, params.extract)
+    if sizes.latent_channels is None:
+        return f"encode: {config.checkpoint} reads images as they are, so there are no moments to store"
     planned = moments_only(budget(counts, config, params.extract, runtime.shard, sizes))
     views = sum(array.images for array in planned.arrays)
     height, width = config.canvas

@@ -23,21 +23,22 @@ def run(params: Params, runtime: Runtime, job: Job) -> None:
     from stages.features.plan import PassPlan
     from stages.features.reading import Reading
     from stages.features.transcode import transcode_pass
-    from stages.places import INDEX
+    from stages.images import ImageFolder
+    from stages.together import index_folder
 
-    encode, extract, scenes = params.encode, params.extract, read_scenes(INDEX)
+    encode, extract, scenes = params.encode, params.extract, read_scenes(index_folder())
     if extract.transcode and extract.encoding != "float16":
         raise ConfigError(f"extract.encoding {extract.encoding}: extract.transcode makes encodings from float16 only")
-    store = open_store(runtime.store)
+    store, images = open_store(runtime.store), ImageFolder.of(params.index)
     plan = PassPlan(encode, extract, store)
-    make_computer = partial(pass_computer, encode, extract)
+    make_computer = partial(pass_computer, encode, extract, images)
     if plan.unfitted(extract.timesteps):
         job.say(f"extract: fitting the bases of {extract.encoding} on at most {BASIS_IMAGES} images")
         make_computer(runtime).fit(scenes)
-    write_missing("extract", store, pass_work(plan, scenes), make_computer, runtime, job)
+    write_missing("extract", store, pass_work(plan, scenes, images), make_computer, runtime, job)
     for encoding in extract.transcode:
         transcode_pass(encode, extract, store, scenes, encoding, "float16", job, takeover=runtime.takeover)
-    record_checkpoint(encode, extract)
+    record_checkpoint(plan)
     write_inputs(Reading.of(params.train, extract), plan, scenes)
 
 

@@ -43,7 +43,7 @@ def run(request: SearchRequest, runtime: Runtime, job: Job) -> None:
 
     Raises DiffPSError and CacheError for what the user can mend, StoppedError.
     """
-    from cache.files import write_atomic, write_text
+    from cache.files import write_bytes, write_text
     from diffps.errors import ConfigError
     from stages.finding.output import write_answer
     from stages.finding.searcher import SeveralPeopleError
@@ -63,7 +63,7 @@ def run(request: SearchRequest, runtime: Runtime, job: Job) -> None:
         asked = [searcher.ask(request.query, box=request.box, person=request.person)]
         asked += [searcher.ask(each) for each in request.also]
     except SeveralPeopleError as error:
-        write_atomic(SEARCH / "people.jpg", numbered(error.photo.pixels, error.people.boxes))
+        write_bytes(SEARCH / "people.jpg", numbered(error.photo.pixels, error.people.boxes))
         raise ConfigError(f"{error} ({SEARCH / 'people.jpg'} has their numbers)") from error
     if request.folder is not None:
         _add(searcher, request)
@@ -112,9 +112,10 @@ def _searcher(request: SearchRequest, runtime: Runtime, job: Job) -> "Searcher":
 
 
 def _add(searcher: "Searcher", request: SearchRequest) -> None:
-    from stages.places import EVALUATE, INDEX, images_root
+    from stages.places import EVALUATE, images_root
+    from stages.together import index_folder
 
     if request.folder is None:
-        searcher.add_evaluated(INDEX, EVALUATE, images_root(request.index.root))
+        searcher.add_evaluated(index_folder(), EVALUATE, images_root(request.index.root))
     else:
         searcher.add(request.folder)

@@ -1,5 +1,7 @@
 """Read a dataset as it lies on disk and write it as Parquet: every later stage starts from these files."""
 
+from pathlib import Path
+
 from stages.job import Job, Runtime
 from stages.params import Params
 
@@ -10,6 +12,8 @@ def run(params: Params, runtime: Runtime, job: Job, *, check: bool = False) -> N
     Raises DatasetError, also where more than the share ``index.tolerate`` is doubtful; ImageError for a file that is no
     image unless ``runtime.skip_unreadable``: then its scene stays, with a size that holds its boxes.
     """
+    from cache.files import write_folder
+    from cache.sealed import seal_folder
     from diffps.datasets.files import UNREADABLE
     from diffps.datasets.findings import require_plausible
     from diffps.datasets.tables import write_index
@@ -30,7 +34,13 @@ def run(params: Params, runtime: Runtime, job: Job, *, check: bool = False) -> N
     if check:
         return
     known.keep()
-    write_index(with_identity(index, config, INDEX), INDEX)
+    named = with_identity(index, config, INDEX)
+
+    def write(folder: Path) -> None:
+        write_index(named, folder)
+        seal_folder(folder)
+
+    write_folder(INDEX, write)
 
 
 def dry_run(params: Params, runtime: Runtime, job: Job) -> str:

@@ -6,9 +6,20 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from diffps.errors import ConfigError
+
 log = logging.getLogger("diffps")
 
 TrackerName = Literal["", "tensorboard", "dvclive"]
+
+# Field, least, most: what machines have, with room above.
+_RANGES = (
+    ("threads", 0, 4096),
+    ("batch", 0, 65536),
+    ("vae_batch", 0, 65536),
+    ("readers", 1, 256),
+    ("shard", 1, 65536),
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,8 +61,19 @@ class Runtime:
     takeover: bool = False
     """Go past the lock of another machine that has fallen silent."""
 
+    keep_removed: bool = False
+    """`diffps cache gc` keeps images that the index has no longer; else it forgets them."""
+
     compile: bool = False
     """The UNet by torch.compile."""
+
+    def __post_init__(self) -> None:
+        for name, least, most in _RANGES:
+            value = getattr(self, name)
+            if not least <= value <= most:
+                raise ConfigError(f"runtime.{name} {value}: must be {least} to {most}")
+        if not self.store.strip():
+            raise ConfigError("runtime.store: names no folder; the default is data/features")
 
 
 class Tracker(Protocol):

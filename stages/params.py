@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from difflib import get_close_matches
 from typing import Any
 
+from diffps.backbone.prior import TIMM
 from diffps.errors import ConfigError
 from stages.config_data import EncodeConfig, ExtractConfig, IndexConfig
 from stages.config_heads import EvaluateConfig, ReportConfig, SweepConfig, TrainConfig
@@ -53,6 +54,7 @@ class Params:
                     f"train.taps: {name} is not among what extract provides; "
                     f"nearest: {near[0]}; add it to extract.taps (a map: and its word to extract.words)"
                 )
+        self._check_parts()
         if self.train.source == "live":
             return
         if self.train.timestep not in self.extract.timesteps:
@@ -61,6 +63,16 @@ class Params:
             )
         if self.train.flip == "cached" and "hflip" not in self.encode.views:
             raise ConfigError("train.flip cached needs the view hflip in encode.views; or take flip feature or none")
+
+    def _check_parts(self) -> None:
+        """Parts of the head that need what the prior does not give."""
+        model = self.train.model
+        if model.dgrpn is not None and self.train.taps.guidance is None:
+            raise ConfigError("train.model.dgrpn: needs a map in train.taps.guidance; name one, or set it to null")
+        if model.sfan is not None and self.encode.checkpoint.startswith(TIMM):
+            raise ConfigError(
+                f"train.model.sfan: {self.encode.checkpoint} has no text to compare with; set train.model.sfan: null"
+            )
 
 
 def override(params: Params, changes: Mapping[str, Any], where: str) -> Params:

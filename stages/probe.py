@@ -14,18 +14,21 @@ def run(params: Params, runtime: Runtime, job: Job) -> None:
 
     from cache.lock import StoreLock
     from diffps.backbone.builtin.topology import check_unseen
+    from diffps.backbone.stable_diffusion import StableDiffusion
     from diffps.datasets.tables import read_annotations, read_scenes
     from stages.cluster import cluster
     from stages.images import ImageFolder
-    from stages.places import INDEX, PROBE
+    from stages.places import PROBE
     from stages.probing.finish import write_results
     from stages.probing.gather import check_memory, gather
     from stages.probing.setting import plan_probe, read_probe_file
+    from stages.together import index_folder
 
-    config, images = read_probe_file(Path(params.probe.file)), ImageFolder.of(params.index)
-    plans = plan_probe(config, params.encode, params.extract, read_scenes(INDEX), read_annotations(INDEX))
-    if params.index.dataset == "streets":
-        check_unseen(plans[0].unet.checkpoint.folder, params.index.streets.seed)
+    config, images, index = read_probe_file(Path(params.probe.file)), ImageFolder.of(params.index), index_folder()
+    plans = plan_probe(config, params.encode, params.extract, read_scenes(index), read_annotations(index))
+    prior = plans[0].unet.prior
+    if params.index.dataset == "streets" and isinstance(prior, StableDiffusion):
+        check_unseen(prior.checkpoint.folder, params.index.streets.seed)
     for limit in plans[0].sample.limits:
         job.say(f"probe: {limit}")
     for plan in plans:
@@ -43,12 +46,13 @@ def dry_run(params: Params, runtime: Runtime, job: Job) -> str:
     from pathlib import Path
 
     from diffps.datasets.tables import read_annotations, read_scenes
-    from stages.places import INDEX, PROBE
+    from stages.places import PROBE
     from stages.probing.gather import check_memory
     from stages.probing.setting import plan_probe, read_probe_file
+    from stages.together import index_folder
 
-    config = read_probe_file(Path(params.probe.file))
-    plans = plan_probe(config, params.encode, params.extract, read_scenes(INDEX), read_annotations(INDEX))
+    config, index = read_probe_file(Path(params.probe.file)), index_folder()
+    plans = plan_probe(config, params.encode, params.extract, read_scenes(index), read_annotations(index))
     sample = plans[0].sample
     lines = [
         f"probe: {len(sample.scenes)} scenes, {sum(map(len, sample.boxes))} persons, t = "

@@ -14,6 +14,7 @@ from stages.typed import dataclass_in
 WIDTH = 118
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
 ENCODING = "extract.encoding"  # may be varied beside the keys of section train
+FILE = "params"  # of a variant: the params file whose pass and head it takes
 RULE = "A key that is no parameter is refused, and the nearest one named."
 
 
@@ -64,13 +65,14 @@ def sweep_schema(cls: type) -> dict[str, Any]:
     sections = [key for key, _ in _sections(cls, "") if key]
     leaves = [f"{key}.{name}" if key else name for key, each in _sections(cls, "") for name in described(each)]
     varied = {"type": "object", "propertyNames": {"enum": sorted({*leaves, *sections, ENCODING})}}
+    variant = {"type": "object", "propertyNames": {"enum": sorted({*leaves, *sections, ENCODING, FILE})}}
     return {
         "$schema": DRAFT,
         "type": "object",
         "additionalProperties": False,
         "properties": {
             "base": {**varied, "description": "Changes of every variant."},
-            "variants": {"type": "object", "additionalProperties": {"anyOf": [varied, {"type": "null"}]}},
+            "variants": {"type": "object", "additionalProperties": {"anyOf": [variant, {"type": "null"}]}},
             "grid": {**varied, "additionalProperties": {"type": "array", "minItems": 1}},
         },
     }

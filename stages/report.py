@@ -9,25 +9,29 @@ def run(params: Params, runtime: Runtime, job: Job) -> None:
     ``false_match_rate``. Raises DiffPSError where results are missing."""
     from pathlib import Path
 
-    from cache.files import write_json, write_text
+    from cache.files import remove, write_text
+    from cache.sealed import write_json
     from stages.features.opening import open_store
     from stages.page.compose import compose, summary
     from stages.page.evidence import Evidence
     from stages.page.html import render
     from stages.page.searches import similarity
     from stages.places import REPORT, similarity_file
+    from stages.together import begin, finish
 
     evidence = Evidence(params, open_store(runtime.store), job)
     page, threshold = REPORT / "index.html", similarity_file(Path(params.evaluate.head))
     html = render(compose(evidence))
     pairs = similarity(evidence)
     if pairs is None:
-        threshold.unlink(missing_ok=True)
+        remove(threshold)
     else:
         write_json(threshold, pairs.as_json())
+    begin(REPORT)
     lines = [*summary(evidence), f"page: {page} ({len(html.encode()) / 1e6:.1f} MB)"]
     write_text(REPORT / "summary.txt", "\n".join(lines) + "\n")
     write_text(page, html)
+    finish(REPORT, ("index.html", "summary.txt"), {})
     for line in lines:
         job.say(line)
 

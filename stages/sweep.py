@@ -10,7 +10,6 @@ def run(params: Params, runtime: Runtime, job: Job) -> None:
     Raises ConfigError for a variant that cannot be made or whose features are not stored, before anything is trained;
     StoppedError when asked to stop; DivergedError where no head is left.
     """
-    from cache.files import read_json
     from cache.lock import StoreLock
     from diffps.errors import DivergedError
     from stages.cluster import cluster
@@ -22,6 +21,7 @@ def run(params: Params, runtime: Runtime, job: Job) -> None:
     from stages.sweeps.results import result_of, write_table
     from stages.sweeps.rounds import plan_rounds
     from stages.sweeps.variants import read_variants
+    from stages.together import json_content
 
     file = params.sweep.file
     variants = read_variants(params)
@@ -51,7 +51,7 @@ def run(params: Params, runtime: Runtime, job: Job) -> None:
     if len(diverged) == len(variants):
         raise DivergedError(f"{file}: every variant diverged; lower train.lr")
     job.say(f"{SWEEP / 'table.csv'}: {len(variants)} variants, {len(diverged)} diverged")
-    for line in read_json(SWEEP / "effects.json").get("text", "").splitlines():
+    for line in json_content(SWEEP / "effects.json", "sweep").get("text", "").splitlines():
         job.say(line)
 
 

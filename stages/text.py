@@ -1,6 +1,7 @@
-"""Bytes, durations, shares and counts for people: one way of writing each."""
+"""Bytes, durations, shares, counts and places for people: one way of writing each."""
 
 import math
+from pathlib import Path
 
 
 def size(nbytes: float) -> str:
@@ -31,3 +32,9 @@ def percent(value: float | None) -> str:
 def count(number: int, noun: str) -> str:
     """ "1 epoch", "2 epochs"."""
     return f"{number:,} {noun}" + ("" if number == 1 else "s")
+
+
+def placeless(value: str) -> str:
+    """What may leave this machine of a value: of a path that only means something here its last part, all else as it
+    is."""
+    return Path(value).name if value.startswith("~") or Path(value).is_absolute() else value

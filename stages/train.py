@@ -17,7 +17,8 @@ def run(params: Params, runtime: Runtime, job: Job) -> None:
     from stages.head.run import HeadRun
     from stages.head.watching import tracked
     from stages.images import ImageFolder
-    from stages.places import INDEX, TRAIN
+    from stages.places import TRAIN
+    from stages.together import index_folder
 
     train, encode, extract = params.train, params.encode, params.extract
     device, images = choose_device(runtime), ImageFolder.of(params.index)
@@ -26,7 +27,7 @@ def run(params: Params, runtime: Runtime, job: Job) -> None:
         identity.reading, "train", train.source, encode=encode, extract=extract, images=images, runtime=runtime
     )
     with StoreLock(TRAIN / "checkpoint" / "lock.json", takeover=runtime.takeover), source:
-        data = training_set(train, encode.frame, INDEX, skipped_scenes(source, job))
+        data = training_set(train, encode.frame, index_folder(), skipped_scenes(source, job))
         words = None if train.model.sfan is None else read_words()
         head = HeadRun(train, data, source, words, identity, TRAIN, device)
         with tracked(runtime.tracker, {"": TRAIN}) as watch:

@@ -1,6 +1,7 @@
 """Plain mappings, as YAML gives them, into the stages' config classes: nothing unknown, nothing of another type."""
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from dataclasses import fields, is_dataclass
@@ -11,6 +12,9 @@ from diffps.errors import ConfigError, DiffPSError
 
 T = TypeVar("T")
 
+LONGEST = 1_000_000  # bytes of a params file; the presets have under 10,000
+MOST = 100_000  # values in one, aliases written out
+
 
 def parse_yaml(data: bytes | str, where: str) -> Any:
     """What ``data`` says as YAML 1.2, as DVC reads the same file: 1e-4 is a number and `no` a word.
@@ -20,9 +24,16 @@ def parse_yaml(data: bytes | str, where: str) -> Any:
     from ruamel.yaml import YAML
     from ruamel.yaml.error import YAMLError
 
+    if len(data) > LONGEST:
+        raise ConfigError(f"{where}: has {len(data)} bytes; a file of parameters has at most {LONGEST}")
     try:
         text = data.decode("utf-8") if isinstance(data, bytes) else data
-        return YAML(typ="safe", pure=True).load(text)
+        yaml = YAML(typ="safe", pure=True)
+        if "&" in text:  # only what has an anchor can be repeated
+            _check_repeated(yaml.compose(text), where)
+        return yaml.load(text)
+    except RecursionError as error:
+        raise ConfigError(f"{where}: is nested too deeply for parameters") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"{where}: not UTF-8 text at byte {error.start}; is it the right file?") from error
     except (YAMLError, ValueError) as error:  # a date in month 13 is a ValueError
@@ -30,6 +41,38 @@ def parse_yaml(data: bytes | str, where: str) -> Any:
         line = f", line {mark.line + 1}" if mark else ""
         problem = str(getattr(error, "problem", None) or error or "cannot be parsed").splitlines()[0]
         raise ConfigError(f"{where}{line}: not valid YAML: {problem}") from error
+
+
+def _check_repeated(node: Any, where: str) -> None:
+    """Raise ConfigError where aliases make a document of more than :data:`MOST` values, or one that holds itself."""
+    sizes: dict[int, int] = {}
+
+    def size(node: Any) -> int:
+        if id(node) not in sizes:
+            sizes[id(node)] = MOST + 1  # until it is known: who meets it inside itself has found a circle
+            value = getattr(node, "value", None)
+            parts = (
+                [part for item in value for part in (item if isinstance(item, tuple) else (item,))]
+                if (isinstance(value, list))
+                else []
+            )
+            sizes[id(node)] = 1 + sum(map(size, parts))
+        return sizes[id(node)]
+
+    if size(node) > MOST:
+        raise ConfigError(f"{where}: its aliases repeat into more than {MOST} values, or hold themselves; write it out")
+
+
+def _check_numbers(raw: Any, where: str, place: str) -> None:
+    """Raise ConfigError for a number no parameter can be: NaN, an infinity, or beyond 64 bits."""
+    if isinstance(raw, Mapping):
+        for key, value in raw.items():
+            _check_numbers(value, where, f"{place}.{key}" if place else str(key))
+    elif isinstance(raw, list | tuple):
+        for value in raw:
+            _check_numbers(value, where, place)
+    elif (isinstance(raw, float) and not math.isfinite(raw)) or (isinstance(raw, int) and abs(raw) >= 2**63):
+        raise ConfigError(f"{where}: {place}: must be a finite number of at most 64 bits, found {str(raw)[:40]}")
 
 
 def build(cls: type[T], raw: Mapping[str, Any], where: str, prefix: str = "") -> T:
@@ -40,6 +83,7 @@ def build(cls: type[T], raw: Mapping[str, Any], where: str, prefix: str = "") ->
     """
     from pydantic import TypeAdapter, ValidationError
 
+    _check_numbers(raw, where, prefix)
     for unknown, known in _unknown_keys(cls, raw, prefix):
         raise ConfigError(f"{where}: {unknown} is not a parameter; {_nearest(unknown, known)}")
     try:

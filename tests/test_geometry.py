@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from diffps.errors import ConfigError
-from diffps.geometry import Canvas
+from diffps.geometry import Canvas, check_sides
 
 SIDES = st.integers(1, 40).map(lambda n: 64 * n)
 SIZES = st.tuples(st.integers(1, 4000), st.integers(1, 4000))
@@ -47,4 +47,4 @@ def test_mirrored_box_covers_the_mirrored_pixels() -> None:
 @pytest.mark.parametrize("side", [0, -64, 63, 100])
 def test_refuses_a_side_the_unet_cannot_halve(side: int) -> None:
     with pytest.raises(ConfigError, match=rf"canvas width {side}: .*multiple of 64; nearest are \d+ and \d+"):
-        Canvas(64, side)
+        check_sides(64, side)

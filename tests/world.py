@@ -16,8 +16,9 @@ import numpy as np
 import pytest
 import torch
 from ruamel.yaml import YAML
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
+from cache.sealed import seal_folder, write_tensors
 from diffps.datasets.tables import write_index
 from diffps.features import Feature, FeatureShape, FeatureSource, Ref
 from diffps.records import Annotations, Query, Scene, SearchIndex, Split
@@ -257,7 +258,14 @@ def write_small_index(root: Path) -> None:
     index = SearchIndex(scenes=tuple(scenes), annotations=annotations, queries=tuple(queries), galleries=(), report={})
     write_index(index, root / "data/index")
     (root / "data/encode").mkdir(parents=True)
-    save_file({"embeddings": torch.linspace(-1, 1, 4 * 64).reshape(4, 64)}, root / "data/encode/words.safetensors")
+    words = {"embeddings": torch.linspace(-1, 1, 4 * 64).reshape(4, 64)}
+    write_tensors(root / "data/encode/words.safetensors", save(words))
+
+
+def rewrite_index(index: SearchIndex) -> None:
+    """Write the index of the working directory anew, as `diffps index` would."""
+    write_index(index, INDEX)
+    seal_folder(INDEX)
 
 
 def head_run(params: Params, source: FeatureSource, kind: type[HeadRun] = HeadRun, **options: Any) -> HeadRun:

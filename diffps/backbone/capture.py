@@ -5,16 +5,16 @@ Nothing in diffusers is patched and no attention processor is replaced: q, k and
 Features are channels last, (B, H, W, C); see :class:`TapReader` for maps and text.
 """
 
-import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from diffps.backbone.checkpoint import DiffusersModel
+from diffps.backbone.hooks import Hooks
+from diffps.backbone.parts import DiffusersModel
 from diffps.errors import CheckpointError
 from diffps.taps import FeatureName, TapSpec, check_taps
 
@@ -39,10 +39,6 @@ class Request:
     head: HeadRule = "mean"
 
 
-class _StopForward(Exception):  # noqa: N818 - it is no error
-    """Leaves the UNet's forward once every tap is read."""
-
-
 class TapReader:
     """Hooks on one UNet, alive between ``__enter__`` and ``__exit__``; :meth:`run` does a forward and returns the taps.
 
@@ -55,12 +51,9 @@ class TapReader:
         self._unet = unet
         self._specs = [spec for spec in table.values() if spec.id in set(request.taps)]
         self._request = request
-        self._handles: list[torch.utils.hooks.RemovableHandle] = []
+        self._hooks = Hooks(spec.id for spec in self._specs)
         self._grids: dict[str, tuple[int, int]] = {}
         self._queries: dict[str, Tensor] = {}
-        self._taken: dict[str, Tensor] = {}
-        self._waiting: set[str] = set()
-        self._stop = False
         _refuse_hidden_projections(unet, self._specs)
         for spec in self._specs:
             if spec.kind.endswith("-map"):
@@ -72,63 +65,56 @@ class TapReader:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for handle in self._handles:
-            handle.remove()
-        self._handles.clear()
+        self._hooks.close()
 
-    def run(self, latents: Tensor, timestep: int | Tensor, context: Tensor, stop: bool = True) -> dict[str, Tensor]:
-        """Forward ``latents`` (B, 4, h, w) under ``context`` (1 or B, T, D); ``stop`` ends it after the last tap."""
-        self._taken, self._waiting, self._stop = {}, {spec.id for spec in self._specs}, stop
-        context = context.expand(len(latents), -1, -1)
-        if self._waiting:
-            with suppress(_StopForward):
-                self._unet(latents, timestep, encoder_hidden_states=context, return_dict=False)
-        if self._waiting:
-            raise CheckpointError(f"tap {min(self._waiting)}: its module did not run in this UNet's forward")
-        taken, self._taken, self._grids, self._queries = self._taken, {}, {}, {}
+    def run(
+        self,
+        latents: Tensor,
+        timestep: int | Tensor,
+        context: Tensor,
+        stop: bool = True,
+        added: Mapping[str, Tensor] | None = None,
+    ) -> dict[str, Tensor]:
+        """Forward ``latents`` (B, 4, h, w) under ``context`` (1 or B, T, D); ``stop`` ends it after the last tap.
+
+        ``added``: what SDXL's UNet wants beside, (1, ...) each.
+        """
+        count = len(latents)
+        options: dict[str, Any] = {"encoder_hidden_states": context.expand(count, -1, -1), "return_dict": False}
+        if added is not None:
+            options["added_cond_kwargs"] = {name: value.expand(count, -1) for name, value in added.items()}
+        taken = self._hooks.run(lambda: self._unet(latents, timestep, **options), stop)
+        self._grids.clear()
+        self._queries.clear()
         return taken
 
     def _watch(self, spec: TapSpec) -> None:
         module = self._unet.get_submodule(spec.module)
         parent, inside, _ = spec.module.partition(".transformer_blocks.")
         if inside:
-            self._watch_grid(parent)
+            self._hooks.on_input(self._unet.get_submodule(parent), lambda value: self._note_grid(parent, value))
         if spec.id == "unet-in":
-            self._handles.append(
-                module.register_forward_pre_hook(lambda _, inputs: self._keep(spec, inputs[0].permute(0, 2, 3, 1)))
-            )
+            self._hooks.on_input(module, lambda value: self._keep(spec, value.permute(0, 2, 3, 1)))
         elif spec.kind in ("self-map", "cross-map"):
             self._watch_map(spec, module, parent)
         else:
-            hook = self._output_hook(spec, parent)
-            self._handles.append(module.register_forward_hook(hook))
+            self._hooks.on_output(module, lambda value: self._keep(spec, self._on_grid(spec, parent, value)))
 
-    def _watch_grid(self, parent: str) -> None:
-        def note(_: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor]) -> None:
-            height, width = (args[0] if args else kwargs["hidden_states"]).shape[-2:]
-            self._grids[parent] = (height, width)
+    def _note_grid(self, parent: str, value: Tensor) -> None:
+        self._grids[parent] = (value.shape[-2], value.shape[-1])
 
-        module = self._unet.get_submodule(parent)
-        self._handles.append(module.register_forward_pre_hook(note, with_kwargs=True))
-
-    def _output_hook(self, spec: TapSpec, parent: str) -> Callable[[nn.Module, Any, Any], None]:
-        def hook(_: nn.Module, __: Any, output: Any) -> None:
-            value: Tensor = output[0] if isinstance(output, tuple) else output
-            if spec.kind == "text":
-                pass
-            elif value.ndim == 4:
-                value = value.permute(0, 2, 3, 1)
-            else:
-                value = value.reshape(len(value), *self._grids[parent], -1)
-            self._keep(spec, value)
-
-        return hook
+    def _on_grid(self, spec: TapSpec, parent: str, value: Tensor) -> Tensor:
+        if spec.kind == "text":
+            return value
+        if value.ndim == 4:
+            return value.permute(0, 2, 3, 1)
+        return value.reshape(len(value), *self._grids[parent], -1)
 
     def _watch_map(self, spec: TapSpec, attention: DiffusersModel, parent: str) -> None:
-        def keep_query(_: nn.Module, __: Any, query: Tensor) -> None:
+        def keep_query(query: Tensor) -> None:
             self._queries[spec.id] = query
 
-        def compute(_: nn.Module, __: Any, key: Tensor) -> None:
+        def compute(key: Tensor) -> None:
             query = self._queries.pop(spec.id)
             heads = _selected_heads(self._request.head, spec)
             spans = self._request.spans if spec.kind == "cross-map" else {}
@@ -137,18 +123,16 @@ class TapReader:
                 maps = maps.mean(2, keepdim=True)
             maps = maps.reshape(len(maps), *self._grids[parent], *maps.shape[2:])
             for column, word in enumerate(spans):
-                self._taken[str(FeatureName(spec.id, word))] = maps[..., column]
+                self._hooks.take(str(FeatureName(spec.id, word)), maps[..., column])
             self._keep(spec, None if spans else maps)
 
-        self._handles.append(attention.to_q.register_forward_hook(keep_query))
-        self._handles.append(attention.to_k.register_forward_hook(compute))
+        self._hooks.on_output(attention.to_q, keep_query)
+        self._hooks.on_output(attention.to_k, compute)
 
     def _keep(self, spec: TapSpec, value: Tensor | None) -> None:
         if value is not None:
-            self._taken[spec.id] = value
-        self._waiting.discard(spec.id)
-        if self._stop and not self._waiting:
-            raise _StopForward
+            self._hooks.take(spec.id, value)
+        self._hooks.done(spec.id)
 
 
 def attention_map(
@@ -208,86 +192,6 @@ class _Fixed(nn.Module):
 
     def forward(self, context: Tensor) -> Tensor:
         return self.value.expand(len(context), -1, -1)
-
-
-def pruned(unet: DiffusersModel, table: Mapping[str, TapSpec], taps: Sequence[str]) -> DiffusersModel:
-    """A UNet without what comes after the last of ``taps``: diffusers' own forward runs it, and returns nothing of use.
-
-    Shares its weights with ``unet``, which stays whole. This is the early stop for torch.compile, which an exception
-    would break; the taps are bit-equal.
-    """
-    check_taps(taps, table)
-    last = max((spec for spec in table.values() if spec.id in taps), key=list(table.values()).index)
-    clone = copy.copy(unet)
-    clone._modules = dict(unet._modules)
-    path = last.module.split(".")
-    if path[0] == "conv_out":
-        return clone
-    clone.conv_norm_out, clone.conv_out = None, nn.Identity()
-    if path[0] == "up_blocks":
-        index = int(path[1])
-        blocks = list(unet.up_blocks[: index + 1])
-        blocks[-1] = _pruned_block(blocks[-1], path[2:])
-        clone.up_blocks = nn.ModuleList(blocks)
-    else:
-        clone.up_blocks = nn.ModuleList()
-    return clone
-
-
-def _pruned_block(block: DiffusersModel, path: list[str]) -> DiffusersModel:
-    if path[0] == "upsamplers":
-        return block
-    clone = copy.copy(block)
-    clone._modules = dict(block._modules)
-    repeat = int(path[1])
-    clone.upsamplers = None
-    clone.resnets = nn.ModuleList(list(block.resnets)[: repeat + 1])
-    if hasattr(block, "attentions"):
-        attentions: list[nn.Module] = list(block.attentions)[: repeat + 1]
-        if path[0] == "resnets":
-            attentions[-1] = _Passed()
-        elif path[2:3] == ["transformer_blocks"]:
-            attentions[-1] = _pruned_transformer(attentions[-1], path[3:])
-        clone.attentions = nn.ModuleList(attentions)
-    return clone
-
-
-def _pruned_transformer(transformer: DiffusersModel, path: list[str]) -> DiffusersModel:
-    clone = copy.copy(transformer)
-    clone._modules = dict(transformer._modules)
-    index = int(path[0])
-    blocks = list(transformer.transformer_blocks)[: index + 1]
-    if path[1:2] == ["attn1"]:
-        block = copy.copy(blocks[-1])
-        block._modules = dict(block._modules)
-        block.attn1 = _Projections(block.attn1)
-        block.attn2, block.norm2, block.ff, block.norm3 = None, None, nn.Identity(), nn.Identity()
-        blocks[-1] = block
-    clone.transformer_blocks = nn.ModuleList(blocks)
-    return clone
-
-
-class _Passed(nn.Module):
-    """A transformer that is not needed."""
-
-    def forward(self, hidden_states: Tensor, **_: Any) -> tuple[Tensor]:
-        return (hidden_states,)
-
-
-class _Projections(nn.Module):
-    """Self-attention of which only q, k and v are wanted."""
-
-    def __init__(self, attention: DiffusersModel) -> None:
-        super().__init__()
-        self.to_q, self.to_k, self.to_v = attention.to_q, attention.to_k, attention.to_v
-        self.heads, self.scale = attention.heads, attention.scale
-        self.norm_q, self.norm_k = attention.norm_q, attention.norm_k
-
-    def forward(self, hidden_states: Tensor, **_: Any) -> Tensor:
-        self.to_q(hidden_states)
-        self.to_k(hidden_states)
-        self.to_v(hidden_states)
-        return hidden_states
 
 
 def _selected_heads(head: HeadRule, spec: TapSpec) -> slice:

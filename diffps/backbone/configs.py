@@ -10,7 +10,23 @@ from typing import Any, Literal
 
 from diffps.errors import CheckpointError
 
-ConfigPart = Literal["unet", "vae", "text_encoder", "scheduler"]
+ConfigPart = Literal["unet", "vae", "text_encoder", "text_encoder_2", "scheduler"]
+
+_TEXT: Mapping[str, Any] = {
+    "attention_dropout": 0.0,
+    "bos_token_id": 49406,
+    "eos_token_id": 49407,
+    "hidden_act": "quick_gelu",
+    "initializer_factor": 1.0,
+    "initializer_range": 0.02,
+    "layer_norm_eps": 1e-5,
+    "max_position_embeddings": 77,
+    "model_type": "clip_text_model",
+    "pad_token_id": 1,
+    "projection_dim": 512,
+    "vocab_size": 49408,
+}
+_TEXT_SIZES = {"hidden_size": int, "intermediate_size": int, "num_attention_heads": int, "num_hidden_layers": int}
 
 # Every digest goes over these keys and values (see identity.py): a change here takes their features from all stores.
 DEFAULTS: Mapping[ConfigPart, Mapping[str, Any]] = {
@@ -72,21 +88,8 @@ DEFAULTS: Mapping[ConfigPart, Mapping[str, Any]] = {
         "use_post_quant_conv": True,
         "use_quant_conv": True,
     },
-    "text_encoder": {
-        "architectures": ["CLIPTextModel"],
-        "attention_dropout": 0.0,
-        "bos_token_id": 49406,
-        "eos_token_id": 49407,
-        "hidden_act": "quick_gelu",
-        "initializer_factor": 1.0,
-        "initializer_range": 0.02,
-        "layer_norm_eps": 1e-5,
-        "max_position_embeddings": 77,
-        "model_type": "clip_text_model",
-        "pad_token_id": 1,
-        "projection_dim": 512,
-        "vocab_size": 49408,
-    },
+    "text_encoder": {"architectures": ["CLIPTextModel"], **_TEXT},
+    "text_encoder_2": {"architectures": ["CLIPTextModelWithProjection"], **_TEXT},
     # Those every scheduler of diffusers has; their betas differ, so betas have to be stated.
     "scheduler": {"num_train_timesteps": 1000, "rescale_betas_zero_snr": False, "trained_betas": None},
 }
@@ -102,12 +105,8 @@ REQUIRED: Mapping[ConfigPart, Mapping[str, type]] = {
         "cross_attention_dim": int,
     },
     "vae": {"latent_channels": int, "down_block_types": list, "up_block_types": list, "block_out_channels": list},
-    "text_encoder": {
-        "hidden_size": int,
-        "intermediate_size": int,
-        "num_attention_heads": int,
-        "num_hidden_layers": int,
-    },
+    "text_encoder": _TEXT_SIZES,
+    "text_encoder_2": _TEXT_SIZES,
     "scheduler": {"beta_start": float, "beta_end": float, "beta_schedule": str},
 }
 _KINDS: Mapping[type, tuple[str, tuple[type, ...]]] = {

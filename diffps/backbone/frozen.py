@@ -14,12 +14,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from diffps.backbone.capture import HeadRule, Request, TapReader, fixed_context, pruned
-from diffps.backbone.checkpoint import Checkpoint, DiffusersModel, load_checkpoint
+from diffps.backbone.capture import HeadRule, Request, TapReader, fixed_context
+from diffps.backbone.checkpoint import Checkpoint, load_checkpoint
 from diffps.backbone.latents import LatentEncoder, LatentRule, NoiseKey, NoiseRule, add_noise
+from diffps.backbone.parts import DiffusersModel
 from diffps.backbone.prompts import PromptEncoder
+from diffps.backbone.pruning import pruned
 from diffps.errors import ConfigError, DivergedError, ImageError
-from diffps.geometry import Canvas
+from diffps.geometry import Canvas, check_sides
 from diffps.images import canvas_tensor, to_canvas_tensor
 from diffps.records import View
 from diffps.taps import LATENT_STRIDE, TapSpec, check_taps
@@ -30,8 +32,9 @@ ImageLike = Path | str | NDArray[np.uint8]
 class Extractor:
     """A UNet on its device, under one prompt, reading one request; a context manager that leaves the UNet as it was.
 
-    ``context`` (1, T, D) is the prompt's embedding. ``compiled`` runs a pruned UNet through torch.compile instead of
-    leaving the forward by an exception.
+    ``context`` (1, T, D) is the prompt's embedding; ``pooled`` (1, P) that of the prompt as a whole, which SDXL's UNet
+    gets with the canvas' size. ``compiled`` runs a pruned UNet through torch.compile instead of leaving the forward by
+    an exception.
     """
 
     def __init__(
@@ -42,8 +45,10 @@ class Extractor:
         request: Request,
         context: Tensor,
         *,
+        pooled: Tensor | None = None,
         compiled: bool = False,
     ) -> None:
+        self._pooled = None if pooled is None else pooled.to(unet.device, unet.dtype)
         self._unet, self._taps, self._alphas = unet, taps, alphas_cumprod
         self._request, self._compiled = request, compiled
         self._context = context.to(unet.device, unet.dtype)
@@ -77,7 +82,16 @@ class Extractor:
         alpha_bar = float(self._alphas[timestep])
         noisy = add_noise(latents.to(self._unet.device), timestep, alpha_bar, noise, keys, seed)
         step = torch.tensor([timestep], device=self._unet.device)
-        return self._run(noisy.to(self._unet.dtype), step, self._context, not self._compiled)
+        added = None
+        if self._pooled is not None:
+            added = {"text_embeds": self._pooled, "time_ids": size_numbers(latents).to(self._pooled)}
+        return self._run(noisy.to(self._unet.dtype), step, self._context, not self._compiled, added)
+
+
+def size_numbers(latents: Tensor) -> Tensor:
+    """What SDXL calls original size, corner of the crop and target size: (1, 6), of images that are not cropped."""
+    height, width = (side * LATENT_STRIDE for side in latents.shape[2:])
+    return torch.tensor([[height, width, 0, 0, height, width]])
 
 
 class FrozenUNet:
@@ -149,7 +163,8 @@ class FrozenUNet:
         # Per image: the VAE's activations are twice the UNet's.
         moments = torch.cat([self.encoder.moments(image[None]) for image in pixels])
         latents = self.encoder.latents(moments, latent, keys, seed)
-        with Extractor(self.unet, self.taps, self._alphas, request, encoded.embedding) as extractor:
+        opened = Extractor(self.unet, self.taps, self._alphas, request, encoded.embedding, pooled=encoded.pooled)
+        with opened as extractor:
             features = extractor.features(latents, timestep, noise, keys, seed)
         for name, value in features.items():
             if not bool(value.isfinite().all()):
@@ -162,13 +177,14 @@ class FrozenUNet:
                 raise ImageError(
                     f"images: a tensor {tuple(images.shape)}; expected (B, 3, H, W), and no canvas beside it"
                 )
-            Canvas(images.shape[2], images.shape[3])
+            check_sides(images.shape[2], images.shape[3])
             pixels = images.float().cpu()
             return pixels.flip(3) if view == "hflip" else pixels
         if not len(images):
             raise ImageError("images: none given")
         side = int(self.checkpoint.unet_config.get("sample_size") or 64) * LATENT_STRIDE
         frame = Canvas(*(canvas or (side, side)))
+        check_sides(frame.height, frame.width)
         tensors = [
             to_canvas_tensor(image, frame, view) if isinstance(image, np.ndarray) else canvas_tensor(image, frame, view)
             for image in images

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from diffps.backbone.checkpoint import DiffusersModel
+from diffps.backbone.parts import DiffusersModel
 from diffps.records import View
 
 LatentRule = Literal["mean", "sample"]

@@ -21,8 +21,9 @@ class TapsConfig:
     detection: str
     """The tap of the detection branch."""
 
-    guidance: str
-    """The attention map that guides proposals: a cross-map tap with its word, ``<tap>.<word>``."""
+    guidance: str | None = None
+    """The attention map that guides proposals: a cross-map tap with its word, ``<tap>.<word>``; null where the prior
+    has none, and ``model.dgrpn`` with it."""
 
     level1: tuple[str, ...] = ()
     """Re-ID taps of the coarsest level; may be empty."""
@@ -44,7 +45,8 @@ class TapsConfig:
     @property
     def names(self) -> tuple[str, ...]:
         """Every feature read, once, in a fixed order."""
-        return tuple(dict.fromkeys([self.detection, self.guidance, *self.level1, *self.level2, *self.level3]))
+        guidance = [] if self.guidance is None else [self.guidance]
+        return tuple(dict.fromkeys([self.detection, *guidance, *self.level1, *self.level2, *self.level3]))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -41,7 +41,7 @@ class TapSet:
 
 def choose_set(
     candidates: Sequence[Candidate],
-    guidance: Candidate,
+    guidance: Candidate | None,
     budget: float,
     redundancy: NDArray[np.float64],
     together: Callable[[tuple[str, ...]], float],
@@ -54,7 +54,7 @@ def choose_set(
     (T, T), which is in the order of ``candidates``. The best taps of three grids and widths are tried as starts,
     because a start excludes others: a training reads up to three grids and one number of channels on each.
     """
-    left = budget - guidance.megabytes
+    left = budget - (guidance.megabytes if guidance else 0.0)
     affordable = [each for each in candidates if each.megabytes <= left / 2 and np.isfinite(each.detection)]
     if not affordable:
         return None
@@ -69,7 +69,7 @@ def choose_set(
     if not grown:
         return None
     reid, score = max(grown, key=lambda found: found[1])
-    megabytes = guidance.megabytes + detection.megabytes + _cost(reid, detection)
+    megabytes = (guidance.megabytes if guidance else 0.0) + detection.megabytes + _cost(reid, detection)
     return TapSet(taps=as_taps(reid, detection, guidance), megabytes=megabytes, reid=score)
 
 
@@ -99,11 +99,11 @@ def _grow(
         score = tried[best]
 
 
-def as_taps(reid: Sequence[Candidate], detection: Candidate, guidance: Candidate) -> TapsConfig:
+def as_taps(reid: Sequence[Candidate], detection: Candidate, guidance: Candidate | None) -> TapsConfig:
     """The taps as a training names them: the finest grid of ``reid`` is level 3."""
     levels = dict(zip(LEVELS, sorted({each.grid for each in reid}, reverse=True), strict=False))
     names = {level: tuple(each.name for each in reid if each.grid == grid) for level, grid in levels.items()}
-    return TapsConfig(detection=detection.name, guidance=guidance.name, **names)
+    return TapsConfig(detection=detection.name, guidance=guidance.name if guidance else None, **names)
 
 
 def _cost(reid: Sequence[Candidate], detection: Candidate) -> float:

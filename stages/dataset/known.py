@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from cache.files import write_file
+from cache.errors import DamagedError, NotCachedError
+from cache.sealed import read_table, write_table
 from diffps.datasets.files import ImageFacts, measure_images
 from diffps.images import decoder
 
@@ -26,8 +26,8 @@ class KnownFiles:
         self._facts: dict[Stamp, ImageFacts] = {}
         self._now: dict[Stamp, ImageFacts] = {}
         try:
-            table = pq.read_table(file)
-        except (OSError, pa.ArrowInvalid):
+            table = read_table(file, "`diffps index`")
+        except (NotCachedError, DamagedError):
             return
         if (table.schema.metadata or {}).get(b"decoder") == decoder().encode():
             for row in table.to_pylist():
@@ -80,7 +80,7 @@ class KnownFiles:
             metadata={"decoder": decoder()},
         )
         table = pa.table(columns).select(schema.names).cast(schema).replace_schema_metadata(schema.metadata)
-        write_file(self._file, lambda path: pq.write_table(table, path))
+        write_table(self._file, table)
 
 
 def _stamp(path: Path) -> Stamp | None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from diffps.datasets import coco, cuhk_sysu, folder, movienet, posetrack, prw, streets
-from diffps.datasets.files import ImageFacts
+from diffps.datasets.files import ImageFacts, Measure
 from diffps.errors import ImageError
 from diffps.records import SearchIndex
 from stages.config_data import IndexConfig
@@ -41,6 +41,18 @@ def read_dataset(
 
     if config.dataset == "streets":
         streets.draw(config.streets, root)
+    index = _sized(_read(config, root, measure))
+    published = {"prw": prw.PUBLISHED, "cuhk-sysu": cuhk_sysu.PUBLISHED}.get(config.dataset)
+    report = {**index.report, "dataset": config.dataset} | ({"published": published} if published else {})
+    return replace(index, report=report)
+
+
+def read_annotations_alone(config: IndexConfig, root: Path) -> SearchIndex:
+    """The dataset in ``root`` without opening an image: scenes have no size. Raises DatasetError."""
+    return _read(config, root, lambda paths: [ImageFacts(0, 0, "") for _ in paths])
+
+
+def _read(config: IndexConfig, root: Path, measure: Measure) -> SearchIndex:
     readers: dict[str, Any] = {
         "streets": prw.read_prw,
         "prw": prw.read_prw,
@@ -50,12 +62,10 @@ def read_dataset(
         "folder": partial(folder.read_folder, identity=config.identity),
         "coco": partial(coco.read_coco, identity=config.identity),
     }
-    published = {"prw": prw.PUBLISHED, "cuhk-sysu": cuhk_sysu.PUBLISHED}.get(config.dataset)
     default = cuhk_sysu.DEFAULT_MIN_BOX if config.dataset == "cuhk-sysu" else (0, 0)
     min_box = default if config.min_box is None else config.min_box
-    index = _sized(readers[config.dataset](root, measure=measure, min_box=min_box))
-    report = {**index.report, "dataset": config.dataset} | ({"published": published} if published else {})
-    return replace(index, report=report)
+    index: SearchIndex = readers[config.dataset](root, measure=measure, min_box=min_box)
+    return index
 
 
 def _sized(index: SearchIndex) -> SearchIndex:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from functools import cache
 
 from cache import CacheError
-from diffps.backbone.checkpoint import Checkpoint
+from diffps.backbone.prior import Prior
 from diffps.records import Scene, Split, View
 from stages.config_data import EncodeConfig
 from stages.features.plan import PassPlan
@@ -25,27 +25,32 @@ def images_of(scenes: Sequence[Scene], split: Split) -> list[tuple[str, str]]:
     return [(scene.scene_id, scene.digest) for scene in scenes if scene.split == split]
 
 
-def latent_work(
-    config: EncodeConfig, checkpoint: Checkpoint, scenes: Sequence[Scene], images: ImageFolder
-) -> list[Work]:
-    """What encode writes over ``scenes``, whose files are ``images``: moments of every split and view."""
-    by_id = {scene.scene_id: scene for scene in scenes}
-    readable = cache(lambda scene_id: images.is_readable(by_id[scene_id]))
-    work = []
+def latent_work(config: EncodeConfig, prior: Prior, scenes: Sequence[Scene], images: ImageFolder) -> list[Work]:
+    """What encode writes over ``scenes``, whose files are ``images``: moments of every split and view, where the prior
+    has any."""
+    if prior.latent_channels is None:
+        return []
+    work, readable = list[Work](), _readable(scenes, images)
     for split in splits(scenes):
         for view in config.views_of(split):
-            specs = [moments_spec(config, checkpoint, split, view)]
+            specs = [moments_spec(config, prior, split, view)]
             manifests = {moments_manifest(split, view): specs}
             work.append(Work(Place(split, view), specs, images_of(scenes, split), ENCODED, manifests, readable))
     return work
 
 
-def pass_work(plan: PassPlan, scenes: Sequence[Scene]) -> list[Work]:
-    """What a pass writes over ``scenes``: taps and maps of every split, view and timestep."""
+def pass_work(plan: PassPlan, scenes: Sequence[Scene], images: ImageFolder | None = None) -> list[Work]:
+    """What a pass writes over ``scenes``: taps and maps of every split, view and timestep.
+
+    ``images``: the image files, where those are what a prior without moments starts from.
+    """
     work = []
     for split in splits(scenes):
         for view in plan.encode.views_of(split):
-            readable = _has_moments(plan, scenes, split, view)
+            if images is None or plan.prior.latent_channels is not None:
+                readable = _has_moments(plan, scenes, split, view)
+            else:
+                readable = _readable(scenes, images)
             for timestep in plan.extract.timesteps:
                 specs = list(plan.specs(split, view, timestep).values())
                 folder = pass_manifests(split, view, plan.extract.name, timestep)
@@ -54,6 +59,11 @@ def pass_work(plan: PassPlan, scenes: Sequence[Scene]) -> list[Work]:
                     Work(Place(split, view, timestep), specs, images_of(scenes, split), EXTRACTED, manifests, readable)
                 )
     return work
+
+
+def _readable(scenes: Sequence[Scene], images: ImageFolder) -> Callable[[str], bool]:
+    by_id = {scene.scene_id: scene for scene in scenes}
+    return cache(lambda scene_id: images.is_readable(by_id[scene_id]))
 
 
 def _has_moments(plan: PassPlan, scenes: Sequence[Scene], split: Split, view: View) -> Callable[[str], bool]:

@@ -1,4 +1,4 @@
-"""VAE and UNet on their device, an image at a time or a shard at a time."""
+"""A prior on its device, an image at a time or a shard at a time: what passes start from, and the pass."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
@@ -9,10 +9,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cache import ShardTask, SkippedImage
-from diffps.backbone.capture import Request
-from diffps.backbone.checkpoint import load_checkpoint
-from diffps.backbone.frozen import Extractor, on_device, torch_dtype
-from diffps.backbone.latents import LatentEncoder, NoiseKey, scaled_latents
+from diffps.backbone.latents import NoiseKey
+from diffps.backbone.prior import Prior
 from diffps.datasets.tables import read_scenes
 from diffps.errors import ImageError
 from diffps.geometry import Canvas
@@ -23,11 +21,12 @@ from stages.features.bases import Keyed, basis_sample, fit_bases
 from stages.features.batches import ahead, chunks, padded
 from stages.features.opening import open_store
 from stages.features.plan import PassPlan
+from stages.features.priors import prior_of
 from stages.features.recipes import MOMENTS
 from stages.features.shards import Computed, Place, Skipped
 from stages.images import ImageFolder
 from stages.job import Runtime
-from stages.places import INDEX
+from stages.together import index_folder
 
 DECODED_PIXELS = 1 << 21  # canvas pixels the VAE takes at once on a GPU, unless runtime.vae_batch says otherwise
 CPU_BATCH = 4  # 1.45 times the images per second of one by one on two cores; more gives nothing
@@ -35,23 +34,31 @@ CPU_BATCH = 4  # 1.45 times the images per second of one by one on two cores; mo
 
 def latent_computer(encode: EncodeConfig, images: ImageFolder, runtime: Runtime) -> "LatentComputer":
     """The VAE of ``encode`` over the indexed scenes, whose files are ``images``."""
-    return LatentComputer(encode, images, read_scenes(INDEX), runtime)
+    return LatentComputer(prior_of(encode), encode, images, read_scenes(index_folder()), runtime)
 
 
-def pass_computer(encode: EncodeConfig, extract: ExtractConfig, runtime: Runtime) -> "PassComputer":
-    """The UNet of a pass over the moments in the store of ``runtime``."""
-    return PassComputer(PassPlan(encode, extract, open_store(runtime.store)), runtime)
+def pass_computer(
+    encode: EncodeConfig, extract: ExtractConfig, images: ImageFolder, runtime: Runtime
+) -> "PassComputer":
+    """The pass over the moments in the store of ``runtime``, or over the indexed scenes, whose files are ``images``."""
+    plan = PassPlan(encode, extract, open_store(runtime.store))
+    if plan.prior.latent_channels is None:
+        return PassComputer(
+            plan, runtime, LatentComputer(plan.prior, encode, images, read_scenes(index_folder()), runtime)
+        )
+    return PassComputer(plan, runtime)
 
 
 class LatentComputer:
-    """The VAE on its device: moments from image files."""
+    """The first half of ``prior`` on its device: moments from image files, or the canvases where it has no VAE."""
 
-    def __init__(self, encode: EncodeConfig, images: ImageFolder, scenes: Iterable[Scene], runtime: Runtime) -> None:
+    def __init__(
+        self, prior: Prior, encode: EncodeConfig, images: ImageFolder, scenes: Iterable[Scene], runtime: Runtime
+    ) -> None:
         self.device = choose_device(runtime)
         self._frame, self._skip, self._images = encode.frame, runtime.skip_unreadable, images
         self._scenes = {scene.scene_id: scene for scene in scenes}
-        checkpoint = load_checkpoint(encode.checkpoint, encode.revision)
-        self._encoder = LatentEncoder(checkpoint.load_vae(torch_dtype(encode.dtype)), self.device)
+        self._encoder = prior.open_encoder(self.device, encode.dtype)
         self.batch = runtime.vae_batch or vae_batch(encode.frame, self.device.type)
 
     def rows(self, place: Place, task: ShardTask) -> Iterator[Computed]:
@@ -60,7 +67,7 @@ class LatentComputer:
             yield item if isinstance(item, Skipped) else {MOMENTS: item}
 
     def moments(self, images: Sequence[tuple[str, View]]) -> Iterator[NDArray[Any] | Skipped]:
-        """Moments (h, w, 8) float32 of each (scene id, view), in order. Raises ImageError unless it may be skipped."""
+        """Moments (h, w, c) float32 of each (scene id, view), in order. Raises ImageError unless it may be skipped."""
         decoded = ahead(self._load, images, threads=2, depth=2 * self.batch)
         for chunk in chunks(decoded, self.batch):
             pixels = padded([item for item in chunk if not isinstance(item, Skipped)], self.batch)
@@ -85,53 +92,44 @@ class LatentComputer:
 
 
 class PassRunner:
-    """The UNet of a pass on its device."""
+    """The model of a pass on its device."""
 
     def __init__(self, plan: PassPlan, device: torch.device, compiled: bool = False) -> None:
-        checkpoint, extract = plan.checkpoint, plan.extract
-        vae = checkpoint.config("vae")
-        self._extract = extract
-        self._factors = float(vae["scaling_factor"]), float(vae.get("shift_factor") or 0.0)
-        unet = on_device(checkpoint.load_unet(torch_dtype(extract.dtype)), device)
-        request = Request(tuple(extract.taps), plan.prompt.spans, extract.head)
+        extract = plan.extract
+        opened = plan.prior.open_pass(extract.taps, extract.conditions, device, extract.dtype, compiled=compiled)
         self._stack = ExitStack()
-        alphas = checkpoint.alphas_cumprod()
-        self._extractor = self._stack.enter_context(
-            Extractor(unet, checkpoint.taps, alphas, request, plan.prompt.embedding, compiled=compiled)
-        )
+        self._pass = self._stack.enter_context(opened)
 
     def close(self) -> None:
-        """Take the hooks off the UNet."""
+        """Take the hooks off the model."""
         self._stack.close()
 
     def tensors(self, images: Sequence[Keyed], timestep: int, batch: int) -> dict[str, Tensor]:
         """Features of up to ``batch`` images in one forward of ``batch`` places: {name: (images, H, W, C)}.
 
-        They are on the device, in the UNet's dtype, maps in float32; empty where there are no images.
+        They are on the device, in the model's dtype, maps in float32; empty where there are no images.
         """
-        extract = self._extract
         moments = padded([torch.from_numpy(value) for _, value in images], batch)
         if moments is None:
             return {}
         keys = [key for key, _ in images] + [NoiseKey("", "identity")] * (batch - len(images))
-        latents = scaled_latents(moments, extract.latent, keys, extract.seed, *self._factors)
-        found = self._extractor.features(latents, timestep, extract.noise, keys, extract.seed)
+        found = self._pass.features(moments, timestep, keys)
         return {name: value[: len(images)] for name, value in found.items()}
 
     def features(self, images: Sequence[Keyed], timestep: int, batch: int) -> Iterator[dict[str, NDArray[Any]]]:
-        """The same for each image, {name: (H, W, C)}: float32, or float16 when the UNet computes in half precision."""
+        """The same for each image, {name: (H, W, C)}: float32, or float16 when the model computes in half precision."""
         arrays = {name: _numpy(value) for name, value in self.tensors(images, timestep, batch).items()}
         for row in range(len(images)):
             yield {name: value[row] for name, value in arrays.items()}
 
 
 class PassComputer:
-    """The UNet on its device: taps and maps from stored moments."""
+    """A pass on its device: taps and maps from stored moments, or from ``images`` where the prior has no VAE."""
 
-    def __init__(self, plan: PassPlan, runtime: Runtime) -> None:
+    def __init__(self, plan: PassPlan, runtime: Runtime, images: LatentComputer | None = None) -> None:
         device = choose_device(runtime)
         self.batch = unet_batch(runtime, device.type)
-        self._plan = plan
+        self._plan, self._images = plan, images
         self._runner = PassRunner(plan, device, runtime.compile)
 
     def rows(self, place: Place, task: ShardTask) -> Iterator[Computed]:
@@ -140,7 +138,7 @@ class PassComputer:
         assert timestep is not None, "a pass has a timestep"
         names = {spec.name: name for name, spec in self._plan.specs(place.split, place.view, timestep).items()}
         wanted = {spec.name: names[spec.name] for spec in task.specs}
-        images = self._moments(place.split, place.view, zip(task.scene_ids, task.digests, strict=True))
+        images = self._starts(place.split, place.view, list(zip(task.scene_ids, task.digests, strict=True)))
         for chunk in chunks(images, self.batch):
             present = [item for item in chunk if not isinstance(item, Skipped)]
             computed = self._runner.features(present, timestep, self.batch)
@@ -155,11 +153,13 @@ class PassComputer:
         """Fit the bases that ``project:k`` lacks on a seeded sample of ``scenes``."""
         sample = basis_sample(scenes, self._plan.extract.seed)
         images = [(scene.scene_id, scene.digest) for scene in sample]
-        moments = self._moments(sample[0].split, "identity", images)
-        usable = [item for item in moments if not isinstance(item, Skipped)]
+        starts = self._starts(sample[0].split, "identity", images)
+        usable = [item for item in starts if not isinstance(item, Skipped)]
         fit_bases(self._plan, self._runner.features, usable, self._plan.extract.timesteps, self.batch)
 
-    def _moments(self, split: Split, view: View, images: Iterable[tuple[str, str]]) -> Iterator[Keyed | Skipped]:
+    def _starts(self, split: Split, view: View, images: Sequence[tuple[str, str]]) -> Iterator[Keyed | Skipped]:
+        if self._images is not None:
+            return self._images.keyed([(scene_id, view) for scene_id, _ in images])
         spec = self._plan.moments(split, view)
         images = list(images)
         reader = self._plan.store.reader([spec], images=images)

@@ -14,7 +14,7 @@ from diffps.features import Feature, FeatureShape, Ref
 from diffps.records import Scene, Split
 from stages.config_data import EncodeConfig, ExtractConfig
 from stages.features.reading import Reading
-from stages.features.recipes import shown_recipe
+from stages.features.recipes import shown_recipe, start_of
 from stages.features.stored import feature_of, torch_basis
 from stages.places import EXTRACTED
 
@@ -95,17 +95,19 @@ class CachedSource:
 def check_made_under(encode: EncodeConfig, extract: ExtractConfig, spec: ArraySpec, manifest: Path) -> None:
     """Raises RecipeError where an array was made under other parameters than these; without looking at weights."""
     recipe: Any = spec.recipe["pass"]
-    expected: dict[str, Any] = {
-        "canvas": list(encode.canvas),
+    start = start_of(recipe)
+    given: dict[str, Any] = {
         "prompt": extract.prompt,
         "latent_rule": extract.latent,
         "noise": extract.noise,
         "dtype": extract.dtype,
+        "seed": extract.seed,
     }
-    found = {name: recipe["latent"]["canvas"] if name == "canvas" else recipe[name] for name in expected}
-    expected["encode.dtype"], found["encode.dtype"] = encode.dtype, recipe["latent"]["dtype"]
-    if "seed" in recipe:
-        expected["seed"], found["seed"] = extract.seed, recipe["seed"]
-    differing = explain_difference(expected, found)
+    given_start: dict[str, Any] = {"canvas": list(encode.canvas), "dtype": encode.dtype}
+    # A recipe holds what its prior has a use for.
+    found = {name: recipe[name] for name in given if name in recipe}
+    found |= {f"encode.{name}": start[name] for name in given_start if name in start}
+    expected = given | {f"encode.{name}": value for name, value in given_start.items()}
+    differing = explain_difference({name: expected[name] for name in found}, found)
     if differing:
         raise RecipeError(f"{manifest}: made under other params ({'; '.join(differing)}); run `diffps extract`")

@@ -39,7 +39,7 @@ class LiveSource:
         self._timestep, self._images = reading.timestep, images
         self._scenes = [scene for scene in scenes if scene.split == split]
         self._skip_unreadable = runtime.skip_unreadable
-        self._latents = LatentComputer(plan.encode, images, scenes, runtime)
+        self._latents = LatentComputer(plan.prior, plan.encode, images, scenes, runtime)
         device = self._latents.device
         self._runner = PassRunner(plan, device, runtime.compile)
         self._batch = unet_batch(runtime, device.type)

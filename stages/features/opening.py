@@ -1,9 +1,8 @@
 """The store as the indexed dataset sees it."""
 
-import json
-
 from cache import FeatureStore
 from stages.places import INDEX, store_root
+from stages.together import json_content
 
 
 def open_store(store: str) -> FeatureStore:
@@ -14,4 +13,4 @@ def open_store(store: str) -> FeatureStore:
 def dataset_name() -> str:
     """What the store calls the indexed dataset; empty where the index says none, as old ones do, or is not there."""
     report = INDEX / "report.json"
-    return str(json.loads(report.read_text(encoding="utf-8")).get("id", "")) if report.is_file() else ""
+    return str(json_content(report, "index").get("id", "")) if report.is_file() else ""

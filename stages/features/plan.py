@@ -1,4 +1,4 @@
-"""The plan of a pass: checkpoint, prompt, and the arrays that sections ``encode`` and ``extract`` ask for."""
+"""The plan of a pass: prior, words, and the arrays that sections ``encode`` and ``extract`` ask for."""
 
 import io
 from collections.abc import Sequence
@@ -10,49 +10,46 @@ import numpy as np
 from cache import ArraySpec, Basis, Encoding, FeatureStore, fingerprint, parse_encoding
 from cache.encodings import Project
 from cache.errors import DamagedError
-from cache.files import write_atomic
-from diffps.backbone.checkpoint import load_checkpoint
-from diffps.backbone.prompts import PromptEncoder
+from cache.files import write_bytes
+from diffps.backbone.prior import check_pass
 from diffps.records import Split, View
-from diffps.taps import FeatureName, TapSpec, check_taps
+from diffps.taps import FeatureName, TapSpec
 from stages.config_data import EncodeConfig, ExtractConfig
-from stages.features.recipes import latent_recipe, map_spec, moments_spec, pass_recipe, tap_spec
+from stages.features.priors import prior_of
+from stages.features.recipes import map_spec, moments_spec, pass_recipe, start_recipe, tap_spec
 
 
 class PassPlan:
-    """Checkpoint, prompt, recipes and arrays of one pass over ``store``. Loads the text side, not the UNet.
+    """Prior, words, recipes and arrays of one pass over ``store``. Loads a text encoder at most.
 
-    Raises CheckpointError, UnknownTapError, PromptError.
+    Raises CheckpointError, UnknownTapError, PromptError; ConfigError for what the prior cannot be asked for.
     """
 
     def __init__(self, encode: EncodeConfig, extract: ExtractConfig, store: FeatureStore) -> None:
         self.encode, self.extract, self.store = encode, extract, store
-        self.checkpoint = load_checkpoint(encode.checkpoint, encode.revision, extract.unet)
-        check_taps(extract.taps, self.checkpoint.taps)
-        encoder = PromptEncoder(self.checkpoint)
-        self.prompt = encoder.encode(extract.prompt, extract.words)
-        self._pad_token = encoder.pad_token
+        self.prior = prior_of(encode, extract.unet)
+        check_pass(self.prior, encode.canvas, extract.taps, extract.timesteps, extract.conditions)
+        self._tokens = self.prior.tokens(extract.conditions)
 
     def recipe(self, view: View) -> dict[str, Any]:
         """Recipe of the pass over one view."""
-        latent = latent_recipe(self.encode, self.checkpoint, view)
-        return pass_recipe(latent, self.extract, self.checkpoint, self.prompt, self._pad_token)
+        return pass_recipe(self.extract, self.prior, start_recipe(self.encode, self.prior, view))
 
     def moments(self, split: Split, view: View) -> ArraySpec:
-        """The array of moments that the pass starts from."""
-        return moments_spec(self.encode, self.checkpoint, split, view)
+        """The array of moments that the pass of a prior with a VAE starts from."""
+        return moments_spec(self.encode, self.prior, split, view)
 
     def specs(self, split: Split, view: View, timestep: int) -> dict[str, ArraySpec]:
         """Every array of one split, view and timestep, by the name heads use."""
         extract, recipe = self.extract, self.recipe(view)
         specs = {}
-        for tap in (self.checkpoint.taps[name] for name in extract.taps):
+        for tap in (self.prior.taps[name] for name in extract.taps):
             if tap.kind == "grid":
                 encoding = self.encoding(tap, timestep)
                 specs[tap.id] = tap_spec(tap, recipe, split, view, timestep, encoding)
                 continue
-            for word, span in self.prompt.spans.items():
-                spec = map_spec(tap, recipe, split, view, timestep, word, span, extract.head)
+            for word, tokens in self._tokens.items():
+                spec = map_spec(tap, recipe, split, view, timestep, word, tokens, extract.head)
                 specs[str(FeatureName(tap.id, word))] = spec
         return specs
 
@@ -62,7 +59,7 @@ class PassPlan:
         found = []
         for split in splits:
             for view in self.encode.views_of(split):
-                found.append(self.moments(split, view))
+                found += [] if self.prior.latent_channels is None else [self.moments(split, view)]
                 for timestep in self.extract.timesteps:
                     found += self.specs(split, view, timestep).values()
         return found
@@ -92,14 +89,14 @@ class PassPlan:
 
     def without_basis(self, timestep: int) -> list[str]:
         """Grid taps that ``project:k`` has no basis for; one that is there is never fitted again."""
-        grids = [tap for tap in self.extract.taps if self.checkpoint.taps[tap].kind == "grid"]
+        grids = [tap for tap in self.extract.taps if self.prior.taps[tap].kind == "grid"]
         return [tap for tap in grids if not self._basis_file(tap, timestep).is_file()]
 
     def keep_basis(self, tap: str, timestep: int, basis: Basis) -> None:
         """Make ``basis`` that of ``tap``, for every split and view."""
         archive = io.BytesIO()
         np.savez(archive, mean=basis.mean, vectors=basis.vectors)
-        write_atomic(self._basis_file(tap, timestep), archive.getvalue())
+        write_bytes(self._basis_file(tap, timestep), archive.getvalue())
 
     def _basis_file(self, tap: str, timestep: int) -> Path:
         name = fingerprint(self.recipe("identity"))

@@ -1,13 +1,12 @@
 """Recipes: everything that decides a byte of the store, written down; and the arrays they name."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from cache import ArraySpec, Encoding, GroupKey, fingerprint, tap_name
 from cache.encodings import Float32
 from cache.fingerprint import JSON
-from diffps.backbone.checkpoint import Checkpoint
-from diffps.backbone.prompts import EncodedPrompt
+from diffps.backbone.prior import Prior
 from diffps.images import RESIZE_RULE, decoder
 from diffps.records import Split, View
 from diffps.taps import LATENT_STRIDE, FeatureName, TapSpec
@@ -19,51 +18,40 @@ MOMENTS = "moments"
 EXACTNESS = ("dtype", "decoder", "seed")
 
 
-def latent_recipe(config: EncodeConfig, checkpoint: Checkpoint, view: View) -> dict[str, JSON]:
-    """Recipe of the moments of an image."""
+def start_recipe(config: EncodeConfig, prior: Prior, view: View) -> dict[str, JSON]:
+    """Recipe of what a pass starts from: the moments of an image, or the image as a prior without a VAE takes it."""
     return {
-        "vae": checkpoint.digest("vae"),
         "canvas": list(config.canvas),
         "resize": RESIZE_RULE,
         "decoder": decoder(),
         "view": view,
-        "dtype": config.dtype,
+        **prior.start_recipe(config.dtype),
     }
 
 
-def pass_recipe(
-    latent: dict[str, JSON],
-    config: ExtractConfig,
-    checkpoint: Checkpoint,
-    prompt: EncodedPrompt,
-    pad_token: tuple[str, int],
-) -> dict[str, JSON]:
-    """Recipe of a pass through the UNet, but for the timestep and what is read."""
-    recipe: dict[str, JSON] = {
-        "latent": latent,
-        "unet": checkpoint.digest("unet"),
-        "text_encoder": checkpoint.digest("text_encoder"),
-        "schedule": checkpoint.schedule,
-        "prompt": config.prompt,
-        "token_ids": list(prompt.ids),
-        "pad_token": list(pad_token),
-        "latent_rule": config.latent,
-        "noise": config.noise,
+def start_of(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """The start's recipe within a pass's: ``latent``, or ``image`` where the prior has no VAE."""
+    start: dict[str, Any] = recipe[_start_key(recipe)]
+    return start
+
+
+def pass_recipe(config: ExtractConfig, prior: Prior, start: dict[str, JSON]) -> dict[str, JSON]:
+    """Recipe of a pass of the prior, but for the timestep and what is read."""
+    return {
+        "image" if prior.latent_channels is None else "latent": start,
+        **prior.pass_recipe(config.conditions),
         "dtype": config.dtype,
         "version": EXTRACTION_VERSION,
     }
-    if config.noise == "seeded" or config.latent == "sample":
-        recipe["seed"] = config.seed
-    return recipe
 
 
-def moments_spec(config: EncodeConfig, checkpoint: Checkpoint, split: Split, view: View) -> ArraySpec:
-    """The array of one split's moments."""
-    recipe = latent_recipe(config, checkpoint, view)
+def moments_spec(config: EncodeConfig, prior: Prior, split: Split, view: View) -> ArraySpec:
+    """The array of one split's moments, of a prior that has a VAE."""
+    assert prior.latent_channels is not None, "a prior without a VAE has no moments"
+    recipe = start_recipe(config, prior, view)
     height, width = (side // LATENT_STRIDE for side in config.canvas)
-    channels = 2 * int(checkpoint.config("vae")["latent_channels"])
     group = GroupKey(split, view, fingerprint(recipe))
-    return ArraySpec(group, MOMENTS, (height, width, channels), Float32(), recipe)
+    return ArraySpec(group, MOMENTS, (height, width, 2 * prior.latent_channels), Float32(), recipe)
 
 
 def tap_spec(
@@ -82,7 +70,7 @@ def map_spec(
     view: View,
     timestep: int,
     word: str,
-    span: tuple[int, int],
+    tokens: Sequence[int],
     head: int | str,
 ) -> ArraySpec:
     """The array of a cross-attention map for one word and head."""
@@ -91,7 +79,7 @@ def map_spec(
         "timestep": timestep,
         "tap": tap.id,
         "word": word,
-        "tokens": list(span),
+        "tokens": list(tokens),
         "head": head,
     }
     shape = (*_grid(recipe, tap), 1)
@@ -105,8 +93,9 @@ def shown_recipe(specs: Iterable[ArraySpec]) -> dict[str, JSON]:
     shown: dict[str, Any] = {}
     for spec in specs:
         own: dict[str, Any] = dict(spec.recipe)
-        latent = {name: value for name, value in own["pass"]["latent"].items() if name not in EXACTNESS}
-        shown |= {name: value for name, value in own["pass"].items() if name not in EXACTNESS} | {"latent": latent}
+        start = {name: value for name, value in start_of(own["pass"]).items() if name not in EXACTNESS}
+        shown |= {name: value for name, value in own["pass"].items() if name not in EXACTNESS}
+        shown |= {_start_key(own["pass"]): start}
         shown |= {name: own[name] for name in ("timestep", "head") if name in own}
     return shown
 
@@ -116,7 +105,9 @@ def _group(recipe: dict[str, JSON], split: Split, view: View, timestep: int) -> 
 
 
 def _grid(recipe: dict[str, JSON], tap: TapSpec) -> tuple[int, int]:
-    latent = recipe["latent"]
-    assert isinstance(latent, dict)
-    height, width = latent["canvas"]
+    height, width = start_of(recipe)["canvas"]
     return height // tap.stride, width // tap.stride
+
+
+def _start_key(recipe: Mapping[str, Any]) -> str:
+    return "latent" if "latent" in recipe else "image"

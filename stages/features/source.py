@@ -15,6 +15,7 @@ from stages.features.reading import Reading
 from stages.images import ImageFolder
 from stages.job import Job, Runtime
 from stages.places import INDEX
+from stages.together import index_folder
 
 
 def open_source(
@@ -33,7 +34,7 @@ def open_source(
     the store was filled under other parameters, DamagedError, CheckpointError; DatasetError where the index has no
     image of the split.
     """
-    scenes = read_scenes(INDEX)
+    scenes = read_scenes(index_folder())
     chosen = [scene for scene in scenes if scene.split == split]
     if not chosen:
         raise DatasetError(f"{INDEX}: has no image of the {split} split, which is to be read")

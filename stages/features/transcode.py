@@ -67,7 +67,7 @@ def current_names(store: FeatureStore, spec: ArraySpec, scenes: Sequence[Scene])
 
 def _taps(plan: PassPlan, specs: Sequence[ArraySpec]) -> list[ArraySpec]:
     """The grid taps among a pass's arrays; maps are the same under every encoding."""
-    table = plan.checkpoint.taps
+    table = plan.prior.taps
     return [spec for spec in specs if table[str(spec.recipe["tap"])].kind == "grid"]
 
 

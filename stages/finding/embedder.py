@@ -11,9 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cache import explain_difference
-from diffps.backbone.checkpoint import at_hand
-from diffps.backbone.frozen import torch_dtype
-from diffps.backbone.latents import LatentEncoder, NoiseKey
+from diffps.backbone.latents import NoiseKey
+from diffps.backbone.locate import at_hand
 from diffps.errors import CheckpointError, ConfigError
 from diffps.features import Feature, expand_once
 from diffps.images import to_canvas_tensor
@@ -70,7 +69,7 @@ class SearchHead:
         encode = build(EncodeConfig, said["backbone"]["encode"], where)
         extract = build(ExtractConfig, said["backbone"]["extract"], where)
         if checkpoint is not None:
-            encode = replace(encode, checkpoint=checkpoint, revision=None)
+            encode = replace(encode, checkpoint=checkpoint, hub=None, revision=None)
         reading = reading_of(folder, searcher, extract)
         return cls(folder, searcher, reading, encode, extract, said["recipe"], said.get("dataset", ""))
 
@@ -100,7 +99,7 @@ class Embedder:
         self._device = choose_device(runtime)
         self.searcher = head.searcher.to(self._device).eval()
         self._timestep = head.reading.timestep
-        self._encoder = LatentEncoder(plan.checkpoint.load_vae(torch_dtype(encode.dtype)), self._device)
+        self._encoder = plan.prior.open_encoder(self._device, encode.dtype)
         self._vae_batch = runtime.vae_batch or vae_batch(encode.frame, self._device.type)
         self._batch = unet_batch(runtime, self._device.type)
         self._runner = PassRunner(plan, self._device, runtime.compile)
@@ -148,9 +147,9 @@ class Embedder:
 
 
 def _require_at_hand(head: SearchHead) -> None:
-    name, revision = head.encode.checkpoint, head.encode.revision
-    for wanted, asked in ((name, revision), (head.extract.unet, None)):
-        if wanted is not None and not at_hand(wanted, asked):
+    name, revision, hub = head.encode.checkpoint, head.encode.revision, head.encode.hub
+    for wanted, asked, instead in ((name, revision, hub), (head.extract.unet, None, None)):
+        if wanted is not None and not at_hand(wanted, asked, instead):
             at = f" --revision {asked}" if asked else ""
             way = f"`hf download {wanted}{at}`" if looks_like_hub_id(wanted) else "put it there"
             raise CheckpointError(

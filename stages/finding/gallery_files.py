@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from cache.checksum import crc32c
 from cache.errors import DamagedError, LockedError
-from cache.files import sync, write_atomic
+from cache.files import sync, write_bytes
 from diffps.errors import ConfigError
 from diffps.metrics.similarity import exact_unit_rows
 from diffps.records import Detections
@@ -116,7 +116,7 @@ class GalleryWriter:
         head: str | None,
         size: int | None = None,
         *,
-        write: Callable[[Path, bytes], None] = write_atomic,
+        write: Callable[[Path, bytes], None] = write_bytes,
     ) -> None:
         self._folder, self._head, self._size, self._write = folder, head, size, write
         self._known: list[_Known] = []

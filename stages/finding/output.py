@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from cache.files import write_atomic
+from cache.files import write_bytes
 from diffps.errors import ConfigError
 from diffps.search.answer import Answer
 
@@ -40,7 +40,7 @@ def write_answer(path: Path, answer: Answer, sizes: Mapping[str, tuple[int, int]
         writer.writeheader()
         writer.writerows(rows)
         content = text.getvalue().encode()
-    write_atomic(path, content)
+    write_bytes(path, content)
 
 
 def _parquet(rows: list[dict[str, object]]) -> bytes:

@@ -14,8 +14,8 @@ from stages.forecasts.size import feature_shapes, sizes_of
 from stages.head.data import training_set
 from stages.head.model import new_model
 from stages.job import Runtime
-from stages.places import INDEX
 from stages.sweeps.variants import Variant
+from stages.together import index_folder
 
 MEMORY_SHARE = 0.8  # of what is free; the rest is left to the readers and to estimates being estimates
 BYTES_PER_PARAMETER = 16  # value, gradient and Adam's two moments in float32
@@ -46,7 +46,7 @@ def head_bytes(variant: Variant) -> tuple[int, int]:
     """(weights with optimiser, activations of a step with its features) of one head in training."""
     train, encode, extract = variant.params.train, variant.params.encode, variant.params.extract
     shapes = feature_shapes(variant.reading, encode, sizes_of(encode, extract))
-    identities = training_set(train, encode.frame, INDEX).identities
+    identities = training_set(train, encode.frame, index_folder()).identities
     words = None if train.model.sfan is None else read_words()
     parts = costs(new_model(train, encode.frame, shapes, words, identities), train.batch)
     features = sum(prod(shape) for shape in shapes.values()) * 4 * train.batch

@@ -1,6 +1,5 @@
 """Bytes of features: of everything a store will keep, and of what a head reads of an image."""
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import NamedTuple
@@ -8,16 +7,18 @@ from typing import NamedTuple
 from cache import ArraySpec, GroupKey, parse_encoding, tap_name
 from cache.budget import Budget, PlannedArray
 from cache.encodings import Float32
-from diffps.backbone.checkpoint import load_checkpoint
+from diffps.backbone.prior import check_pass
 from diffps.datasets.tables import read_scenes
 from diffps.errors import CheckpointError, DatasetError
 from diffps.features import FeatureShape
 from diffps.records import Split
-from diffps.taps import LATENT_STRIDE, FeatureName, TapSpec, check_taps, standard_taps
+from diffps.taps import LATENT_STRIDE, FeatureName, TapSpec, published_tables, tap_kind
 from stages.config_data import EncodeConfig, ExtractConfig, IndexConfig
+from stages.features.priors import prior_of
 from stages.features.reading import Reading, stored_map
 from stages.features.recipes import MOMENTS
 from stages.places import INDEX
+from stages.together import index_folder, json_content
 
 # For planning before the data is here.
 PUBLISHED: dict[str, dict[Split, int]] = {
@@ -28,25 +29,29 @@ SD_LATENT_CHANNELS = 4
 
 
 class Sizes(NamedTuple):
-    """Taps of a UNet and channels of its latents, from config files alone."""
+    """Taps of a prior and channels of its latents, None where it has none; from config files alone."""
 
     taps: Mapping[str, TapSpec]
-    latent_channels: int
+    latent_channels: int | None
 
 
 def sizes_of(encode: EncodeConfig, extract: ExtractConfig) -> Sizes:
-    """Sizes of the checkpoint. Raises CheckpointError where it is not here, UnknownTapError for a tap it lacks."""
-    checkpoint = load_checkpoint(encode.checkpoint, encode.revision, extract.unet)
-    check_taps(extract.taps, checkpoint.taps)
-    return Sizes(checkpoint.taps, int(checkpoint.config("vae")["latent_channels"]))
+    """Sizes of the prior. Raises CheckpointError where it is not here, UnknownTapError for a tap it lacks."""
+    prior = prior_of(encode, extract.unet)
+    check_pass(prior, encode.canvas, extract.taps, extract.timesteps, extract.conditions)
+    return Sizes(prior.taps, prior.latent_channels)
 
 
 def sizes_or_standard(encode: EncodeConfig, extract: ExtractConfig) -> Sizes:
-    """:func:`sizes_of`, or those of SD 2.1 where the checkpoint is not here yet."""
+    """:func:`sizes_of`; where the checkpoint is not here yet, those of the published model that has the taps. A folder
+    that is not here is not fetched for it."""
     try:
-        return sizes_of(encode, extract)
+        return sizes_of(replace(encode, hub=None), extract)
     except CheckpointError:
-        return Sizes(standard_taps(), SD_LATENT_CHANNELS)
+        known = next((table for table in published_tables() if set(extract.taps) <= table.keys()), None)
+        if known is None:
+            raise
+        return Sizes(known, SD_LATENT_CHANNELS)
 
 
 def image_counts(config: IndexConfig) -> dict[Split, int]:
@@ -54,9 +59,9 @@ def image_counts(config: IndexConfig) -> dict[Split, int]:
     if config.dataset == "streets":
         return {"train": config.streets.train_scenes, "test": config.streets.test_scenes}
     report = INDEX / "report.json"
-    if report.is_file() and json.loads(report.read_text()).get("dataset") == config.dataset:
+    if report.is_file() and json_content(report, "index").get("dataset") == config.dataset:
         counts: dict[Split, int] = {}
-        for scene in read_scenes(INDEX):
+        for scene in read_scenes(index_folder()):
             counts[scene.split] = counts.get(scene.split, 0) + 1
         return counts
     if config.dataset not in PUBLISHED:
@@ -71,8 +76,9 @@ def budget(
     arrays = []
     for split, images in counts.items():
         for view in encode.views_of(split):
-            latent = GroupKey(split, view, "latent")
-            arrays.append(PlannedArray(moments_array(encode, sizes, latent), images))
+            if sizes.latent_channels is not None:
+                latent = GroupKey(split, view, "latent")
+                arrays.append(PlannedArray(moments_array(encode, sizes.latent_channels, latent), images))
             for timestep in extract.timesteps:
                 group = GroupKey(split, view, "pass", timestep)
                 arrays += [PlannedArray(spec, images) for spec in _pass_arrays(encode, extract, sizes, group)]
@@ -89,10 +95,10 @@ def passes_only(planned: Budget) -> Budget:
     return replace(planned, arrays=[array for array in planned.arrays if array.spec.group.timestep is not None])
 
 
-def moments_array(encode: EncodeConfig, sizes: Sizes, group: GroupKey) -> ArraySpec:
+def moments_array(encode: EncodeConfig, latent_channels: int, group: GroupKey) -> ArraySpec:
     """The planned array of moments."""
     height, width = (side // LATENT_STRIDE for side in encode.canvas)
-    return ArraySpec(group, MOMENTS, (height, width, 2 * sizes.latent_channels), Float32(), {})
+    return ArraySpec(group, MOMENTS, (height, width, 2 * latent_channels), Float32(), {})
 
 
 def feature_shapes(reading: Reading, encode: EncodeConfig, sizes: Sizes) -> dict[str, FeatureShape]:
@@ -115,7 +121,7 @@ def feature_bytes(reading: Reading, encode: EncodeConfig, sizes: Sizes) -> dict[
 def _pass_arrays(encode: EncodeConfig, extract: ExtractConfig, sizes: Sizes, group: GroupKey) -> Iterator[ArraySpec]:
     encodings = [parse_encoding(encoding) for encoding in (extract.encoding, *extract.transcode)]
     for tap in extract.taps:
-        if sizes.taps[tap].kind == "grid":
+        if tap_kind(tap) == "grid":
             shape = _shape(FeatureName(tap), encode, sizes)
             yield from (ArraySpec(group, tap_name(tap, encoding), shape, encoding, {}) for encoding in encodings)
             continue

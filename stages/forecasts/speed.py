@@ -10,8 +10,7 @@ import torch
 
 from cache import FeatureStore
 from cache.status import GroupStatus
-from diffps.backbone.frozen import torch_dtype
-from diffps.backbone.latents import LatentEncoder, NoiseKey
+from diffps.backbone.latents import NoiseKey
 from diffps.taps import LATENT_STRIDE
 from stages.devices import choose_device
 from stages.features.backbone import PassRunner, unet_batch, vae_batch
@@ -30,14 +29,15 @@ class Speed:
 
 
 def recorded_speed(root: Path) -> Speed | None:
-    """Over everything the store's receipts record; None unless they tell of both the VAE and the UNet."""
+    """Over everything the store's receipts record; None unless they tell of the passes and of the moments, if any."""
 
     def average(groups: Iterable[GroupStatus]) -> float | None:
         timed = [group for group in groups if group.seconds > 0]
         return sum(group.seconds for group in timed) / sum(group.passes for group in timed) if timed else None
 
     groups = FeatureStore(root).status()
-    vae = average(group for group in groups if group.group.timestep is None)
+    moments = [group for group in groups if group.group.timestep is None]
+    vae = average(moments) if moments else 0.0  # priors that start from the image have none
     unet = average(group for group in groups if group.group.timestep is not None)
     return None if vae is None or unet is None else Speed(vae, unet)
 
@@ -47,14 +47,16 @@ def measure_speed(plan: PassPlan, runtime: Runtime) -> Speed:
     device, encode = choose_device(runtime), plan.encode
 
     def vae_seconds() -> float:
-        encoder = LatentEncoder(plan.checkpoint.load_vae(torch_dtype(encode.dtype)), device)
+        encoder = plan.prior.open_encoder(device, encode.dtype)
         batch = runtime.vae_batch or vae_batch(encode.frame, device.type)
         return _seconds_each(lambda count: encoder.moments(torch.zeros(count, 3, *encode.canvas)).cpu(), batch)
 
-    vae = vae_seconds()  # its model is gone before the UNet comes
-    height, width = (side // LATENT_STRIDE for side in encode.canvas)
-    channels = 2 * int(plan.checkpoint.config("vae")["latent_channels"])
-    blank = (NoiseKey("0" * 64, "identity"), np.zeros((height, width, channels), np.float32))
+    channels, shape = plan.prior.latent_channels, (*encode.canvas, 3)
+    vae = 0.0
+    if channels is not None:
+        vae = vae_seconds()  # its model is gone before the UNet comes
+        shape = (encode.canvas[0] // LATENT_STRIDE, encode.canvas[1] // LATENT_STRIDE, 2 * channels)
+    blank = (NoiseKey("0" * 64, "identity"), np.zeros(shape, np.float32))
     timestep, batch = plan.extract.timesteps[0], unet_batch(runtime, device.type)
     runner = PassRunner(plan, device, runtime.compile)
     try:

@@ -4,17 +4,18 @@ from collections.abc import Sequence
 
 from diffps.errors import ConfigError
 from stages.devices import choose_device
-from stages.features.words import read_words
 from stages.forecasts.memory import head_bytes, split_by_memory
 from stages.forecasts.size import feature_bytes, feature_shapes, sizes_of
 from stages.forecasts.training import seconds_of_step
 from stages.head.data import training_set
 from stages.job import Runtime
-from stages.places import INDEX, SWEEP
+from stages.places import SWEEP
+from stages.sweeps.execute import words_of
 from stages.sweeps.results import result_of
 from stages.sweeps.rounds import plan_rounds
 from stages.sweeps.variants import Variant
 from stages.text import duration, size
+from stages.together import index_folder
 
 Measured = dict[str, tuple[int, float]]  # structure of a head -> bytes of its weights, seconds of a step
 
@@ -45,7 +46,7 @@ class _Round:
     def __init__(self, group: list[Variant], runtime: Runtime, measured: Measured) -> None:
         device = choose_device(runtime)
         first = group[0].params
-        data = training_set(first.train, first.encode.frame, INDEX)
+        data = training_set(first.train, first.encode.frame, index_folder())
         sizes = sizes_of(first.encode, first.extract)
         batches = data.order.batches_per_epoch
         self.seconds = self.disk = self.alone = 0.0
@@ -55,7 +56,7 @@ class _Round:
             train = variant.params.train
             key = repr((train.model, train.taps, train.precision, train.batch))
             if key not in measured:
-                words = None if train.model.sfan is None else read_words()
+                words = None if train.model.sfan is None else words_of(variant)
                 shapes = feature_shapes(variant.reading, first.encode, sizes)
                 step = seconds_of_step(train, data, shapes, words, device)
                 if step is None:

@@ -23,8 +23,9 @@ from stages.forecasts.size import feature_bytes, feature_shapes, sizes_of
 from stages.head.data import TrainingSet, training_set
 from stages.head.model import new_model
 from stages.job import Runtime
-from stages.places import INDEX, TRAIN
+from stages.places import TRAIN
 from stages.text import duration, size
+from stages.together import index_folder
 
 MEASURED_STEPS = 4  # the first is not counted: it allocates
 MEASURING_SECONDS = 30.0
@@ -32,7 +33,7 @@ MEASURING_SECONDS = 30.0
 
 def forecast_training(train: TrainConfig, encode: EncodeConfig, extract: ExtractConfig, runtime: Runtime) -> str:
     """The cost of section ``train``, its time from a few steps on random features; needs the index, no store."""
-    data, device = training_set(train, encode.frame, INDEX), choose_device(runtime)
+    data, device = training_set(train, encode.frame, index_folder()), choose_device(runtime)
     reading, sizes = Reading.of(train, extract), sizes_of(encode, extract)
     shapes, batch = feature_shapes(reading, encode, sizes), train.batch
     words = None if train.model.sfan is None else read_words()

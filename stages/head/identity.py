@@ -11,8 +11,10 @@ from typing import Any
 import diffps
 from stages.config_data import EncodeConfig, ExtractConfig
 from stages.config_heads import TrainConfig
+from stages.features.inputs import weights_of
 from stages.features.reading import Reading
 from stages.places import INDEX
+from stages.text import placeless
 
 # Code that computes the weights; a change of it asks for a new training, as it does for DVC.
 CODE = tuple(f"diffps/{name}" for name in ("features.py", "model.py", "schedule.py", "training.py", "heads/*.py"))
@@ -41,23 +43,32 @@ class HeadIdentity:
             settings=head_settings(train, encode, extract) | made_from,
             reading=reading,
             dataset=dataset,
-            backbone=_plain({"encode": asdict(encode), "extract": asdict(reading.asked_of(extract))}),
+            backbone=_plain(_carried(encode, reading.asked_of(extract))),
         )
 
 
+def _carried(encode: EncodeConfig, asked: ExtractConfig) -> dict[str, Any]:
+    """Both sections as they may leave this machine: weights in a folder by its name alone."""
+    names = {"checkpoint": placeless(encode.checkpoint)}
+    unet = None if asked.unet is None else placeless(asked.unet)
+    return {"encode": asdict(encode) | names, "extract": asdict(asked) | {"unet": unet}}
+
+
 def head_settings(train: TrainConfig, encode: EncodeConfig, extract: ExtractConfig) -> dict[str, Any]:
-    """Section ``train`` and the recipe of the features it reads, as plain JSON values."""
+    """Section ``train`` and what decides the features it reads, as plain JSON values: weights by their digests, however
+    they are called."""
     own = asdict(train)
     del own["source"]  # live and cached features are the same
     features = asdict(extract)
-    for what_else_is_stored in ("name", "taps", "timesteps", "transcode", "words"):
+    for what_else_is_stored in ("name", "taps", "timesteps", "transcode", "words", "unet"):
         del features[what_else_is_stored]
     found = {
         "train": own,
         "features": features,
-        "checkpoint": [encode.checkpoint, encode.revision],
+        "weights": weights_of(encode, extract),
         "canvas": encode.canvas,
         "words": encode.words,
+        **({} if encode.text_encoder == 1 else {"text_encoder": encode.text_encoder}),
     }
     return _plain(found)
 

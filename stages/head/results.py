@@ -6,6 +6,7 @@ from typing import Any
 
 from diffps.cards import CardFacts
 from diffps.training import HeadTrainer
+from stages.features.recipes import start_of
 from stages.head.data import TrainingSet
 from stages.head.identity import HeadIdentity
 
@@ -37,17 +38,30 @@ def training_metrics(trainer: HeadTrainer, data: TrainingSet, best: Best | None)
     return found
 
 
+# Parts of priors, as recipes call them and people do.
+PARTS = {
+    "unet": "UNet",
+    "vae": "VAE",
+    "text_encoder": "text encoder",
+    "text_encoder_2": "second text encoder",
+    "model": "model",
+    "vision": "vision",
+    "text": "text",
+}
+
+
 def card_facts(
     identity: HeadIdentity, recipe: Mapping[str, Any], trainer: HeadTrainer, data: TrainingSet, best: Best | None
 ) -> CardFacts:
     """``recipe`` is that of the features: digests of the models they were made by."""
-    settings = identity.settings
-    checkpoint, revision = settings["checkpoint"]
-    digests = f"UNet {recipe['unet']}, VAE {recipe['latent']['vae']}, text encoder {recipe['text_encoder']}"
+    settings, encode = identity.settings, identity.backbone["encode"]
+    checkpoint, revision = encode["checkpoint"], encode["revision"]
+    made_by = {**start_of(recipe), **recipe}
+    digests = ", ".join(f"{part} {made_by[key]}" for key, part in PARTS.items() if key in made_by)
     features = {"pass": identity.reading.pass_name, **settings["features"]}
     return CardFacts(
         dataset=identity.dataset,
-        backbone=f"{checkpoint}{f'@{revision}' if revision else ''} ({digests})",
+        backbone=f"{checkpoint if revision is None else f'{checkpoint}@{revision}'} ({digests})",
         features={"timestep": identity.reading.timestep, "canvas": settings["canvas"], **features},
         settings=settings["train"],
         scenes=len(data.order.scene_ids),

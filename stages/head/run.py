@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, save
 from torch import Tensor
 
-from cache.files import write_file, write_folder, write_json, write_text
+from cache.errors import CacheError
+from cache.files import read_bytes, remove, write_folder, write_json, write_text
+from cache.sealed import read_sealed, seal_folder, tensors_metadata, write_tensors
 from diffps.cards import with_scores, write_card
 from diffps.errors import CheckpointError, DivergedError
 from diffps.features import FeatureSource
@@ -27,6 +28,7 @@ from stages.head.model import new_model
 from stages.head.results import Best, card_facts, training_metrics
 from stages.head.validation import held_out_map
 from stages.head.watching import LossFile
+from stages.together import begin, finish, sealed_head
 
 Judge = Callable[[HeadTrainer, TrainingSet, FeatureSource], float]
 
@@ -66,28 +68,36 @@ class HeadRun:
         return self.folder / "checkpoint" / "state.safetensors"
 
     @property
+    def _anew(self) -> str:
+        return f"deleting {self.folder / 'checkpoint'} and running the same command again"
+
+    @property
     def _best_file(self) -> Path:
         """By epoch: a checkpoint from before a later best still has its own weights."""
         assert self.best is not None
         return self.folder / "checkpoint" / f"best-{self.best[1]}.safetensors"
 
     def resume(self) -> str:
-        """Go on from the folder's checkpoint where it is of the same settings; says what was found."""
+        """Go on from the folder's checkpoint where it is of the same settings; says what was found.
+
+        Raises DamagedError, CheckpointError for a file that is no checkpoint.
+        """
         found = self._load()
+        begin(self.folder)  # losses.csv grows from now on beside what an earlier training left
         self._losses.begin(self.trainer.history)
         return found
 
     def _load(self) -> str:
         path = self._state_file
-        for partial in path.parent.glob(".*.tmp"):  # of a process that was killed while it wrote
-            partial.unlink()
         if not path.exists():
             return f"{self.folder}: training starts"
         try:
-            with safe_open(path, "pt") as file:
-                metadata = file.metadata()
+            data = read_sealed(path, self._anew)
+            metadata = tensors_metadata(data)
             stored = json.loads(metadata["settings"])
-            tensors = load_file(path) if stored == self._settings else {}
+            tensors = load(data) if stored == self._settings else {}
+        except CacheError:
+            raise
         except Exception as error:
             raise CheckpointError(
                 f"{path}: not a checkpoint of this program ({error}); delete it to begin anew"
@@ -108,10 +118,10 @@ class HeadRun:
         """Write the checkpoint, whole or not at all."""
         state = self.trainer.state()
         texts = {"scalars": state.scalars, "settings": json.dumps(self._settings), "best": json.dumps(self.best)}
-        write_file(self._state_file, lambda path: save_file(state.tensors, path, texts))
+        write_tensors(self._state_file, save(state.tensors, texts))
         for path in self._state_file.parent.glob("best-*.safetensors"):
             if self.best is None or path != self._best_file:
-                path.unlink()
+                remove(path)
 
     def end_epoch(self, source: FeatureSource) -> None:
         """Keep the weights where they are the best so far on the held-out identities."""
@@ -121,13 +131,13 @@ class HeadRun:
         if self.best is None or score > self.best[0]:
             self.best = (score, self.trainer.position // self.trainer.batches_per_epoch - 1)
             tensors = {name: t.detach().cpu().contiguous() for name, t in self.trainer.model.state_dict().items()}
-            write_file(self._best_file, lambda path: save_file(tensors, path))
+            write_tensors(self._best_file, save(tensors))
 
     def finish(self) -> PersonSearcher:
         """Write the head, its losses and metrics; gives the model with the weights chosen, for evaluation."""
         model = self.trainer.model
         if self.best is not None:
-            model.load_state_dict(load_file(self._best_file))
+            model.load_state_dict(load(read_sealed(self._best_file, self._anew)))
         model.eval()
         card = write_card(card_facts(self.identity, self._recipe, self.trainer, self.data, self.best))
 
@@ -142,18 +152,23 @@ class HeadRun:
             }
             model.save_pretrained(folder, facts)
             (folder / "README.md").write_text(card, encoding="utf-8")
+            seal_folder(folder)
 
+        begin(self.folder)
         write_folder(self.folder / "head", write)
         self._losses.end(self.trainer.history)
         metrics = self.metrics()
         write_json(self.folder / "metrics.json", metrics)
         write_json(self.folder / "scores.json", {name: metrics[name] for name in ("loss", "seconds")})
+        written = ("losses.csv", "metrics.json", "scores.json")
+        finish(self.folder, written, {"head": sealed_head(self.folder / "head")})
         return model
 
     def add_scores(self, metrics: Mapping[str, Mapping[str, Any]]) -> None:
         """Put the scores of an evaluation on the finished head's card."""
         card = self.folder / "head" / "README.md"
-        write_text(card, with_scores(card.read_text(encoding="utf-8"), metrics))
+        write_text(card, with_scores(read_bytes(card).decode(), metrics))
+        seal_folder(card.parent)
 
     def metrics(self) -> dict[str, Any]:
         """Counts, times and the mean losses of the last epoch."""

@@ -1,7 +1,6 @@
 """What a finished head says of itself, and what it may be shown."""
 
 import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,14 +11,22 @@ from diffps.features import FeatureSource
 from diffps.model import CONFIG_FILE, WEIGHTS_FILE, PersonSearcher
 from stages.config_data import ExtractConfig
 from stages.features.reading import Reading
+from stages.together import json_content, sealed_head
 
 
 def training_of(folder: Path) -> dict[str, Any]:
     """What a head's config.json says of its training: ``training`` (section train), ``reading``, ``recipe`` of its
     features, ``scenes``. Empty where there is no head, or one that was not trained by this program's stages."""
     path = folder / CONFIG_FILE
-    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")).get("training", {}) if path.exists() else {}
-    return found
+    found: Any = json_content(path, "train").get("training", {}) if path.exists() else {}
+    return found if isinstance(found, dict) else {}
+
+
+def load_head(folder: Path) -> PersonSearcher:
+    """The head in ``folder``. Raises CheckpointError for anything else, DamagedError where a file of it is not the one
+    that was saved."""
+    sealed_head(folder)
+    return PersonSearcher.from_pretrained(folder)
 
 
 def head_digest(folder: Path) -> str:

@@ -16,7 +16,7 @@ from stages.page.figures import FIGURES
 from stages.page.modules import causes_section, modules_section
 from stages.page.scores import judged, plain_section, precision_chart, score_headlines, score_rows, trained_section
 from stages.page.swept import sweep_section
-from stages.text import count, duration, percent, size
+from stages.text import count, duration, percent, placeless, size
 
 TRUE_BOXES = "The annotated boxes of whole scenes are searched; nothing had to be detected."
 RECIPE = ("index", "encode", "extract", "train", "evaluate")
@@ -35,7 +35,7 @@ def compose(evidence: Evidence) -> Page:
     cost = measure_cost(evidence)
     return Page(
         title=params.report.title,
-        eyebrow=f"DiffPS · {params.index.dataset} · {params.encode.checkpoint}",
+        eyebrow=f"DiffPS · {params.index.dataset} · {placeless(params.encode.checkpoint)}",
         lead=_lead(evidence),
         warnings=_warnings(evidence),
         headlines=score_headlines(evidence),
@@ -182,7 +182,7 @@ def _flat(section: Json) -> dict[str, str]:
         elif isinstance(value, tuple | list):
             found[prefix] = ", ".join(map(str, value)) or "none"
         else:
-            found[prefix] = "none" if value is None else str(value)
+            found[prefix] = "none" if value is None else placeless(str(value))
 
     walk("", section)
     return found

@@ -1,7 +1,7 @@
 """What earlier stages left on disk, each file read once and only when something asks for it."""
 
 import csv
-import json
+import io
 import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from cache import FeatureStore
@@ -21,12 +20,14 @@ from diffps.figures.sheets import Image
 from diffps.records import Annotations, Detections, Query, Scene
 from stages.features.cached import CachedSource
 from stages.features.reading import Reading
+from stages.head.identity import index_digest
 from stages.head.saved import training_of
 from stages.images import ImageFolder
 from stages.job import Job
 from stages.params import Params
 from stages.places import EVALUATE, INDEX, PROBE, SWEEP
 from stages.search.tables import read_detections
+from stages.together import content, index_folder, json_content, require_same, sealed_head, table_content, together
 
 Json = dict[str, Any]  # an object of a JSON file, or a row of a table
 
@@ -49,21 +50,22 @@ class Evidence:
         self.params, self.store, self.job = params, store, job
         self.open_features = open_features or self._open_stored
         self.image = lru_cache(maxsize=64)(self._image)
+        _check_one_run(self.head)
 
     @cached_property
     def scenes(self) -> dict[str, Scene]:
         """Every scene of the index, by id."""
-        return {scene.scene_id: scene for scene in read_scenes(INDEX)}
+        return {scene.scene_id: scene for scene in read_scenes(index_folder())}
 
     @cached_property
     def annotations(self) -> dict[str, Annotations]:
         """Every scene's persons, by scene id."""
-        return read_annotations(INDEX)
+        return read_annotations(index_folder())
 
     @cached_property
     def queries(self) -> dict[str, Query]:
         """Every query, by id."""
-        return {query.query_id: query for query in read_queries(INDEX)}
+        return {query.query_id: query for query in read_queries(index_folder())}
 
     @cached_property
     def scores(self) -> Json:
@@ -99,8 +101,7 @@ class Evidence:
         path = self.head.with_name("losses.csv")
         if not path.exists():
             return {}
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
+        rows = list(csv.DictReader(io.StringIO(content(path, "train").getvalue().decode(), newline="")))
         return {name: [_number(row[name]) for row in rows] for name in (rows[0] if rows else ())}
 
     @cached_property
@@ -153,7 +154,7 @@ class Evidence:
     @cached_property
     def probe_sentences(self) -> list[str]:
         """What a probe allows to conclude. Raises NotThereError."""
-        return _there(PROBE / "summary.txt", "probe").read_text(encoding="utf-8").splitlines()
+        return content(_there(PROBE / "summary.txt", "probe"), "probe").getvalue().decode().splitlines()
 
     def _open_stored(self, reading: Reading) -> CachedSource:
         tests = [scene for scene in self.scenes.values() if scene.split == "test"]
@@ -176,6 +177,18 @@ def box_of(row: Json) -> NDArray[np.float32]:
     return np.array([row[name] for name in ("x1", "y1", "x2", "y2")], np.float32)
 
 
+def _check_one_run(head: Path) -> None:
+    """Raise DamagedError where the scores at hand are not those of ``head`` on this index, or what is told of its
+    training is another's."""
+    scored, trained = together(EVALUATE, "evaluate"), together(head.parent, "train")
+    if scored is not None:
+        index = index_folder()  # a damaged one is not another one
+        require_same(scored, "index", index_digest(), index)
+    for found in (scored, trained):
+        if found is not None:
+            require_same(found, "head", sealed_head(head), head)
+
+
 def _there(path: Path, stage: str) -> Path:
     if not path.exists():
         raise NotThereError(f"{path} is missing; run: diffps {stage}")
@@ -183,12 +196,11 @@ def _there(path: Path, stage: str) -> Path:
 
 
 def _json(path: Path, stage: str) -> Json:
-    content: Json = json.loads(_there(path, stage).read_text(encoding="utf-8"))
-    return content
+    return json_content(_there(path, stage), stage)
 
 
 def _table(path: Path, stage: str) -> list[Json]:
-    rows: list[Json] = pq.read_table(_there(path, stage)).to_pylist()
+    rows: list[Json] = table_content(_there(path, stage), stage).to_pylist()
     return rows
 
 

@@ -18,7 +18,7 @@ from diffps.heads.sfan import SFAN
 from diffps.model import Candidates, PersonSearcher
 from diffps.taps import FeatureName
 from stages.features.reading import Reading
-from stages.head.saved import reading_of
+from stages.head.saved import load_head, reading_of
 from stages.page.evidence import Evidence, NotThereError
 
 Grid = NDArray[np.float32]
@@ -128,7 +128,7 @@ def candidates(evidence: Evidence, scene_id: str) -> Candidates:
 def _head(evidence: Evidence) -> PersonSearcher:
     if not evidence.head.exists():
         raise NotThereError(f"{evidence.head} is missing; run: diffps train")
-    return PersonSearcher.from_pretrained(evidence.head)
+    return load_head(evidence.head)
 
 
 @lru_cache(maxsize=1)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from cache.files import write_text
 from diffps.heads.config import TapsConfig
 from stages.config_probe import ProbeFile
+from stages.head.identity import index_digest
 from stages.images import ImageFolder
 from stages.places import PROBE
 from stages.probing.conclusions import sentences
@@ -19,6 +20,9 @@ from stages.probing.export import (
 )
 from stages.probing.numbers import Probed, measure, measure_colours, measure_sets
 from stages.probing.setting import ProbePlan
+from stages.together import begin, finish
+
+TABLES = ("table.parquet", "words.parquet", "redundancy.parquet")
 
 
 def write_results(plans: Sequence[ProbePlan], config: ProbeFile, own: TapsConfig, images: ImageFolder) -> list[str]:
@@ -32,6 +36,7 @@ def write_results(plans: Sequence[ProbePlan], config: ProbeFile, own: TapsConfig
     rows = [row for each in (*probed, *blank) for row in tap_rows(each, own)]
     rows += set_rows(best, sets)
     rows.append(reference_row(best, "colours of true boxes", colours))
+    begin(PROBE)
     write_table(rows, PROBE / "table.parquet")
     write_table([row for each in probed for row in map_rows(each)], PROBE / "words.parquet")
     write_redundancy(probed, PROBE / "redundancy.parquet")
@@ -42,6 +47,8 @@ def write_results(plans: Sequence[ProbePlan], config: ProbeFile, own: TapsConfig
         lines += sentences(each, sets if each is best else [], colours, control)
     lines.append(f"{PROBE / 'table.parquet'}, and to paste: {', '.join(map(str, files)) or 'nothing'}")
     write_text(PROBE / "summary.txt", "\n".join(lines) + "\n")
+    tables = [PROBE / name for name in TABLES if (PROBE / name).exists()]
+    finish(PROBE, [path.name for path in (*tables, *files, PROBE / "summary.txt")], {"index": index_digest()})
     return lines
 
 

@@ -174,8 +174,10 @@ def reid_taps(taps: TapsConfig) -> tuple[str, ...]:
     return (*taps.level1, *taps.level2, *taps.level3)
 
 
-def _guidance(probed: Probed, own: TapsConfig) -> Candidate:
-    """The word map that points at persons best; the parameters' own where none was probed."""
+def _guidance(probed: Probed, own: TapsConfig) -> Candidate | None:
+    """The word map that points at persons best; the parameters' own where none was probed, if it has one."""
     name = max(probed.maps, key=lambda name: probed.maps[name].precision.value, default=own.guidance)
+    if name is None:
+        return None
     shape = probed.plan.reads.maps.get(name) or next(iter(probed.plan.reads.taps.values()))
     return Candidate(name=name, shape=shape, megabytes=probed.megabytes.get(name, 0.0), reid=np.nan, detection=np.nan)

@@ -36,7 +36,7 @@ class Prober:
 
     def __init__(self, plan: ProbePlan, images: ImageFolder, runtime: Runtime) -> None:
         self._plan = plan
-        self._latents = LatentComputer(plan.unet.encode, images, plan.sample.scenes, runtime)
+        self._latents = LatentComputer(plan.unet.prior, plan.unet.encode, images, plan.sample.scenes, runtime)
         self._runner = PassRunner(plan.unet, self._latents.device, runtime.compile)
         self.batch = unet_batch(runtime, self._latents.device.type)
         self._readouts: dict[int, Mapping[str, Tensor]] = {}

@@ -10,7 +10,6 @@ import numpy as np
 
 from cache import FeatureStore, fingerprint
 from cache.fingerprint import JSON
-from diffps.backbone.checkpoint import load_checkpoint
 from diffps.errors import ConfigError
 from diffps.geometry import Canvas
 from diffps.probe.config import POSITIONS
@@ -21,6 +20,7 @@ from diffps.taps import FeatureName
 from stages.config_data import EncodeConfig, ExtractConfig
 from stages.config_probe import ProbeFile
 from stages.features.plan import PassPlan
+from stages.features.priors import prior_of
 from stages.places import PROBE
 from stages.typed import build, parse_yaml
 
@@ -54,7 +54,7 @@ class ProbePlan:
         stretch: int = STRETCH,
     ) -> None:
         self._made_of = config, encode, extract, sample, stretch
-        table = load_checkpoint(encode.checkpoint, encode.revision, extract.unet).taps
+        table = prior_of(encode, extract.unet).taps
         self.rules, self.sample, self.stretch = config.rules, sample, stretch
         self.frame, self.timesteps = encode.frame, config.timesteps
         self.reads: Reads = reads(table, config.taps, extract.words, encode.frame)
@@ -113,8 +113,8 @@ def plan_probe(
     train = [scene for scene in scenes if scene.split == "train"]
     sample = draw_sample(train, annotations, Canvas(*encode.canvas), config.scenes, config.seed)
     plans = [ProbePlan(config, encode, extract, sample, stretch)]
-    if config.control is not None:
-        blank = replace(encode, checkpoint=config.control, revision=None)
+    if config.control is not None and encode.is_diffusion:  # other priors have other taps
+        blank = replace(encode, checkpoint=config.control, hub=None, revision=None, variant=None)
         # Its words mean nothing, and it may not know them.
         without_maps = replace(extract, unet=None, words=(), taps=tuple(plans[0].reads.taps))
         plans.append(ProbePlan(config, blank, without_maps, sample, stretch))

@@ -16,6 +16,7 @@ from diffps.metrics.galleries import SearchTask
 from diffps.metrics.search import SearchScores
 from diffps.model import PersonSearcher
 from stages.config_heads import EvaluateConfig
+from stages.head.identity import index_digest
 from stages.head.saved import head_digest
 from stages.images import ImageFolder
 from stages.job import Job
@@ -25,6 +26,9 @@ from stages.search.insides import Gates, knock_out_metrics
 from stages.search.main_scores import write_precision, write_scores
 from stages.search.scoring import defined, rank, score_colours, score_head, search_metrics
 from stages.search.tables import Detected
+from stages.together import begin, content, finish, sealed_head
+
+WRITTEN = ("detections.parquet", "metrics.json", "per_query.parquet", "queries.parquet", "ranking.parquet")
 
 
 class Evaluation(NamedTuple):
@@ -56,6 +60,11 @@ def evaluate_heads(
         results[name] = _score(config, task, test, detected, folders[name])
         write_json(folders[name] / "metrics.json", results[name].metrics)
     return results
+
+
+def finish_evaluation(folder: Path, head: Path, more: Sequence[str] = ()) -> None:
+    """Say that what lies in ``folder`` are the scores of ``head`` on this index: until then nothing of it is read."""
+    finish(folder, (*WRITTEN, *more), {"head": sealed_head(head), "index": index_digest()})
 
 
 def evaluate_head(
@@ -100,6 +109,8 @@ def evaluate_head(
     write_scores(metrics, folder)
     write_precision(folder)
     _write_card(Path(config.head), metrics, folder)
+    more = ("card.md", "coco.json", "embeddings.npy", "precision.csv", "scores.json")
+    finish_evaluation(folder, Path(config.head), more)
     job.say(_line(metrics), **metrics)
     for sentence in SearchCauses(**metrics["causes"]).sentences(config.score_threshold):
         job.say(f"evaluate: {sentence}")
@@ -109,13 +120,14 @@ def _score(
     config: EvaluateConfig, task: SearchTask, test: SearchSet, detected: Detected, folder: Path, made_by: str = ""
 ) -> Evaluation:
     ranked = rank(config, task, test, detected)
+    begin(folder)
     return Evaluation(detected, ranked, score_head(config, task, test, detected, ranked, folder, made_by))
 
 
 def _write_card(head: Path, metrics: Mapping[str, Any], folder: Path) -> None:
     """The head's card with these scores, for whoever hands it on: its folder is what train wrote and stays that."""
     card = head / "README.md"
-    text = card.read_text(encoding="utf-8") if card.is_file() else NO_CARD
+    text = content(card, "train").getvalue().decode() if card.is_file() else NO_CARD
     write_text(folder / "card.md", with_scores(text, metrics))
 
 

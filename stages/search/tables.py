@@ -16,6 +16,7 @@ from diffps.metrics.galleries import SearchTask
 from diffps.metrics.search import SearchScores
 from diffps.records import Detections
 from stages.search.gallery import SearchSet
+from stages.together import table_content
 
 MADE_BY = "made_by"  # in detections.parquet
 
@@ -84,7 +85,7 @@ class Detected:
 
 def read_detections(path: Path) -> dict[str, Detections]:
     """detections.parquet as ``{scene_id: Detections}`` in the scene frame, strongest first; empty scenes are absent."""
-    table = pq.read_table(path)
+    table = table_content(path, "evaluate")
     boxes, scores = box_array(table), table["score"].to_numpy()
     column = table["embedding"].combine_chunks()
     embeddings = column.flatten().to_numpy().reshape(len(table), column.type.list_size)

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from cache import CacheError
 from diffps.errors import ConfigError
@@ -19,7 +20,7 @@ from stages.devices import choose_device
 from stages.features.cached import CachedSource
 from stages.features.live import LiveSource
 from stages.features.source import open_source, skipped_scenes
-from stages.features.words import read_words
+from stages.features.words import embed_words, read_words
 from stages.head.data import training_set
 from stages.head.identity import HeadIdentity
 from stages.head.loop import train_all
@@ -27,12 +28,12 @@ from stages.head.run import HeadRun
 from stages.head.watching import tracked
 from stages.images import ImageFolder
 from stages.job import Job, QuietJob, Runtime, StoppedError, TrackerName
-from stages.places import INDEX
-from stages.search.evaluation import evaluate_heads
+from stages.search.evaluation import evaluate_heads, finish_evaluation
 from stages.search.gallery import open_task, read_search_set
 from stages.sweeps.results import write_result
 from stages.sweeps.rounds import shared_reading
-from stages.sweeps.variants import Variant
+from stages.sweeps.variants import FILE, Variant
+from stages.together import index_folder
 
 # Opens the features of one split that a round reads.
 OpenFeatures = Callable[[Split], AbstractContextManager[FeatureSource]]
@@ -59,12 +60,12 @@ def train_round(
         progress()
 
     with open_features("train") as source:
-        data = training_set(first.train, first.encode.frame, INDEX, skipped_scenes(source, job))
+        data = training_set(first.train, first.encode.frame, index_folder(), skipped_scenes(source, job))
         runs = {}
         for variant in variants:
             own = variant.params
             identity = HeadIdentity.of(own.index.dataset, own.train, own.encode, own.extract)
-            words = None if own.train.model.sfan is None else read_words()
+            words = None if own.train.model.sfan is None else words_of(variant)
             runs[variant.name] = HeadRun(own.train, data, source, words, identity, variant.folder, device)
         for run in runs.values():
             job.say(run.resume())
@@ -78,15 +79,21 @@ def train_round(
     if not searchers:
         return
     folders = {name: runs[name].folder / "evaluate" for name in searchers}
-    test, config = read_search_set(INDEX), first.evaluate
-    task = open_task(config.gallery, config.convention, test, INDEX)
+    test, config = read_search_set(index_folder()), first.evaluate
+    task = open_task(config.gallery, config.convention, test, index_folder())
     with open_features("test") as source:
         scores = evaluate_heads(config, searchers, source, test, task, folders, device, job)
     for name, found in scores.items():
         runs[name].add_scores(found.metrics)
+        finish_evaluation(folders[name], runs[name].folder / "head")
         result = {"status": "done", "training": runs[name].metrics(), "scores": found.metrics}
         write_result(by_name[name], result)
     progress()
+
+
+def words_of(variant: Variant) -> Tensor:
+    """T_c of a head: encode's file, or what the prior of its own pass says."""
+    return embed_words(variant.params.encode) if FILE in variant.changes else read_words()
 
 
 def open_round(variants: Sequence[Variant], runtime: Runtime) -> OpenFeatures:

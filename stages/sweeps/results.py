@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import logging
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -12,12 +13,18 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from cache.errors import DamagedError
 from cache.files import write_file, write_json, write_text
+from cache.sealed import read_json
+from cache.sealed import write_json as write_sealed
 from diffps.metrics.paired import paired_difference
 from stages.head.identity import code_digest, index_digest, scoring_digest
 from stages.places import SWEEP
 from stages.sweeps.effects import effects_content, sweep_runs
 from stages.sweeps.variants import Variant, describe_changes
+from stages.together import begin, finish, require_same, sealed_head, table_content, together
+
+log = logging.getLogger(__name__)
 
 COLUMNS = {
     "variant": str,
@@ -52,21 +59,26 @@ COLUMNS = {
 def write_result(variant: Variant, result: Mapping[str, Any]) -> None:
     """Written last: with it a variant counts as done, under its settings, those of the evaluation, and the stored
     features."""
-    write_json(variant.folder / "result.json", {"of": _made_under(variant), **result})
+    write_sealed(variant.folder / "result.json", {"of": _made_under(variant), **result})
 
 
 def result_of(variant: Variant) -> dict[str, Any] | None:
-    """The variant's result, None where it is missing or of other settings, code or features."""
+    """The variant's result, None where it is missing, damaged, or of other settings, code or features."""
     path = variant.folder / "result.json"
     if not path.is_file():
         return None
-    result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        result = read_json(path, "`diffps sweep`")
+    except DamagedError as error:
+        log.warning("%s", error)
+        return None
     return result if result.pop("of", None) == _made_under(variant) else None
 
 
 def write_table(variants: Sequence[Variant]) -> None:
     """results/sweep/table.parquet, table.csv, effects.json and metrics.json from the results there are."""
     rows = table_rows(variants)
+    begin(SWEEP)
     text = io.StringIO()
     writer = csv.DictWriter(text, list(COLUMNS), lineterminator="\n")
     writer.writeheader()
@@ -77,6 +89,8 @@ def write_table(variants: Sequence[Variant]) -> None:
     keys = ("detection_ap", "map", "top1", "map_mean", "map_std", "map_diff", "map_diff_se")
     found = {row["variant"]: {key: row[key] for key in keys if row[key] is not None} for row in rows}
     write_json(SWEEP / "metrics.json", {name: scores for name, scores in found.items() if scores})
+    written = ("effects.json", "metrics.json", "table.csv", "table.parquet")
+    finish(SWEEP, written, {"index": index_digest()})
 
 
 def table_rows(variants: Sequence[Variant]) -> list[dict[str, Any]]:
@@ -145,7 +159,11 @@ def _stage_of(variant: Variant) -> str:
 
 
 def _precisions(variant: Variant) -> dict[str, float]:
-    table = pq.read_table(variant.folder / "evaluate" / "per_query.parquet", columns=["query_id", "ap"])
+    folder = variant.folder / "evaluate"
+    scores = together(folder, "sweep")
+    if scores is not None:
+        require_same(scores, "head", sealed_head(variant.folder / "head", "sweep"), variant.folder / "head")
+    table = table_content(folder / "per_query.parquet", "sweep", ["query_id", "ap"])
     pairs = zip(table["query_id"].to_pylist(), table["ap"].to_pylist(), strict=True)
     return {query: precision for query, precision in pairs if precision is not None}
 

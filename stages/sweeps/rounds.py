@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 
-from diffps.taps import FeatureName, standard_taps
+from diffps.taps import FeatureName, published_tables
 from stages.features.reading import Reading
 from stages.sweeps.variants import Variant
 
@@ -36,7 +36,8 @@ def _stream(variant: Variant) -> str:
     """Everything that must be equal for heads to see the same batches."""
     train = asdict(variant.params.train)
     keys = ("source", "timestep", "flip", "data_seed", "batch", "scenes", "holdout")
-    return json.dumps([asdict(variant.params.extract), {key: train[key] for key in keys}])
+    passed = asdict(variant.params.encode), asdict(variant.params.extract)
+    return json.dumps([passed, {key: train[key] for key in keys}])
 
 
 def _size(variant: Variant) -> float:
@@ -44,6 +45,13 @@ def _size(variant: Variant) -> float:
 
 
 def _weight(names: Iterable[str]) -> float:
-    """Relative size of a set of features: channels per canvas pixel. Maps are small."""
-    table, features = standard_taps(), [FeatureName.parse(name) for name in names]
-    return sum(table[f.tap].channels / table[f.tap].stride ** 2 for f in features if f.word is None)
+    """Relative size of a set of features: channels per canvas pixel of the taps of published diffusion models, which
+    differ by far; those of other priors count alike. Maps are small."""
+    known = {
+        tap: spec.channels / spec.stride**2
+        for table in published_tables()
+        for tap, spec in table.items()
+        if spec.stride
+    }
+    features = [FeatureName.parse(name) for name in names]
+    return sum(known.get(feature.tap, 1.0) for feature in features if feature.word is None)

@@ -4,7 +4,7 @@ import json
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import combinations, product
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,13 @@ from stages.features.reading import Reading
 from stages.head.identity import head_settings
 from stages.params import Params, override
 from stages.places import SWEEP
-from stages.typed import keys, parse_yaml
+from stages.typed import build, keys, parse_yaml
 
 KEYS_OF_FILE = ("base", "variants", "grid")
 # What a variant may change outside section `train`: which of the arrays stored are read.
 ENCODING = "extract.encoding"
+# The params file of another pass: a variant takes its sections encode, extract and train.
+FILE = "params"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,8 +61,10 @@ def read_variants(params: Params) -> list[Variant]:
         if not isinstance(values, list) or not values:
             raise ConfigError(f"{path}: grid.{key}: expected a list of values, found {values!r}")
     found: dict[str, tuple[str, dict[str, Any]]] = {}
+    passes: dict[str, Params] = {}
     for name, value in listed.items():
         own = _mapping(value, f"{path}: variants.{name}")
+        file = own.pop(FILE, None)
         for point in product(*grid.values()):
             cell = dict(zip(grid, point, strict=True))
             label = _label(str(name), cell)
@@ -68,13 +72,19 @@ def read_variants(params: Params) -> list[Variant]:
                 raise ConfigError(f"{path}: two variants are called {label}")
             group = _label(str(name), {key: value for key, value in cell.items() if key != "seed"})
             found[label] = group, _changes(own, cell, f"{path}: variant {label}")
+            if file is not None:
+                passes[label] = _of_file(asdict(params), Path(str(file)), f"{path}: variant {label}")
     if params.train.source == "cached":
-        _check_timesteps(found, params.extract.timesteps, path)
+        here = {label: each for label, each in found.items() if label not in passes}
+        _check_timesteps(here, params.extract.timesteps, path)
     variants = []
     for label, (group, changes) in found.items():
         where = f"{path}: variant {label}"
         full = {_full_key(key, where): value for key, value in {**base, **changes}.items()}
-        variant = Variant(name=label, group=group, changes=changes, params=override(params, full, where))
+        own_params = override(passes.get(label, params), full, where)
+        if label in passes:
+            changes = {FILE: own_params.extract.name, **changes}
+        variant = Variant(name=label, group=group, changes=changes, params=own_params)
         try:
             parse_encoding(variant.params.extract.encoding)
         except CacheError as error:
@@ -82,6 +92,16 @@ def read_variants(params: Params) -> list[Variant]:
         variants.append(variant)
     _check_distinct(variants, path)
     return variants
+
+
+def _of_file(sections: Mapping[str, Any], file: Path, where: str) -> Params:
+    """``sections`` of the params with the pass and the head of another params file; data and evaluation stay theirs."""
+    raw = _mapping(parse_yaml(_bytes(file, f"{where}: {FILE}"), f"{where}: {FILE} {file}"), str(file))
+    own: dict[str, Any] = {name: raw[name] for name in ("encode", "extract", "train") if name in raw}
+    other = build(Params, {**sections, **own}, str(file))
+    if other.extract.name == sections["extract"]["name"]:
+        raise ConfigError(f"{where}: {file} calls its pass {other.extract.name} too; give it another extract.name")
+    return other
 
 
 def _label(name: str, cell: Mapping[str, Any]) -> str:
@@ -155,15 +175,18 @@ def _check_distinct(variants: Sequence[Variant], path: Path) -> None:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        near = ", ".join(sorted(str(other) for other in path.parent.glob("*.yaml"))) or "none beside it"
-        raise ConfigError(f"sweep.file {path}: cannot be read ({error.strerror}); there are: {near}") from error
-    found = _mapping(parse_yaml(data, f"sweep.file {path}"), str(path))
+    found = _mapping(parse_yaml(_bytes(path, "sweep.file"), f"sweep.file {path}"), str(path))
     if unknown := [key for key in found if key not in KEYS_OF_FILE]:
         raise ConfigError(f"{path}: {unknown[0]} is not known; a sweep file has {', '.join(KEYS_OF_FILE)}")
     return found
+
+
+def _bytes(path: Path, where: str) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        near = ", ".join(sorted(str(other) for other in path.parent.glob("*.yaml"))) or "none beside it"
+        raise ConfigError(f"{where} {path}: cannot be read ({error.strerror}); there are: {near}") from error
 
 
 def _mapping(value: Any, where: str) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typer.main import get_command
 
 from tests.architecture.repository import ROOT, STAGES
 
-COMMANDS = {*STAGES, "init", "doctor", "figure", "search", "cache", "head", "params"}
+COMMANDS = {*STAGES, "init", "doctor", "figure", "search", "cache", "head", "params", "forget", "verify"}
 CACHE_COMMANDS = {"plan", "status", "verify", "explain", "gc", "export", "stats", "transcode"}
 SLOW = {"torch", "zarr", "numpy", "pydantic", "rich", "dask", "pyarrow", "matplotlib"}
 

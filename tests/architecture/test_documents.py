@@ -60,7 +60,7 @@ def test_other_commands_name_what_exists(command: str) -> None:
         case "cp":
             assert (ROOT / arguments[0]).is_file()
         case "dvc":
-            assert arguments[0] in {"repro", "metrics", "plots"}
+            assert arguments[0] in {"repro", "metrics", "plots", "exp", "push", "pull"}
 
 
 @pytest.mark.parametrize("code", [block for _, block in blocks("python")])

@@ -1,4 +1,4 @@
-"""The SD UNet's forward written out with explicit attention, keeping everything: what the hooks are compared with.
+"""The UNets' forward (SD, SDXL) written out with explicit attention, keeping everything: what hooks are compared with.
 
 Takes only weights from the diffusers model. Grid values (B, C, H, W), text (B, T, C), maps (B, heads, queries, keys).
 """
@@ -25,9 +25,13 @@ class Reference:
         self.unet = unet
         self.taps: dict[str, Tensor] = {}
 
-    def __call__(self, x: Tensor, timestep: int, text: Tensor) -> dict[str, Tensor]:
+    def __call__(
+        self, x: Tensor, timestep: int, text: Tensor, added: dict[str, Tensor] | None = None
+    ) -> dict[str, Tensor]:
         unet, self.taps = self.unet, {}
-        time = self._time(timestep, len(x))
+        time = self._time(timestep, len(x)).to(x)
+        if added is not None:
+            time = time + self._added(**added)
         self.taps["unet-in"] = x
         x = unet.conv_in(x)
         self.taps["unet-after-conv-in"] = x
@@ -60,11 +64,16 @@ class Reference:
         return self.taps
 
     def _time(self, timestep: int, batch: int) -> Tensor:
-        half = self.unet.config.block_out_channels[0] // 2
-        angles = timestep * torch.exp(-math.log(10000) * torch.arange(half) / half)
-        waves = torch.cat([angles.cos(), angles.sin()])[None].expand(batch, -1)
         embedding = self.unet.time_embedding
+        size = self.unet.config.block_out_channels[0]
+        waves = _waves(torch.tensor([timestep]), size).to(embedding.linear_1.weight).expand(batch, -1)
         out: Tensor = embedding.linear_2(F.silu(embedding.linear_1(waves)))
+        return out
+
+    def _added(self, text_embeds: Tensor, time_ids: Tensor) -> Tensor:
+        size, embedding = self.unet.config.addition_time_embed_dim, self.unet.add_embedding
+        waves = _waves(time_ids.flatten(), size).to(text_embeds).reshape(1, -1)
+        out: Tensor = embedding.linear_2(F.silu(embedding.linear_1(torch.cat([text_embeds, waves], 1))))
         return out
 
     def _resnet(self, name: str, block: Any, x: Tensor, time: Tensor) -> Tensor:
@@ -107,3 +116,9 @@ class Reference:
         self.taps[f"{name}-map"] = maps
         out: Tensor = module.to_out[0]((maps @ vs).transpose(1, 2).flatten(2))
         return out
+
+
+def _waves(numbers: Tensor, size: int) -> Tensor:
+    half = size // 2
+    angles = numbers[:, None] * torch.exp(-math.log(10000) * torch.arange(half) / half)
+    return torch.cat([angles.cos(), angles.sin()], 1)

@@ -7,10 +7,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from diffps.backbone.capture import Request, TapReader, attention_map, fixed_context, pruned
+from diffps.backbone.capture import Request, TapReader, attention_map, fixed_context
 from diffps.backbone.checkpoint import Checkpoint
 from diffps.backbone.frozen import Extractor
 from diffps.backbone.latents import NoiseKey
+from diffps.backbone.pruning import pruned
 from diffps.errors import CheckpointError, UnknownTapError
 from diffps.taps import TapSpec
 from tests.backbone.reference import Reference, as_reference

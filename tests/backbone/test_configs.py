@@ -4,7 +4,7 @@ import inspect
 import json
 import shutil
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,7 +21,7 @@ from diffps.errors import CheckpointError
 from diffps.taps import standard_taps, tap_table
 from tests.backbone.published import SCHEDULER, TEXT_ENCODERS, UNETS, VAE
 
-PARTS: tuple[Part, ...] = get_args(Part)
+PARTS: tuple[Part, ...] = ("unet", "vae", "text_encoder")
 FILES: dict[ConfigPart, str] = {
     "unet": "unet/config.json",
     "vae": "vae/config.json",
@@ -45,7 +45,8 @@ def _rewrite(folder: Path, part: ConfigPart, lacks: set[str], **changes: object)
 def _strip(folder: Path) -> None:
     """Leave of each config what a published one states, and whatever differs from the default."""
     stated = {"unet": UNETS["sd1.5"], "vae": VAE, "text_encoder": TEXT_ENCODERS["sd1.5"], "scheduler": SCHEDULER}
-    for part, defaults in DEFAULTS.items():
+    for part in FILES:
+        defaults = DEFAULTS[part]
         config = json.loads((folder / FILES[part]).read_text())
         lacks = {key for key in defaults if key in config and key not in stated[part] and config[key] == defaults[key]}
         assert lacks or part == "text_encoder"
@@ -121,6 +122,7 @@ def test_defaults_are_those_of_the_libraries() -> None:
     text = CLIPTextConfig().to_dict()
     chosen = {key: value for key, value in DEFAULTS["text_encoder"].items() if key != "architectures"}
     assert {key: text[key] for key in chosen} == chosen
+    assert DEFAULTS["text_encoder_2"] == {**chosen, "architectures": ["CLIPTextModelWithProjection"]}
 
 
 def test_a_checkpoint_without_newer_keys_is_the_same_checkpoint(frozen: FrozenUNet, copy: Path) -> None:
@@ -199,7 +201,7 @@ def test_the_shipped_checkpoint_keeps_its_identity() -> None:
     assert {part: checkpoint.digest(part) for part in PARTS} == recorded
 
 
-@pytest.mark.parametrize(("part", "key"), [(part, key) for part in REQUIRED for key in REQUIRED[part]])
+@pytest.mark.parametrize(("part", "key"), [(part, key) for part in FILES for key in REQUIRED[part]])
 def test_what_no_default_can_stand_in_for_is_one_error(copy: Path, part: ConfigPart, key: str) -> None:
     for lacks, changes in (({key}, {}), (set(), {key: None}), (set(), {key: {}})):
         _rewrite(copy, part, lacks, **changes)

@@ -142,8 +142,11 @@ def test_export_and_stats(store: FeatureStore) -> None:
     assert np.load("stats.npz")["mean"].shape == (12,)
 
 
+ONE_ENCODING = ("--set", "encode.checkpoint=none", "--set", "extract.encoding=int8", "--set", "extract.transcode=[]")
+
+
 def test_plan_says_what_it_costs_and_what_would_fit(store: FeatureStore) -> None:
-    lines = run("plan", "--rate", "2", "--disk", "400MB", "--set", "encode.checkpoint=none").stdout
+    lines = run("plan", "--rate", "2", "--disk", "400MB", *ONE_ENCODING).stdout
     assert "500 passes" in lines
     assert "DOES NOT FIT" in lines
     assert "break-even: after" in lines
@@ -156,7 +159,7 @@ RECORDED = Speed(2.0, 1.0)
 
 
 def planned(changes: list[str], speed: Speed | None = RECORDED, disk: DiskRates = FREE_DISK) -> StorePlan:
-    params, runtime = load_params(PARAMS, ["encode.checkpoint=none", *changes])
+    params, runtime = load_params(PARAMS, ["encode.checkpoint=none", "train.epochs=5", *changes])
     return plan_store(params, runtime.shard, 10**12, speed, disk)
 
 

@@ -55,7 +55,7 @@ def test_manifests_of_another_store_are_refused_in_one_line(store: FeatureStore,
     write(other, SPECS, ROWS[:3])
     with pytest.raises(NotCachedError, match=rf"manifests are of store {store_id(store.root)}, but .*other is store"):
         other.check(manifest, folder)
-    with pytest.raises(NotCachedError, match=r"none is another; set runtime\.store"):
+    with pytest.raises(NotCachedError, match=r"none holds none; set runtime\.store"):
         FeatureStore(tmp_path / "none").check(manifest, folder)
     write(other, SPECS, ROWS)
     keep(other, folder)

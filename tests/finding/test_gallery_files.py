@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cache.errors import CacheError, DamagedError, LockedError, StoreFullError
-from cache.files import temporary_name, write_atomic
+from cache.files import temporary_name, write_bytes
 from diffps.errors import ConfigError, DatasetError, DiffPSError
 from diffps.records import Detections
 from diffps.search.answer import find
@@ -55,9 +55,7 @@ def half(content: int) -> np.ndarray:
     return (embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)).astype(np.float16)
 
 
-def search(
-    folder: Path, pictures: Pictures, batch: int = 3, write: Callable[[Path, bytes], None] = write_atomic
-) -> int:
+def search(folder: Path, pictures: Pictures, batch: int = 3, write: Callable[[Path, bytes], None] = write_bytes) -> int:
     """What a search does before it searches: compute what is lacking, batch by batch; gives how much that was."""
     files = [file(name, content) for name, content in pictures.items()]
     contents = {digest(content): content for content in pictures.values()}
@@ -217,7 +215,7 @@ def test_a_process_that_dies_at_any_write_loses_at_most_that_write(tmp_path: Pat
                     path.with_name(temporary_name()).write_bytes(content[: len(content) // 2])
                 raise Died
             left[0] -= 1
-            write_atomic(path, content)
+            write_bytes(path, content)
 
         return write
 

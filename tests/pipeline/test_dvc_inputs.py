@@ -40,7 +40,8 @@ def as_csv(project: Project) -> Path:
 @pytest.fixture
 def as_coco(project: Project, as_csv: Path) -> Path:
     """The same as COCO, indexed; gives train.json."""
-    rows = list(csv.DictReader(as_csv.open()))
+    with as_csv.open() as file:
+        rows = list(csv.DictReader(file))
     for split in ("train", "test"):
         names = sorted({row["image"] for row in rows if row["split"] == split})
         images = [{"id": n, "file_name": name, "camera": int(_camera(rows, name))} for n, name in enumerate(names)]
@@ -83,8 +84,15 @@ def _camera(rows: list[dict[str, str]], name: str) -> str:
     return next(row["camera"] for row in rows if row["image"] == name)
 
 
+def replace_by_teal(path: Path) -> None:
+    with Image.open(path) as image:
+        size = image.size
+    Image.new("RGB", size, "teal").save(path)
+
+
 def correct_csv(path: Path) -> None:
-    rows = list(csv.reader(path.open()))
+    with path.open() as file:
+        rows = list(csv.reader(file))
     rows[1][4] = str(float(rows[1][4]) - 2)
     with path.open("w", newline="") as file:
         csv.writer(file).writerows(rows)
@@ -127,7 +135,7 @@ def test_images_added_removed_and_replaced_are_noticed(project: Project, as_csv:
     images[0].with_name("another.jpg").unlink()
     assert "index" not in project.would_run()
     kept = images[0].read_bytes()
-    Image.new("RGB", Image.open(images[0]).size, "teal").save(images[0])
+    replace_by_teal(images[0])
     assert "index" in project.would_run()
     images[0].write_bytes(kept)
     assert "index" not in project.would_run()
@@ -140,7 +148,7 @@ def test_only_the_features_of_a_replaced_image_are_computed(project: Project, as
     project.repro()
     before = project.files("data/features/features.zarr")
     image = next(path for path in sorted((as_csv.parent / "images").iterdir()) if path.name.startswith("c1s2"))
-    Image.new("RGB", Image.open(image).size, "teal").save(image)
+    replace_by_teal(image)
     ran = project.repro()
     assert ran[:3] == ["index", "encode", "extract"]
     after = project.files("data/features/features.zarr")

@@ -82,3 +82,13 @@ def test_experiments_use_it(project: Project, tmp_path: Path, way: str) -> None:
         assert [stage for stage in ran if stage != "index"] == ["train", "evaluate", "report"]
     assert stat_of(place) == before
     assert "0.0005" in project.run("dvc", "exp", "show", "--csv").stdout
+
+
+@pytest.mark.slow
+def test_a_sweep_follows_other_training_where_it_is_asked_for(project: Project) -> None:
+    project.params({"train": {"lr": 0.0005}})
+    assert project.repro() == ["train", "evaluate", "report"]
+    before = project.files("results/sweep/heads")
+    assert "Running stage 'sweep'" in project.run("dvc", "repro", "-f", "-s", "sweep").stdout
+    assert set(project.files("results/sweep/heads")) - set(before)
+    assert project.repro() == ["report"]

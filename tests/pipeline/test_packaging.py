@@ -128,7 +128,8 @@ def test_installed_it_works_in_an_empty_folder(packages: tuple[Path, Path], tmp_
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_shells_can_complete(shell: str) -> None:
     done = subprocess.run(
-        [Path(sys.executable).with_name("diffps"), "--show-completion", shell],
+        [Path(sys.executable).with_name("diffps")],
+        env=os.environ | {"_DIFFPS_COMPLETE": f"source_{shell}"},
         capture_output=True,
         text=True,
         check=True,

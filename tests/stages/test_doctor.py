@@ -11,7 +11,10 @@ import torch
 from diffps.backbone.builtin.topology import make_random
 from diffps.backbone.checkpoint import load_checkpoint
 from diffps.errors import CheckpointError
-from stages import doctor
+from diffps.features import FeatureShape
+from diffps.geometry import Canvas
+from diffps.model import build_searcher
+from stages import doctor, index
 from tests.world import Listener, Project
 
 
@@ -55,12 +58,12 @@ def test_other_unet_weights_are_named(project: Project) -> None:
 
 
 def test_versions_that_do_not_go_together_are_problems(monkeypatch: pytest.MonkeyPatch) -> None:
-    versions = {"zarr": "2.18", "dvc": None}
+    versions = {"zarr": "2.18", "scipy": None}
     monkeypatch.setitem(sys.modules, "torchvision.ops", None)  # what importing a mismatched build comes to
     problems = [line for line in doctor.software(lambda name: versions.get(name, "9999")) if line.startswith("PROBLEM")]
-    assert [re.split(r"[>=]", line)[0] for line in problems[:2]] == ["PROBLEM: zarr", "PROBLEM: dvc"]
-    assert "found 2.18; pip install" in problems[0]
-    assert "found none" in problems[1]
+    assert [re.split(r"[>=]", line)[0] for line in problems[:2]] == ["PROBLEM: scipy", "PROBLEM: zarr"]
+    assert "found 2.18; pip install" in problems[1]
+    assert "found none" in problems[0]
     assert "torchvision 9999 does not go with torch 9999" in problems[2]
     assert len(problems) == 3
 
@@ -78,6 +81,26 @@ def test_a_dataset_that_is_not_there_is_a_problem_and_the_rest_is_said(project: 
     lines = heard(project, index={"dataset": "prw", "root": "data/prw"})
     assert "PROBLEM: dataset prw: no folder data/prw; put it there, or set index.root" in lines
     assert lines[-1] == "  every tap of extract.taps is there"
+
+
+def test_annotation_files_are_read_and_the_head_is_compared_with_the_weights(project: Project) -> None:
+    project.run(index)
+    (said,) = [line for line in heard(project) if line.startswith("dataset")]
+    assert re.search(r"streets at data/streets, 14 images, \d+ boxes, \d+ queries", said)
+    Path("data/streets/ID_test.mat").write_bytes(b"torn")
+    assert any(re.match(r"PROBLEM: .*ID_test\.mat", line) for line in heard(project))
+    params = project.params()
+    names = {name: FeatureShape(8, 8, 1 if name.endswith(".person") else 4) for name in params.train.taps.names}
+    frame, words = Canvas(128, 64), torch.zeros(4, 64)
+    head = build_searcher(params.train.model, params.train.taps, names, frame, words, 4)
+    facts = {"recipe": {"unet": "0" * 16, "latent": {"vae": load_checkpoint("builtin:random").digest("vae")}}}
+    head.save_pretrained(Path(params.evaluate.head), facts)
+    lines = heard(project)
+    assert f"PROBLEM: {params.evaluate.head} was trained on a canvas of 128 x 64, encode.canvas is [128, 128]" in lines
+    (other,) = [line for line in lines if "features of other weights" in line]
+    assert f"unet {'0' * 16}, here {load_checkpoint('builtin:random').digest('unet')}" in other
+    Path(params.evaluate.head, "config.json").write_text("{}")
+    assert any("not a trained head" in line for line in heard(project))
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

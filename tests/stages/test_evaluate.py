@@ -335,6 +335,7 @@ def test_a_head_that_does_not_say_what_it_reads_is_shown_the_encoding_of_the_par
     said = json.loads(path.read_text())
     del said["training"]["reading"]
     path.write_text(json.dumps(said))
+    path.with_name("digests.json").unlink()
     small.run(evaluate, extract={"encoding": "int8"}, **KEPT_LOW)
     assert scored() == own
     params = small.params(extract=FLOAT16)

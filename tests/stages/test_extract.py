@@ -26,6 +26,7 @@ from stages.features.arrays import latent_work, pass_work
 from stages.features.cached import CachedSource
 from stages.features.complete import write_missing
 from stages.features.opening import open_store
+from stages.features.priors import prior_of
 from stages.features.reading import Reading
 from stages.features.source import skipped_scenes
 from stages.head.data import training_set
@@ -66,7 +67,7 @@ def test_run_again_nothing_is_loaded_or_written(project: Project) -> None:
     assert job.lines == ["encode: nothing is missing", "extract: nothing is missing"]
     extract_by(project, refuse)
     config, images = project.params().encode, Path(project.params().index.root)
-    work = latent_work(config, load_checkpoint(config.checkpoint), read_scenes(INDEX), images)
+    work = latent_work(config, prior_of(config), read_scenes(INDEX), images)
     write_missing("encode", open_store(str(STORE)), work, refuse, project.runtime, QuietJob())
     after = {path: path.stat().st_mtime_ns for path in STORE.rglob("*") if path.is_file()}
     assert {

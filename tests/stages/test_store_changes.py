@@ -13,20 +13,23 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from cache import FeatureStore, ShardTask
 from cache.errors import NotCachedError, RecipeError, StoreFullError
 from cache.verify import verify
 from diffps.backbone.checkpoint import load_checkpoint
-from diffps.datasets.tables import read_annotations, read_scenes, write_index
+from diffps.datasets.tables import read_annotations, read_scenes
 from diffps.errors import DatasetError
 from diffps.records import Scene, SearchIndex
 from stages import encode, extract
 from stages.features.opening import open_store
 from stages.features.shards import Computed, Place
+from stages.head.identity import head_settings
 from stages.places import INDEX
+from stages.sweeps.variants import read_variants
 from tests.stages.computers import Changed, extract_by
-from tests.world import FLOAT16, KEPT, STORE, Listener, Project, files_below
+from tests.world import FLOAT16, KEPT, STORE, Listener, Project, files_below, rewrite_index
 
 
 def index_of(scenes: Iterable[Scene], was: dict[str, str] | None = None) -> None:
@@ -36,7 +39,7 @@ def index_of(scenes: Iterable[Scene], was: dict[str, str] | None = None) -> None
     annotations = {scene.scene_id: known[names.get(scene.scene_id, scene.scene_id)] for scene in scenes}
     report = {"dataset": "streets"}
     index = SearchIndex(scenes=scenes, annotations=annotations, queries=(), galleries=(), report=report)
-    write_index(index, INDEX)
+    rewrite_index(index)
 
 
 def changed(before: dict[str, bytes], after: dict[str, bytes]) -> set[str]:
@@ -154,15 +157,33 @@ def test_features_of_changed_images_are_refused_until_they_are_extracted(small: 
 def test_features_of_other_weights_are_refused(small: Project) -> None:
     with pytest.raises(RecipeError, match=r"encode.checkpoint: .*builtin:streets.* != .*builtin:random"):
         opened(small, encode={"checkpoint": "builtin:streets"})
+    with pytest.raises(RecipeError, match="run `diffps extract`, which computes nothing"):
+        opened(small, encode={"checkpoint": "not here"})
+
+
+def test_the_same_weights_under_another_name_are_the_same_to_stores_heads_and_sweeps(small: Project) -> None:
     shutil.copytree(load_checkpoint("builtin:random").folder, "same weights")
     elsewhere = {"encode": {"checkpoint": "same weights"}}
-    with pytest.raises(RecipeError, match="run `diffps extract`, which computes nothing"):
-        opened(small, **elsewhere)
-    before = small.files()
+    opened(small, **elsewhere)
+
+    def identities(**sections: Any) -> tuple[Any, list[Path]]:
+        params = small.params(extract=FLOAT16, **sections)
+        settings = head_settings(params.train, params.encode, params.extract)
+        return settings, [variant.folder for variant in read_variants(params)]
+
+    before, heads = small.files(), identities()
+    assert identities(**elsewhere) == heads
     small.run(encode, **elsewhere)
     small.run(extract, extract=FLOAT16, **elsewhere)
     assert small.files() == before
-    opened(small, **elsewhere)
+    assert identities(**elsewhere) == heads
+    # Other weights under the same name are others once extract has seen them.
+    path = Path("same weights/unet/diffusion_pytorch_model.safetensors")
+    tensors = load_file(path)
+    save_file({**tensors, "conv_in.bias": tensors["conv_in.bias"] + 1}, path)
+    small.run(extract, extract=FLOAT16, **elsewhere)
+    assert small.files() != before
+    assert identities(**elsewhere) != heads
 
 
 def test_without_a_training_split_bases_are_fitted_on_what_there_is(small: Project) -> None:

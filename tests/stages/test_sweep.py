@@ -403,6 +403,7 @@ def test_first_weights_that_cannot_be_had_are_named_before_anything_is_trained(s
 
 def test_every_preset_is_valid(sources: Sources) -> None:
     root = ROOT / "presets" / "sweeps"
+    shutil.copytree(ROOT / "presets", "presets")  # variants may name params files
     allowing = {
         "extract.timesteps": [0, 50, 100, 200, 300, 500, 800],
         "extract.prompt": "person head shirts pants shoes",
@@ -413,7 +414,8 @@ def test_every_preset_is_valid(sources: Sources) -> None:
     }
     rounds = {name: len(plan_rounds(variants)) for name, variants in found.items()}
     assert rounds == {
-        "demo": 3, "modules": 1, "timesteps": 7, "taps": 1, "words": 1, "encodings": 5, "flip": 3, "seeds": 1,
+        "demo": 3, "modules": 1, "timesteps": 7, "taps": 1, "words": 1, "encodings": 5, "flip": 3,
+        "seeds": 1, "priors": 5,
         "temperature": 1,
     }  # fmt: skip
 

@@ -16,8 +16,10 @@ import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
+from cache.errors import DamagedError
+from cache.sealed import write_tensors
 from diffps.datasets.tables import read_scenes, write_index
 from diffps.errors import CheckpointError, ConfigError, DivergedError
 from diffps.model import PersonSearcher
@@ -98,9 +100,9 @@ def test_other_settings_begin_anew(here: Path, source: SmallSource, caplog: pyte
 def test_a_damaged_checkpoint_is_refused_by_name(here: Path, source: SmallSource) -> None:
     train_small(small_params(), source)
     Path("results/train/checkpoint/state.safetensors").write_bytes(b"nothing")
-    with pytest.raises(CheckpointError, match=r"state\.safetensors.*delete it"):
+    with pytest.raises(DamagedError, match=r"state\.safetensors: has no digest.*deleting results/train/checkpoint"):
         train_small(small_params(), source)
-    save_file({"a": torch.zeros(1)}, "results/train/checkpoint/state.safetensors")
+    write_tensors(Path("results/train/checkpoint/state.safetensors"), save({"a": torch.zeros(1)}))
     with pytest.raises(CheckpointError, match="not a checkpoint"):
         train_small(small_params(), source)
 
@@ -159,9 +161,10 @@ def test_killed_between_a_new_best_and_the_checkpoint_the_old_best_is_still_ther
 
 
 def test_what_a_killed_process_left_half_written_is_removed(here: Path, source: SmallSource) -> None:
-    partial = Path("results/train/checkpoint/.state.safetensors.123.tmp")
+    partial = Path("results/train/checkpoint/.diffps-01234567-1-1-01234567.tmp")
     partial.parent.mkdir(parents=True)
     partial.touch()
+    os.utime(partial, (0, 0))
     train_small(small_params({"train.epochs": 1}), source)
     assert not partial.exists()
 

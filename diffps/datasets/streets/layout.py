@@ -1,6 +1,7 @@
 """Drawn streets on disk, in the layout in which PRW comes: its real reader reads them."""
 
 import json
+import os
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -101,6 +102,7 @@ def draw(config: StreetsConfig, root: Path) -> None:
         shutil.rmtree(root / name, ignore_errors=True)
         (root / name).mkdir()
     _write(config, root)
+    os.sync()  # after a power cut the marker must not stand for frames that were never written
     temporary = root / f"{_MARKER}.tmp"
     temporary.write_text(json.dumps(wanted, indent=2) + "\n")
     temporary.replace(marker)

@@ -1,0 +1,111 @@
+"""The model of one part: its tensors compared with what its config asks for, then loaded."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from diffps.backbone.configs import ConfigPart
+from diffps.backbone.headers import one_line
+from diffps.backbone.identity import NO_WEIGHT, current_name
+from diffps.backbone.kinds import describe
+from diffps.backbone.weights import Weights
+from diffps.errors import CheckpointError
+
+if TYPE_CHECKING:
+    import torch
+
+DiffusersModel = Any  # diffusers and transformers have no types a checker can follow
+
+_FLOATS = ("F64", "F32", "F16", "BF16")
+
+
+def check_tensors(weights: Weights) -> None:
+    """Compare names, shapes and dtypes of a part's tensors with its config: headers and a model on the meta device.
+
+    Takes milliseconds once the libraries are imported. Raises CheckpointError that says what the files hold.
+    """
+    part, files = weights.part, weights.files
+    where = files[0] if len(files) == 1 else files[0].parent
+    model = empty_model(part, weights.config)
+    wanted = {current_name(name): tuple(value.shape) for name, value in model.state_dict().items()}
+    wanted.pop(NO_WEIGHT, None)
+    found = weights.shapes()
+    if len(wanted.keys() & found.keys()) <= len(wanted) // 2:
+        raise CheckpointError(f"{where} holds {describe(weights.stored)}; expected the weights of a {part}")
+    for what, names in (("lacks", wanted.keys() - found.keys()), ("has unexpected", found.keys() - wanted.keys())):
+        if names:
+            raise CheckpointError(
+                f"{where} {what} {len(names)} weights of the {part}, e.g. {min(names)}; "
+                "is it the right file for this config?"
+            )
+    wrong = [name for name, shape in wanted.items() if found[name] != shape]
+    if wrong:
+        raise CheckpointError(
+            f"{where}: {len(wrong)} weights of the {part} have another shape than its config says, e.g. {wrong[0]} "
+            f"{_times(found[wrong[0]])} for {_times(wanted[wrong[0]])}"
+        )
+    for name, dtype in weights.dtypes().items():
+        if dtype not in _FLOATS:
+            raise CheckpointError(f"{where}: tensor {name} is {dtype}; quantised weights are not read")
+
+
+def empty_model(part: ConfigPart, config: Mapping[str, Any]) -> DiffusersModel:
+    """The part that ``config`` describes on the meta device: names and shapes, no memory. Raises CheckpointError."""
+    import torch
+    from diffusers import AutoencoderKL, UNet2DConditionModel
+    from diffusers.utils import logging
+
+    logging.set_verbosity_error()
+    try:
+        with torch.device("meta"):
+            match part:
+                case "unet":
+                    return UNet2DConditionModel.from_config(dict(config))
+                case "vae":
+                    return AutoencoderKL.from_config(dict(config))
+                case _:
+                    return _text_class(part)(_text_config(config))
+    except Exception as error:  # both libraries raise whatever their modules do
+        raise CheckpointError(f"{part}/config.json describes no {part} ({one_line(error)})") from error
+
+
+def load(weights: Weights, dtype: "torch.dtype") -> DiffusersModel:
+    """The part in ``dtype`` on the CPU, frozen, in eval mode. Raises CheckpointError as :func:`check_tensors` does."""
+    check_tensors(weights)
+    model = empty_model(weights.part, weights.config)
+    names = {current_name(name): name for name in model.state_dict()}
+    # Copied: what is only mapped would change with the file.
+    tensors = {names[name]: value.to(dtype, copy=True) for name, value in weights.tensors().items()}
+    if weights.part.startswith("text_encoder"):
+        # Its positions are no weights, and would stay on the meta device.
+        model = _load_text_encoder(weights.part, weights.config, tensors)
+    else:
+        model.load_state_dict(tensors, assign=True)
+    return model.eval().requires_grad_(False)
+
+
+def _load_text_encoder(
+    part: ConfigPart, config: Mapping[str, Any], tensors: "dict[str, torch.Tensor]"
+) -> DiffusersModel:
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    return _text_class(part).from_pretrained(None, config=_text_config(config), state_dict=tensors)
+
+
+def _text_class(part: ConfigPart) -> Any:
+    from transformers import CLIPTextModel, CLIPTextModelWithProjection
+
+    return CLIPTextModelWithProjection if part == "text_encoder_2" else CLIPTextModel
+
+
+def _text_config(config: Mapping[str, Any]) -> Any:
+    from transformers import CLIPTextConfig
+
+    # A file may say float16; some versions of the library would round the weights to it.
+    return CLIPTextConfig.from_dict(
+        {key: value for key, value in config.items() if key not in ("dtype", "torch_dtype")}
+    )
+
+
+def _times(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape)) or "scalar"

@@ -1,0 +1,149 @@
+"""Forgetting in the whole project: results, then the store, then the index, by which the rest is found."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import reduce
+from pathlib import Path
+
+from cache.files import clear_temporaries, write_folder
+from cache.forget import forget
+from cache.rows import splits
+from cache.sealed import seal_folder
+from cache.traces import Traces, find_removed, find_traces
+from diffps.datasets.tables import read_scenes, write_index
+from diffps.records import Split
+from stages.features.opening import open_store
+from stages.forgetting.chosen import SPLITS, Chosen
+from stages.forgetting.reindex import without
+from stages.forgetting.remembered import Memory, fitted, memories, others
+from stages.job import Job, Runtime
+from stages.places import ENCODED, EXTRACTED, INDEX, INPUTS
+from stages.text import size
+from stages.together import json_content
+
+KEPT = (
+    "beyond this project: the photographs and what annotations say of them, backups, exported features, DVC's cache "
+    "(`dvc gc --workspace`) and git's history still have what they had"
+)
+
+
+def forget_everywhere(
+    parts: Sequence[Chosen], head: Path, data: Path, runtime: Runtime, job: Job, *, heads: bool, dry: bool
+) -> None:
+    """Take all images of ``parts`` out of everything, or with ``dry`` say what would be; ``head`` is the one scored,
+    ``data`` the dataset's folder, which is left alone."""
+    chosen = reduce(_joined, parts)
+    store = open_store(runtime.store)
+    found = [
+        find_traces(store.root, split, scene_ids=chosen.names, digests=chosen.digests, dataset=store.dataset)
+        for split in splits(store.root)
+    ]
+    _forget(chosen, found, head, data, runtime, job, heads=heads, dry=dry)
+
+
+def removed_images(runtime: Runtime) -> list[Traces]:
+    """What the store still holds of images that the index has no longer; nothing where there is no index, or
+    ``runtime.keep_removed`` is set."""
+    store = open_store(runtime.store)
+    if runtime.keep_removed or not (INDEX / "images.parquet").is_file() or not store.dataset:
+        return []
+    scenes = read_scenes(INDEX)
+    return [
+        traces
+        for split in splits(store.root)
+        if not (
+            traces := find_removed(
+                store.root, split, {scene.digest for scene in scenes if scene.split == split}, store.dataset
+            )
+        ).nothing
+    ]
+
+
+def forget_removed(found: Sequence[Traces], head: Path, data: Path, runtime: Runtime, job: Job) -> None:
+    """Take what :func:`removed_images` found out of everything."""
+    names = frozenset(name.scene_id for traces in found for name in traces.names)
+    digests = frozenset(digest for traces in found for digest in traces.digests)
+    gone: set[Split] = {split for split in SPLITS for traces in found if traces.split == split}
+    chosen = Chosen(names=names, digests=digests, splits=frozenset(gone))
+    _forget(chosen, found, head, data, runtime, job, heads=False, dry=False)
+
+
+def _forget(
+    chosen: Chosen,
+    found: Sequence[Traces],
+    head: Path,
+    data: Path,
+    runtime: Runtime,
+    job: Job,
+    *,
+    heads: bool,
+    dry: bool,
+) -> None:
+    store = open_store(runtime.store)
+    remembered = list(memories(chosen, head, heads=heads))
+    remembered += [memory for traces in found for memory in fitted(store.root, traces.fitted, heads=heads)]
+    remembered += list(others(chosen, (store.root, INDEX, data), [memory.path for memory in remembered]))
+    would = "would forget" if dry else "forgets"
+    for traces in found:
+        if not traces.nothing:
+            job.say(
+                f"{store.root}: {would} {len(traces.rows)} images of {traces.split}, {size(traces.nbytes)} in "
+                f"{len(traces.arrays)} arrays"
+            )
+    for memory in remembered:
+        job.say(f"{memory.path}: {would if memory.forget else 'CANNOT forget, --heads deletes it'} ({memory.why})")
+    indexed = _indexed(chosen)
+    if indexed:
+        job.say(f"{INDEX}: {would} {indexed} images")
+    if not (indexed or remembered or any(not traces.nothing for traces in found)):
+        job.say("forget: nothing here remembers them")
+    if not dry:
+        _act(store.root, chosen, found, remembered, runtime, indexed=bool(indexed))
+    job.say(KEPT)
+
+
+def _act(
+    root: Path,
+    chosen: Chosen,
+    found: Sequence[Traces],
+    remembered: Sequence[Memory],
+    runtime: Runtime,
+    *,
+    indexed: bool,
+) -> None:
+    for memory in remembered:
+        if memory.forget is not None:
+            memory.forget()
+    for traces in found:
+        forget(root, traces, manifests=[ENCODED, EXTRACTED, INPUTS], takeover=runtime.takeover)
+    for parent in (Path("data"), Path("results")):
+        for folder in (parent, *(path for path in parent.glob("*") if path.is_dir())):
+            if folder.is_dir():
+                clear_temporaries(folder)
+    if indexed:
+        named = without(INDEX, json_content(INDEX / "report.json", "index"), chosen.names, chosen.digests)
+
+        def write(folder: Path) -> None:
+            write_index(named, folder)
+            seal_folder(folder)
+
+        write_folder(INDEX, write)
+
+
+def _indexed(chosen: Chosen) -> int:
+    """Images of the index that are meant."""
+    if not (INDEX / "images.parquet").is_file():
+        return 0
+    return sum(
+        bool({scene.scene_id, scene.path} & chosen.names) or scene.digest in chosen.digests
+        for scene in read_scenes(INDEX)
+    )
+
+
+def _joined(one: Chosen, other: Chosen) -> Chosen:
+    return replace(
+        one,
+        names=one.names | other.names,
+        digests=one.digests | other.digests,
+        splits=one.splits | other.splits,
+    )

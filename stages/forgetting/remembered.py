@@ -1,0 +1,155 @@
+"""What beside the store and the index remembers an image, and how it is made to forget."""
+
+import json
+import shutil
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from cache.errors import DamagedError, NotCachedError
+from cache.files import read_bytes, remove, sync, write_bytes
+from cache.garbage import Garbage
+from cache.garbage import remove as remove_arrays
+from cache.sealed import LIST, read_table, write_table
+from cache.system import files_below, naming
+from stages.forgetting.chosen import Chosen
+from stages.places import EVALUATE, FIGURES, KNOWN_FILES, REPORT, SWEEP, TRAIN, similarity_file
+from stages.together import remake
+
+RESULTS = Path("results")
+LOG = "log.jsonl"
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """A file or folder that remembers, why, and the act that makes it forget; None for what cannot."""
+
+    path: Path
+    why: str
+    forget: Callable[[], None] | None
+
+
+def memories(chosen: Chosen, head: Path, *, heads: bool) -> Iterator[Memory]:
+    """Results that hold, show or learned from the images. ``heads``: delete what learned from them as well."""
+    if "test" in chosen.splits:
+        scored = [EVALUATE, *sorted(SWEEP.glob("heads/*/evaluate"))]
+        for folder in scored:
+            yield from _whole(folder, "scores, boxes and embeddings of all test scenes")
+        tables = (SWEEP / name for name in ("effects.json", "table.csv", "table.parquet", LIST))
+        for path in (*sorted(SWEEP.glob("heads/*/result.json")), *tables):
+            yield from _whole(path, "scores over all test scenes")
+        yield from _whole(similarity_file(head), "drawn from the embeddings of all test scenes")
+    for folder in (REPORT, FIGURES):
+        yield from _whole(folder, "pictures")
+    if "train" in chosen.splits:
+        for folder in (TRAIN, *sorted(path.parent for path in SWEEP.glob("heads/*/head"))):
+            yield from _whole(folder / "checkpoint", "a head's memory of whom it was shown")
+            if (folder / "head").is_dir():
+                yield _learned(folder / "head", heads=heads)
+        if (head / "config.json").is_file() and head != TRAIN / "head":
+            yield _learned(head, heads=heads)
+    words = {*chosen.names, *chosen.digests}
+    for log in sorted(RESULTS.glob(f"*/{LOG}")):
+        if _log_without(log, words) is not None:
+            yield Memory(log, "lines that name them", lambda log=log: _rewrite_log(log, words))  # type: ignore[misc]
+    known = _known_without(chosen)
+    if known is not None:
+        yield Memory(KNOWN_FILES, "their size and digest", lambda: write_table(KNOWN_FILES, known))
+
+
+def others(chosen: Chosen, apart: Sequence[Path], known: Collection[Path]) -> Iterator[Memory]:
+    """Whatever else below data and results names the images: all of ``apart`` and of ``known`` is left out."""
+    words = {*chosen.names, *chosen.digests}
+    traces = [each.encode() for word in words if word for each in (word, json.dumps(word)[1:-1])]
+    seen = [path.resolve() for path in (*apart, *known, KNOWN_FILES)]
+    for top in (Path("data"), RESULTS):
+        for path in files_below(top):
+            if path.name == LOG or any(path.resolve().is_relative_to(each) for each in seen):
+                continue
+            if any(trace in _text(path) for trace in traces):
+                yield Memory(path, "it names them", lambda path=path: _delete(path))  # type: ignore[misc]
+
+
+def fitted(root: Path, arrays: Sequence[str], *, heads: bool) -> Iterator[Memory]:
+    """Arrays of the store at ``root`` under bases that may have been fitted on the images, with those bases."""
+    for path in arrays:
+        *_, step, name = path.split("/")
+        bases = sorted((root / "bases").glob(f"*/{step}/{name}.npz"))
+
+        def act(path: str = path, bases: Sequence[Path] = bases) -> None:
+            remove_arrays(root, [Garbage(path, 0)])
+            for basis in bases:
+                remove(basis)
+
+        yield Memory(
+            root / "features.zarr" / path, "its principal channels were fitted on them", act if heads else None
+        )
+
+
+def _learned(head: Path, *, heads: bool) -> Memory:
+    return Memory(head, "its weights learned from them", (lambda: _delete(head)) if heads else None)
+
+
+def _whole(path: Path, why: str) -> Iterator[Memory]:
+    """All of a file or folder, but for its log."""
+    if path.is_file() or any(each.name != LOG for each in files_below(path)):
+        yield Memory(path, why, lambda: _delete(path))
+
+
+def _delete(path: Path) -> None:
+    with naming(path, "removed"):
+        if path.is_dir():
+            remove(path / LIST)  # the rest is not whole from now on
+            for each in sorted(path.iterdir()):
+                if each.is_dir():
+                    shutil.rmtree(each)
+                elif each.name != LOG:
+                    each.unlink()
+            sync(path)
+            if not any(path.iterdir()):
+                path.rmdir()
+        else:
+            remove(path)
+
+
+def _text(path: Path) -> bytes:
+    """Content of a file, with the texts of a table, which compression hides."""
+    data = read_bytes(path)
+    if path.suffix == ".parquet":
+        try:
+            table = pq.read_table(pa.BufferReader(data))
+        except (pa.ArrowException, OSError):
+            return data
+        texts = [column for column in table.columns if pa.types.is_string(column.type)]
+        data += "\n".join(str(value) for column in texts for value in column.unique().to_pylist()).encode()
+    return data
+
+
+def _log_without(log: Path, words: Collection[str]) -> bytes | None:
+    """The log without lines that hold one of ``words``; None where none does."""
+    traces = [each.encode() for word in words if word for each in (word, json.dumps(word)[1:-1])]
+    lines = read_bytes(log).splitlines(keepends=True)
+    kept = [line for line in lines if not any(trace in line for trace in traces)]
+    return b"".join(kept) if len(kept) < len(lines) else None
+
+
+def _rewrite_log(log: Path, words: Collection[str]) -> None:
+    found = _log_without(log, words)
+    if found is not None:
+        write_bytes(log, found)
+
+
+def _known_without(chosen: Chosen) -> pa.Table | None:
+    """data/known-files.parquet without the images, by content and by name; None where it has none of them."""
+    try:
+        table = read_table(KNOWN_FILES, remake("index"))
+    except (NotCachedError, DamagedError):
+        return None
+    kept = [
+        row["digest"] not in chosen.digests and not any(row["path"].endswith(f"/{name}") for name in chosen.names)
+        for row in table.select(["path", "digest"]).to_pylist()
+    ]
+    return None if all(kept) else table.filter(pa.array(kept))

@@ -1,0 +1,95 @@
+"""Tensors against config, before anything is loaded: what each misfit is called, in every part and in extract.unet."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from diffps.backbone.checkpoint import Checkpoint, Part, load_checkpoint
+from diffps.backbone.kinds import describe
+from diffps.errors import CheckpointError
+
+FILES: dict[Part, str] = {
+    "unet": "unet/diffusion_pytorch_model.safetensors",
+    "vae": "vae/diffusion_pytorch_model.safetensors",
+    "text_encoder": "text_encoder/model.safetensors",
+}
+
+
+@pytest.fixture
+def copy(folder: Path, tmp_path: Path) -> Path:
+    shutil.copytree(folder, tmp_path / "copy")
+    return tmp_path / "copy"
+
+
+def test_what_fits_is_fine(checkpoint: Checkpoint) -> None:
+    checkpoint.check_tensors()
+    load_checkpoint("builtin:streets").check_tensors()
+
+
+@pytest.mark.parametrize("part", FILES)
+@pytest.mark.parametrize("swapped", [False, True])
+def test_each_misfit_of_each_part_is_named(folder: Path, copy: Path, tmp_path: Path, part: Part, swapped: bool) -> None:
+    if swapped and part != "unet":
+        pytest.skip("only the UNet is replaced")
+    sound = load_file(folder / FILES[part])
+    name = min(sound)
+    path = tmp_path / "other.safetensors" if swapped else copy / FILES[part]
+
+    def said(tensors: dict[str, torch.Tensor]) -> str:
+        save_file(tensors, path, {"format": "pt"})
+        checkpoint = load_checkpoint(str(folder), unet=str(path)) if swapped else load_checkpoint(str(copy))
+        with pytest.raises(CheckpointError) as caught:
+            checkpoint.check_tensors(part)
+        message = str(caught.value)
+        assert "\n" not in message
+        assert str(path) in message
+        return message
+
+    short = name.removeprefix("text_model.")
+    lacking = {key: value for key, value in sound.items() if key != name}
+    assert f"lacks 1 weights of the {part}, e.g. {short}" in said(lacking)
+    assert f"has unexpected 1 weights of the {part}, e.g. extra" in said({**sound, "extra": torch.zeros(1)})
+    wrong = said({**sound, name: torch.zeros(1, 2, 3)})
+    assert f"1 weights of the {part} have another shape than its config says, e.g. {short} 1x2x3 for" in wrong
+    assert f"tensor {name} is I8; quantised" in said({**sound, name: sound[name].to(torch.int8)})
+    lora = {f"{key}.lora_A.weight": torch.zeros(1) for key in sound}
+    assert "holds a LoRA: changes to a UNet, no weights of one; load and fuse it" in said(lora)
+    others = {"unet": "vae", "vae": "text_encoder", "text_encoder": "unet"}
+    kinds = {"unet": "a UNet of diffusers", "vae": "a VAE", "text_encoder": "a CLIP text encoder"}
+    other = others[part]
+    assert f"holds {kinds[other]}; expected the weights of a {part}" in said(load_file(folder / FILES[other]))
+
+
+def test_a_config_that_describes_no_model_is_one_line(copy: Path) -> None:
+    path = copy / "unet/config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "norm_num_groups": 7}))
+    with pytest.raises(CheckpointError, match="unet/config.json describes no unet"):
+        load_checkpoint(str(copy)).check_tensors("unet")
+
+
+@pytest.mark.parametrize(
+    ("names", "kind"),
+    [
+        (["lora_unet_down_blocks_0_attentions_0_proj_in.lora_down.weight"], "a LoRA"),
+        (["unet.down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q.lora_A.weight"], "a LoRA"),
+        (["lora_unet_x.hada_w1_a"], "a LoRA"),
+        (["control_model.input_blocks.0.0.weight"], "a ControlNet"),
+        (["controlnet_cond_embedding.conv_in.weight", "down_blocks.0.resnets.0.conv1.weight"], "a ControlNet"),
+        (["emb_params"], "a textual inversion"),
+        (["conditioner.embedders.1.model.ln_final.weight", "model.diffusion_model.out.2.bias"], "an SDXL checkpoint"),
+        (["model.diffusion_model.joint_blocks.0.x_block.mlp.fc1.weight"], "a transformer of SD 3"),
+        (["double_blocks.0.img_attn.qkv.weight"], "a transformer of FLUX"),
+        (["down_blocks.0.resnets.0.conv1.weight", "down_blocks.0.resnets.0.conv1.weight.absmax"], "quantised"),
+        (["vision_model.encoder.layers.0.self_attn.q_proj.weight"], "an image encoder"),
+        (["encoder.block.0.layer.0.SelfAttention.q.weight", "shared.weight"], "a T5 text encoder"),
+        (["transformer_blocks.0.attn1.to_q.weight"], "a diffusion transformer"),
+        (["x", "y"], "2 tensors, e.g. x"),
+        ([], "no tensors"),
+    ],
+)
+def test_a_file_is_told_by_the_names_of_its_tensors(names: list[str], kind: str) -> None:
+    assert describe(names).startswith(kind)

@@ -1,0 +1,179 @@
+"""What is forgotten is in no file of the project any more."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from cache import FeatureStore
+from cache.verify import verify
+from diffps.datasets.tables import read_queries, read_scenes
+from diffps.errors import ConfigError
+from diffps.records import Scene
+from stages import evaluate, extract, forget, report, sweep, train
+from stages import verify as verify_all
+from stages.features.opening import open_store
+from stages.forgetting.everywhere import forget_removed, removed_images
+from stages.forgetting.reindex import without
+from stages.job import QuietJob
+from stages.places import EVALUATE, INDEX, REPORT, TRAIN
+from stages.together import json_content
+from tests.world import FLOAT16, ROOT, STORE, Listener, Project, rewrite_index
+
+HEAD = TRAIN / "head"
+
+
+@pytest.fixture(scope="module")
+def whole(extracted: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project after every stage, with the logs that the commands write."""
+    folder = tmp_path_factory.mktemp("whole") / "project"
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        project = Project.copy_of(extracted, folder, monkeypatch)
+        project.change(extract=FLOAT16, sweep={"file": "one.yaml"})
+        Path("one.yaml").write_text("variants: {one: {}}")
+        project.run(train, evaluate, sweep, report)
+        Path("results/search").mkdir()
+        for scene in read_scenes(INDEX):
+            Path(f"results/search/{scene.digest[:6]}.html").write_text(f"<p>{scene.scene_id}</p>")
+            line = {"event": "message", "message": f"{scene.scene_id}: odd"}
+            with Path("results/train/log.jsonl").open("a") as log:
+                log.write(json.dumps(line) + "\n")
+    return folder
+
+
+@pytest.fixture
+def project(whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
+    made = Project.copy_of(whole, tmp_path / "project", monkeypatch)
+    made.change(extract=FLOAT16, sweep={"file": "one.yaml"})
+    return made
+
+
+def texts(path: Path) -> bytes:
+    """Content of a file; a table's cells as text, as compression hides them."""
+    data = path.read_bytes()
+    if path.suffix == ".parquet":
+        data += json.dumps(pq.read_table(path).to_pylist(), default=str).encode()
+    return data
+
+
+def traces_of(scene: Scene, store: FeatureStore) -> dict[str, bytes]:
+    """Name, digest, and the latents and features as they lie in the store: what the VAE could make the picture from."""
+    found = {"name": scene.scene_id.encode(), "digest": scene.digest.encode()}
+    for spec in store.arrays():
+        reader = store.reader([spec], images=[(scene.scene_id, scene.digest)])
+        if spec.group.split == scene.split and reader.has(scene.scene_id, spec.name):
+            found[spec.path] = reader.read(scene.scene_id, spec.name)[0].tobytes()[:400]
+    return found
+
+
+def remembering(traces: dict[str, bytes]) -> list[str]:
+    """Files of the project that hold a trace: all but the dataset itself."""
+    found = []
+    for path in Path().rglob("*"):
+        if path.is_file() and not path.is_relative_to("data/streets"):
+            content = str(path).encode() + texts(path)
+            found += [f"{path}: {what}" for what, trace in traces.items() if trace in content]
+    return found
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_nothing_of_an_image_is_left(project: Project, split: str) -> None:
+    scene = next(scene for scene in read_scenes(INDEX) if scene.split == split)
+    traces = traces_of(scene, open_store(str(STORE)))
+    assert len(traces) > 5
+    before = remembering(traces)
+    assert {line.rpartition(": ")[2] for line in before} == traces.keys()
+    heard = Listener()
+    params = project.params()
+    forget.run(params.index, HEAD, project.runtime, heard, (scene.scene_id,), dry=True)
+    assert remembering(traces) == before
+    assert any("would forget 1 images of" in line for line in heard.lines)
+    forget.run(params.index, HEAD, project.runtime, heard, (scene.scene_id,))
+    assert remembering(traces) == []
+    assert len(read_scenes(INDEX)) == 13
+    assert (TRAIN / "head").is_dir()
+    assert any("results/train/head: CANNOT forget" in line for line in heard.lines) == (split == "train")
+    assert not (REPORT / "index.html").exists()
+    assert (EVALUATE / "detections.parquet").exists() == (split == "train")
+    assert verify(STORE, open_store(str(STORE)).arrays()) == []
+    project.run(extract, train, evaluate, report)
+    verify_all.run(HEAD, project.runtime, QuietJob())
+    assert remembering(traces) == []
+
+
+def test_a_person_and_a_folder_and_their_heads(project: Project) -> None:
+    query = read_queries(INDEX)[0]
+    params, heard = project.params(), Listener()
+    forget.run(params.index, HEAD, project.runtime, heard, person=f"test:{query.identity}", heads=True)
+    assert query.scene_id not in {scene.scene_id for scene in read_scenes(INDEX)}
+    assert (TRAIN / "head").is_dir()  # nobody of the test split was learned from
+    train_scene = next(scene for scene in read_scenes(INDEX) if scene.split == "train")
+    forget.run(params.index, HEAD, project.runtime, heard, (train_scene.scene_id,), heads=True)
+    assert not (TRAIN / "head").exists()
+    with pytest.raises(ConfigError, match="--folder nowhere: the index has no image below it"):
+        forget.run(params.index, HEAD, project.runtime, heard, folder="nowhere")
+    forget.run(params.index, HEAD, project.runtime, heard, folder="frames")
+    assert read_scenes(INDEX) == []
+    with pytest.raises(ConfigError, match="whom"):
+        forget.run(params.index, HEAD, project.runtime, heard)
+
+
+def test_images_that_left_the_dataset_are_forgotten_by_gc(project: Project) -> None:
+    gone = read_scenes(INDEX)[0]
+    traces = traces_of(gone, open_store(str(STORE)))
+    assert removed_images(project.runtime) == []
+    rewrite_index(without(INDEX, json_content(INDEX / "report.json", "index"), {gone.scene_id}, ()))
+    project.change(runtime={"keep_removed": True})
+    assert removed_images(project.runtime) == []
+    project.change(runtime={"keep_removed": False})
+    found = removed_images(project.runtime)
+    assert [(traces.split, len(traces.rows)) for traces in found] == [(gone.split, 1)]
+    forget_removed(found, HEAD, Path("data/streets"), project.runtime, QuietJob())
+    assert remembering(traces) == []
+    assert removed_images(project.runtime) == []
+
+
+COMMAND = """
+import sys
+from pathlib import Path
+from pipeline.config import load_params
+from stages import forget
+from stages.job import QuietJob
+params, runtime = load_params(Path("params.yaml"))
+print("started", flush=True)
+forget.run(params.index, Path("results/train/head"), runtime, QuietJob(), (sys.argv[1],))
+"""
+
+
+@pytest.mark.slow
+def test_killed_half_way_it_can_be_run_again(project: Project, whole: Path, tmp_path: Path) -> None:
+    scene = read_scenes(INDEX)[0]
+    traces = traces_of(scene, open_store(str(STORE)))
+    half = 0
+    for number in range(8):
+        process = subprocess.Popen(
+            [sys.executable, "-c", COMMAND, scene.scene_id],
+            stdout=subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+        )
+        assert process.stdout is not None
+        process.stdout.readline()
+        time.sleep(0.01 + 0.04 * number)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        half += bool(remembering(traces))
+        forget.run(project.params().index, HEAD, project.runtime, QuietJob(), (scene.scene_id,))
+        assert remembering(traces) == []
+        assert scene.scene_id not in {each.scene_id for each in read_scenes(INDEX)}
+        project.folder.rename(tmp_path / f"done{number}")
+        shutil.copytree(whole, project.folder)
+        os.chdir(project.folder)
+        project.params()
+    assert half >= 2
