@@ -1,10 +1,11 @@
 """Which images are to be forgotten: by name, by who is on them, or by the folder they lie in."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from diffps.datasets.csv_table import read_table
+from diffps.datasets.files import measure_image
 from diffps.errors import ConfigError
 from diffps.records import Annotations, Scene, Split
 from stages.config_data import IndexConfig
@@ -33,15 +34,15 @@ class Chosen:
 
 def by_name(images: Sequence[str], scenes: Sequence[Scene], root: Path) -> Chosen:
     """Images by scene id, by path below the dataset's folder ``root``, or by any path to the file. One that the index
-    has not is looked for by this name in the store."""
+    has not is looked for by this name in the store, and by its content where it is a file."""
     known = {
         name: scene for scene in scenes for name in (scene.scene_id, scene.path, str((root / scene.path).resolve()))
     }
     found = {image: known.get(image) or known.get(str(Path(image).resolve())) for image in images}
-    return Chosen.of(
-        [scene for scene in found.values() if scene is not None],
-        [image for image, scene in found.items() if scene is None],
-    )
+    others = [image for image, scene in found.items() if scene is None]
+    chosen = Chosen.of([scene for scene in found.values() if scene is not None], others)
+    files = [Path(image) for image in others if Path(image).is_file()]
+    return replace(chosen, digests=chosen.digests | {measure_image(path).digest for path in files})
 
 
 def by_folder(folder: str, scenes: Sequence[Scene], root: Path) -> Chosen:

@@ -14,10 +14,11 @@ from diffps.datasets.tables import read_scenes, write_index
 from diffps.records import Split
 from stages.features.opening import open_store
 from stages.forgetting.chosen import SPLITS, Chosen
+from stages.forgetting.galleries import in_galleries
 from stages.forgetting.reindex import without
 from stages.forgetting.remembered import Memory, fitted, memories, others
 from stages.job import Job, Runtime
-from stages.places import ENCODED, EXTRACTED, INDEX, INPUTS
+from stages.places import ENCODED, EXTRACTED, GALLERIES, INDEX, INPUTS
 from stages.text import size
 from stages.together import json_content
 
@@ -80,9 +81,9 @@ def _forget(
     dry: bool,
 ) -> None:
     store = open_store(runtime.store)
-    remembered = list(memories(chosen, head, heads=heads))
+    remembered = [*memories(chosen, head, heads=heads), *in_galleries(chosen)]
     remembered += [memory for traces in found for memory in fitted(store.root, traces.fitted, heads=heads)]
-    remembered += list(others(chosen, (store.root, INDEX, data), [memory.path for memory in remembered]))
+    remembered += list(others(chosen, (store.root, INDEX, data, GALLERIES), [memory.path for memory in remembered]))
     would = "would forget" if dry else "forgets"
     for traces in found:
         if not traces.nothing:

@@ -70,7 +70,7 @@ def others(chosen: Chosen, apart: Sequence[Path], known: Collection[Path]) -> It
             if path.name == LOG or any(path.resolve().is_relative_to(each) for each in seen):
                 continue
             if any(trace in _text(path) for trace in traces):
-                yield Memory(path, "it names them", lambda path=path: _delete(path))  # type: ignore[misc]
+                yield Memory(path, "it names them", lambda path=path: delete(path))  # type: ignore[misc]
 
 
 def fitted(root: Path, arrays: Sequence[str], *, heads: bool) -> Iterator[Memory]:
@@ -90,16 +90,17 @@ def fitted(root: Path, arrays: Sequence[str], *, heads: bool) -> Iterator[Memory
 
 
 def _learned(head: Path, *, heads: bool) -> Memory:
-    return Memory(head, "its weights learned from them", (lambda: _delete(head)) if heads else None)
+    return Memory(head, "its weights learned from them", (lambda: delete(head)) if heads else None)
 
 
 def _whole(path: Path, why: str) -> Iterator[Memory]:
     """All of a file or folder, but for its log."""
     if path.is_file() or any(each.name != LOG for each in files_below(path)):
-        yield Memory(path, why, lambda: _delete(path))
+        yield Memory(path, why, lambda: delete(path))
 
 
-def _delete(path: Path) -> None:
+def delete(path: Path) -> None:
+    """Remove a file or folder. Raises FileError."""
     with naming(path, "removed"):
         if path.is_dir():
             remove(path / LIST)  # the rest is not whole from now on

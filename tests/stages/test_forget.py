@@ -9,18 +9,25 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from cache import FeatureStore
 from cache.verify import verify
+from diffps.datasets.files import measure_image
 from diffps.datasets.tables import read_queries, read_scenes
 from diffps.errors import ConfigError
-from diffps.records import Scene
+from diffps.records import Detections, Scene
 from stages import evaluate, extract, forget, report, sweep, train
 from stages import verify as verify_all
 from stages.features.opening import open_store
+from stages.finding.gallery_files import GalleryWriter, load_gallery
+from stages.finding.segments import NamedFile
+from stages.forgetting.chosen import by_name
 from stages.forgetting.everywhere import forget_removed, removed_images
+from stages.forgetting.galleries import in_galleries
 from stages.forgetting.reindex import without
 from stages.job import QuietJob
 from stages.places import EVALUATE, INDEX, REPORT, TRAIN
@@ -177,3 +184,26 @@ def test_killed_half_way_it_can_be_run_again(project: Project, whole: Path, tmp_
         os.chdir(project.folder)
         project.params()
     assert half >= 2
+
+
+def test_a_picture_of_a_searched_folder_is_forgotten_by_its_content(tmp_path: Path) -> None:
+    """Also where no index knows it: its boxes and embeddings go, those of others stay."""
+    pictures, galleries = tmp_path / "pictures", tmp_path / "galleries"
+    pictures.mkdir()
+    for number, colour in enumerate(("teal", "olive", "navy")):
+        Image.new("RGB", (40 + number, 30), colour).save(pictures / f"{number}.png")
+    names = sorted(path.name for path in pictures.iterdir())
+    facts = [measure_image(pictures / name) for name in names]
+    with GalleryWriter(galleries / "one", "head", 4) as writer:
+        files = [NamedFile(name, each.digest, 1, 1) for name, each in zip(names, facts, strict=True)]
+        people = Detections(np.ones((1, 4), np.float32), np.ones(1, np.float32), np.full((1, 4), 0.5, np.float32))
+        writer.append([(file, (30, 40), people) for file in files])
+    chosen = by_name([str(pictures / names[1])], [], tmp_path)
+    (memory,) = in_galleries(chosen, galleries)
+    assert memory.path == galleries / "one"
+    assert memory.forget is not None
+    memory.forget()
+    left = load_gallery(galleries / "one")
+    assert left.named(facts[1].digest) is None
+    assert all(left.named(facts[number].digest) for number in (0, 2))
+    assert not list(in_galleries(chosen, galleries))
