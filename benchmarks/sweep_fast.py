@@ -20,7 +20,7 @@ from scipy.stats import kendalltau
 from training_common import ROOT, make_project, write
 
 from stages import sweep
-from stages.job import QuietJob
+from stages.job import QuietJob, Runtime
 from stages.params import override
 
 SWEEPS = ("modules", "taps")
@@ -29,18 +29,20 @@ SHARED = {
     "index.streets.test_identities": 64,
     "index.streets.test_scenes": 120,
     "train.batch": 5,
-    "runtime.threads": 1,
 }
+
+
+RUNTIME = Runtime(threads=1)
 
 
 def scores(folder: Path, changes: dict[str, Any]) -> dict[str, Any]:
     """Sweep in ``folder``; scores by variant and the seconds of the sweeps, features made before."""
-    params = make_project(folder, SHARED | changes)
+    params = make_project(folder, SHARED | changes, RUNTIME)
     seconds, variants = 0.0, {}
     for name in SWEEPS:
         file = str(ROOT / "presets" / "sweeps" / f"{name}.yaml")
         began = time.perf_counter()
-        sweep.run(override(params, {"sweep.file": file}, "benchmark"), QuietJob(params.runtime))
+        sweep.run(override(params, {"sweep.file": file}, "benchmark"), RUNTIME, QuietJob())
         seconds += time.perf_counter() - began
         with Path("results/sweep/table.csv").open() as rows:
             for row in csv.DictReader(rows):

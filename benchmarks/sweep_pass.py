@@ -19,17 +19,15 @@ from shutil import copytree, rmtree
 from typing import Any
 
 import torch
-from training_common import ROOT, make_project, summary, write
+from training_common import ROOT, make_project, new_head, open_train, summary, training_data, write
 
 from diffps.features import Feature, FeatureShape, FeatureSource, Ref
-from stages.devices import choose_device
-from stages.features.source import open_source
-from stages.head.data import TrainingSet, training_set
+from stages.head.data import TrainingSet
 from stages.head.loop import train_all
-from stages.head.run import HeadRun
-from stages.job import QuietJob
+from stages.job import QuietJob, Runtime
 from stages.params import Params, override
-from stages.places import INDEX_FOLDER
+
+RUNTIME = Runtime()
 
 HEADS = 8
 READ_AHEAD = 3  # batches, as the store's own ring
@@ -40,6 +38,7 @@ class InMemory:
 
     def __init__(self, source: FeatureSource, scene_ids: Sequence[str], names: Sequence[str]) -> None:
         self.shapes: Mapping[str, FeatureShape] = source.shapes
+        self.recipe, self.skipped = source.recipe, source.skipped
         batches = ([Ref(scene_id)] for scene_id in scene_ids)
         self._kept = {}
         for scene_id, features in zip(scene_ids, source.stream(batches, names), strict=True):
@@ -55,7 +54,7 @@ class SlowDisk:
     """A source behind a disk that needs ``seconds`` per batch; reads ahead in a thread, as the store's reader does."""
 
     def __init__(self, source: FeatureSource, seconds: float) -> None:
-        self.shapes = source.shapes
+        self.shapes, self.recipe, self.skipped = source.shapes, source.recipe, source.skipped
         self._source, self._seconds = source, seconds
 
     def stream(self, batches: Iterable[Sequence[Ref]], names: Sequence[str]) -> Iterator[Mapping[str, Feature]]:
@@ -74,15 +73,12 @@ class SlowDisk:
 
 def train(params: Sequence[Params], data: TrainingSet, source: FeatureSource, folder: Path) -> tuple[float, float]:
     """Train heads together; (wall seconds, seconds of their steps)."""
-    job = QuietJob(params[0].runtime)
     rmtree(folder, ignore_errors=True)
     began = time.perf_counter()
-    device = choose_device(job.runtime)
     runs = {
-        str(number): HeadRun(one, data, source.shapes, device, folder / str(number))
-        for number, one in enumerate(params)
+        str(number): new_head(one, data, source, folder / str(number), RUNTIME) for number, one in enumerate(params)
     }
-    train_all(runs, source, job, lambda _: None)
+    train_all(runs, source, QuietJob(), lambda _: None)
     wall = time.perf_counter() - began
     return wall, sum(result.seconds for run in runs.values() for result in run.trainer.history)
 
@@ -177,9 +173,9 @@ def main() -> None:
         changes = {"encode.canvas": [options.canvas] * 2, "index.streets.train_scenes": options.scenes}
         base = make_project(Path(temporary), changes)
         params = [override(base, {"train.seed": seed}, "benchmark") for seed in range(1, options.heads + 1)]
-        data = training_set(base, INDEX_FOLDER)
+        data = training_data(base)
         found: dict[str, Any] = {"heads": options.heads, "repeats": options.repeats, "canvas": options.canvas}
-        with open_source(base, QuietJob(base.runtime), split="train", section="train") as disk:
+        with open_train(base, RUNTIME) as disk:
             found["this_disk"] = compare(params, data, disk, options.repeats)
             memory = InMemory(disk, data.order.scene_ids, base.train.taps.names)
         found["compute_bound"] = compare(params, data, memory, options.repeats)

@@ -10,26 +10,23 @@ from pathlib import Path
 from typing import Any
 
 from torch.utils.flop_counter import FlopCounterMode
-from training_common import make_project, summary, write
+from training_common import make_project, new_head, open_train, summary, training_data, write
 
 from diffps.features import Ref
 from diffps.heads.costs import costs
-from stages.devices import choose_device
-from stages.features.source import open_source
-from stages.head.data import TrainingSet, training_set
-from stages.head.run import HeadRun
-from stages.job import QuietJob
+from stages.head.data import TrainingSet
+from stages.job import Runtime
 from stages.params import Params, override
-from stages.places import INDEX_FOLDER
+
+RUNTIME = Runtime()
 
 
 def step_seconds(params: Params, data: TrainingSet, folder: Path) -> list[float]:
     """Wall seconds per step, features included; the first, which allocates and compiles, is left out."""
     from diffps.training import train_heads
 
-    job = QuietJob(params.runtime)
-    with open_source(params, job, split="train", section="train") as source:
-        run = HeadRun(params, data, source.shapes, choose_device(job.runtime), folder)
+    with open_train(params, RUNTIME) as source:
+        run = new_head(params, data, source, folder, RUNTIME)
         seconds, began = [], time.perf_counter()
         for _ in train_heads({"head": run.trainer}, source, data.order, data.target):
             seconds.append(time.perf_counter() - began)
@@ -42,10 +39,9 @@ def step_seconds(params: Params, data: TrainingSet, folder: Path) -> list[float]
 
 def flops(params: Params, data: TrainingSet) -> tuple[float, float]:
     """(a head's step, the backbone for one batch), counted."""
-    job = QuietJob(params.runtime)
     scenes = [Ref(scene_id) for scene_id in data.order.scene_ids[: params.train.batch]]
-    with open_source(params, job, split="train", section="train") as source:
-        run = HeadRun(params, data, source.shapes, choose_device(job.runtime), Path("flops"))
+    with open_train(params, RUNTIME) as source:
+        run = new_head(params, data, source, Path("flops"), RUNTIME)
         with FlopCounterMode(display=False) as counter:
             for _ in source.stream([scenes], params.train.taps.names):
                 pass
@@ -73,7 +69,7 @@ def main() -> None:
         }
         cached = make_project(Path(temporary), changes)
         live = override(cached, {"train.source": "live"}, "benchmark")
-        data = training_set(cached, INDEX_FOLDER)
+        data = training_data(cached)
         head, backbone = flops(live, data)
         seconds = {name: step_seconds(p, data, Path(name)) for name, p in (("cached", cached), ("live", live))}
     medians = {name: summary(values) for name, values in seconds.items()}

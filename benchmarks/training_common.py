@@ -11,8 +11,20 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from stages.job import QuietJob
+from diffps.features import FeatureSource
+from stages.devices import choose_device
+from stages.features.cached import CachedSource
+from stages.features.live import LiveSource
+from stages.features.reading import Reading
+from stages.features.source import open_source
+from stages.features.words import read_words
+from stages.head.data import TrainingSet, training_set
+from stages.head.identity import HeadIdentity
+from stages.head.run import HeadRun
+from stages.images import ImageFolder
+from stages.job import QuietJob, Runtime
 from stages.params import Params, override
+from stages.places import INDEX
 from stages.typed import build
 
 ROOT = Path(__file__).parents[1]
@@ -31,7 +43,7 @@ SMALLER = {
 }
 
 
-def make_project(folder: Path, changes: dict[str, Any]) -> Params:
+def make_project(folder: Path, changes: dict[str, Any], runtime: Runtime | None = None) -> Params:
     """Work in ``folder`` from now on; index, latents and features are made where they are missing."""
     from stages import encode, extract, index
 
@@ -41,10 +53,30 @@ def make_project(folder: Path, changes: dict[str, Any]) -> Params:
     known = {field.name for field in fields(Params)}
     params = build(Params, {section: value for section, value in raw.items() if section in known}, "benchmark")
     params = override(params, SMALLER | changes, "benchmark")
-    job = QuietJob(params.runtime)
     for stage in (index, encode, extract):
-        stage.run(params, job)
+        stage.run(params, runtime or Runtime(), QuietJob())
     return params
+
+
+def open_train(params: Params, runtime: Runtime) -> CachedSource | LiveSource:
+    """The features that section ``train`` reads of the train split."""
+    images = ImageFolder.of(params.index)
+    reading = Reading.of(params.train, params.extract)
+    sections = {"encode": params.encode, "extract": params.extract, "images": images, "runtime": runtime}
+    return open_source(reading, "train", params.train.source, **sections)  # type: ignore[arg-type]
+
+
+def training_data(params: Params) -> TrainingSet:
+    """What section ``train`` learns from."""
+    return training_set(params.train, params.encode.frame, INDEX)
+
+
+def new_head(params: Params, data: TrainingSet, source: FeatureSource, folder: Path, runtime: Runtime) -> HeadRun:
+    """The head of section ``train``, to be trained into ``folder``."""
+    train, encode, extract = params.train, params.encode, params.extract
+    identity = HeadIdentity.of(params.index.dataset, train, encode, extract)
+    words = None if train.model.sfan is None else read_words()
+    return HeadRun(train, data, source, words, identity, folder, choose_device(runtime))
 
 
 def summary(seconds: Sequence[float]) -> dict[str, float]:
