@@ -183,9 +183,21 @@ def report(
     params: ParamsOption = PARAMS,
     overrides: SetOption = None,
     dry_run: DryRunOption = False,
+    others: Annotated[
+        list[Path] | None,
+        typer.Option("--with", metavar="OTHER", help="A folder of another run to stand beside this one. Repeatable."),
+    ] = None,
     show: Annotated[bool, typer.Option("--open", help="Show the page in a browser afterwards.")] = False,
 ) -> None:
-    run_stage("report", params, overrides or [], dry_run)
+    if others and not dry_run:
+        from pipeline.config import load_params
+        from stages import report as stage
+
+        loaded, runtime = load_params(params, overrides or [])
+        said = {"params": str(params), "overrides": overrides or []}
+        run_command("report", said, lambda job: stage.run(loaded, runtime, job, others))
+    else:
+        run_stage("report", params, overrides or [], dry_run)
     if show and not dry_run:
         import webbrowser
 

@@ -148,11 +148,11 @@ class SweepConfig:
 class ReportConfig:
     """What the page and the figures show."""
 
-    title: str = "Person search"
-    """The page's heading."""
+    title: str = ""
+    """The page's heading; empty: "Person search on" and the data's name."""
 
-    queries: int = 8
-    """Rankings shown."""
+    queries: int = 3
+    """Rankings shown: of a median query, a good and a bad one by average precision, then others at even steps."""
 
     results: int = 8
     """First answers shown of each."""

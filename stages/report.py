@@ -1,14 +1,16 @@
 """One page that shows what was run, how good it is, and what the cache saved."""
 
+from collections.abc import Sequence
+from pathlib import Path
+
 from stages.job import Job, Runtime
 from stages.params import Params
 
 
-def run(params: Params, runtime: Runtime, job: Job) -> None:
+def run(params: Params, runtime: Runtime, job: Job, others: Sequence[Path] = ()) -> None:
     """Write results/report/{index.html, summary.txt}, and beside the head <its name>-similarity.json: the threshold for
-    ``false_match_rate``. Raises DiffPSError where results are missing."""
-    from pathlib import Path
-
+    ``false_match_rate``. ``others``: folders of runs to stand beside this one. Raises DiffPSError where results are
+    missing."""
     from cache.files import remove, write_text
     from cache.sealed import write_json
     from stages.features.opening import open_store
@@ -21,7 +23,7 @@ def run(params: Params, runtime: Runtime, job: Job) -> None:
 
     evidence = Evidence(params, open_store(runtime.store), job)
     page, threshold = REPORT / "index.html", similarity_file(Path(params.evaluate.head))
-    html = render(compose(evidence))
+    html = render(compose(evidence, others))
     pairs = similarity(evidence)
     if pairs is None:
         remove(threshold)

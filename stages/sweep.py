@@ -27,7 +27,7 @@ def run(params: Params, runtime: Runtime, job: Job) -> None:
     variants = read_variants(params)
 
     def refresh() -> None:
-        write_table(variants)
+        write_table(variants, params.train)
 
     with StoreLock(SWEEP / "lock.json", takeover=runtime.takeover):
         todo = [variant for variant in variants if result_of(variant) is None]

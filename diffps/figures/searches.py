@@ -7,13 +7,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffps.figures.pictures import crop
-from diffps.figures.sheets import Image, Mark, Row, Sheet, Tile
+from diffps.figures.scenes import LONGEST, scene_tile
+from diffps.figures.sheets import Image, Kind, Mark, Row, Sheet, Tile
 from diffps.metrics.matching import box_overlaps as box_overlaps
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Find:
-    """A box in a scene, as a picture and in words: ``value`` is a similarity or a score, ``cause`` why it is shown."""
+    """A box in a scene, as a picture and in words: ``value`` is a similarity or a score, ``cause`` why it is shown.
+
+    ``found`` (n, 4): everyone the head found in that scene; where it is given the crop opens as the whole scene.
+    ``wanted`` (m, 4): annotated persons that the box should have been on. ``gone``: the picture is a placeholder.
+    """
 
     scene_id: str
     image: Image
@@ -21,18 +26,36 @@ class Find:
     value: float | None = None
     mark: Mark = "none"
     cause: str = ""
+    found: NDArray[np.floating] | None = None
+    wanted: NDArray[np.floating] | None = None
+    gone: bool = False
 
     def tile(self, caption: str, alt: str) -> Tile:
         """The crop."""
-        return Tile(image=crop(self.image, self.box), caption=caption, alt=alt, mark=self.mark)
+        if self.gone:
+            caption, alt = f"{caption}, picture gone", f"{alt}; the picture is gone"
+        opens = None if self.found is None else self.scene(alt)
+        return Tile(image=crop(self.image, self.box), caption=caption, alt=alt, mark=self.mark, opens=opens)
+
+    def scene(self, alt: str, longest: int = LONGEST) -> Tile:
+        """The whole scene: everyone found there, who should have been, and on top the box itself."""
+        found = () if self.found is None else self.found
+        others = [box for box in found if not np.allclose(box, self.box, atol=0.5)]
+        wanted = () if self.wanted is None or self.mark == "right" else self.wanted
+        boxes: list[tuple[NDArray[np.floating], Kind]] = [(box, "other") for box in others]
+        boxes += [(box, "annotated") for box in wanted]
+        boxes.append((self.box, self.mark))
+        said = f"{self.scene_id}: {len(found)} found here" + (f"; {self.cause}" if self.cause else "")
+        return scene_tile(self.image, boxes, said, f"The whole scene. {alt}", longest)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Search:
     """A query, its first results in order, and its average precision in [0, 1]; None where nobody is annotated to be
-    found."""
+    found. ``kind`` says which query it is, such as "A good query"."""
 
     query_id: str
+    kind: str
     query: Find
     results: tuple[Find, ...]
     precision: float | None
@@ -48,9 +71,14 @@ def ranking_sheet(searches: Sequence[Search]) -> Sheet:
             value = "" if found.value is None else f"{found.value:.2f}"
             alt = f"Rank {rank}, {word}, similarity {value}, in {found.scene_id}"
             tiles.append(found.tile(_with_cause(value, found), alt))
-        remark = "nobody annotated to be found" if search.precision is None else f"AP {search.precision:.2f}"
-        rows.append(Row(label=f"Query {search.query_id}", remark=remark, tiles=tuple(tiles)))
-    note = "Queries are taken at even steps from the worst to the best average precision, not picked by hand."
+        known = "nobody annotated to be found" if search.precision is None else f"AP {100 * search.precision:.1f} %"
+        rows.append(Row(label=search.kind, remark=f"{search.query_id}, {known}", tiles=tuple(tiles)))
+    note = (
+        "A row is one search: the person looked for, then the boxes the head finds most similar, with their cosine "
+        "similarity. Green with a tick is right, orange and dashed is wrong and says why. Queries are taken by their "
+        "place in the order of average precision (AP), not picked by hand. A crop opens as its whole scene: the hit in "
+        "thick lines, everyone else the head found in thin ones; where it is wrong, dotted, the person looked for."
+    )
     return Sheet(title="Rankings", rows=tuple(rows), note=note, tall=True)
 
 
@@ -90,12 +118,20 @@ def failures_sheet(
     return Sheet(title="Failures", rows=tuple(rows), note="The most telling cases of each kind.", tall=True)
 
 
-def spread(values: NDArray[np.floating], count: int) -> NDArray[np.int64]:
-    """``count`` positions at even steps through the order of ``values``, from the lowest to the highest."""
-    order = np.argsort(values, kind="stable")
-    if len(order) <= count:
-        return order
-    return np.asarray(order[np.linspace(0, len(order) - 1, count).round().astype(int)])
+def telling(values: NDArray[np.floating], count: int) -> list[tuple[str, int]]:
+    """Up to ``count`` positions of ``values`` with what each is: that of the median, of the 90th and of the 10th
+    percentile, then others at even steps from the highest to the lowest."""
+    order = np.argsort(-np.asarray(values), kind="stable")
+    last = len(order) - 1
+    if last < 0:
+        return []
+    places = {"A median query": round(last / 2), "A good query": round(last / 10), "A bad query": round(last * 9 / 10)}
+    chosen: dict[int, str] = {}
+    for label, place in places.items():
+        chosen.setdefault(place, label)
+    for place in np.linspace(0, last, count).round().astype(int).tolist():
+        chosen.setdefault(place, "Another query")
+    return [(label, int(order[place])) for place, label in list(chosen.items())[:count]]
 
 
 def _with_cause(text: str, find: Find) -> str:

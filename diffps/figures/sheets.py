@@ -10,16 +10,32 @@ from numpy.typing import NDArray
 
 Image = NDArray[np.uint8]
 Mark = Literal["right", "wrong", "none"]
+# A box in a scene: the hit that is told of, as right, wrong or unjudged; somebody else whom the head found; a person
+# who is annotated and should have been found.
+Kind = Literal["right", "wrong", "none", "other", "annotated"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outline:
+    """A box drawn over an image: x1, y1, x2, y2 as fractions of its width and height, in [0, 1]."""
+
+    box: tuple[float, float, float, float]
+    kind: Kind
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Tile:
-    """One image (h, w, 3) uint8, what stands under it, and what somebody who cannot see it should be told."""
+    """One image (h, w, 3) uint8, what stands under it, and what somebody who cannot see it should be told.
+
+    ``outlines`` are drawn over it; ``opens`` is the whole of what it shows a part of.
+    """
 
     image: Image
     caption: str = ""
     alt: str = ""
     mark: Mark = "none"
+    outlines: tuple[Outline, ...] = ()
+    opens: "Tile | None" = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

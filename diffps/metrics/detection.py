@@ -92,6 +92,28 @@ def average_precision(right: NDArray[np.bool_], scores: NDArray[np.floating], ex
     return float((np.diff(hits, prepend=0) * hits / (ends + 1)).sum() / existing)
 
 
+def precision_draws(
+    right: NDArray[np.bool_],
+    scores: NDArray[np.floating],
+    scenes: NDArray[np.integer],
+    existing: NDArray[np.integer],
+    resamples: int,
+    seed: int = 0,
+) -> NDArray[np.float64]:
+    """(R,) average precision when as many scenes are drawn with replacement: which detections (N,) are ``right``, and
+    how many true boxes each scene has (``existing``, (S,)); NaN where a draw has none."""
+    order = np.argsort(-np.asarray(scores, np.float64), kind="stable")
+    ends = np.flatnonzero(np.append(np.diff(np.asarray(scores)[order]) != 0, True))
+    count = len(existing)
+    found = np.full(resamples, np.nan)
+    for row, drawn in enumerate(np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), resamples)):
+        times, total = drawn[scenes[order]], float(drawn @ existing)
+        hits, seen = np.cumsum(times * right[order])[ends], np.maximum(np.cumsum(times)[ends], 1)
+        if total:
+            found[row] = (np.diff(hits, prepend=0) * hits / seen).sum() / total
+    return found
+
+
 def _scene_groups(
     scores: NDArray[np.floating],
     scenes: NDArray[np.integer],

@@ -1,7 +1,8 @@
 """From results to the page's content: what stands where, and in which words."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 from diffps.backbone.builtin import MAPS_NOTE
@@ -9,12 +10,24 @@ from diffps.figures.curves import loss_charts
 from diffps.figures.sheets import Chart, Sheet
 from stages.head.identity import difference
 from stages.page import probed
+from stages.page.against import against_sections
 from stages.page.content import Page, Section, Table
 from stages.page.cost import Cost, cost_chart, measure_cost, store_table
+from stages.page.dataset import data_section
 from stages.page.evidence import Evidence, Json, NotThereError
 from stages.page.figures import FIGURES
+from stages.page.introduction import TASK, data_name, example, is_drawn, title
 from stages.page.modules import causes_section, modules_section
-from stages.page.scores import judged, plain_section, precision_chart, score_headlines, score_rows, trained_section
+from stages.page.provenance import provenance_section, without_paths
+from stages.page.scores import (
+    judged,
+    plain_section,
+    precision_chart,
+    quality_note,
+    references,
+    score_headlines,
+    trained_section,
+)
 from stages.page.swept import sweep_section
 from stages.text import count, duration, percent, placeless, size
 
@@ -29,34 +42,40 @@ WARNINGS = {
 }
 
 
-def compose(evidence: Evidence) -> Page:
-    """The page's content. Raises NotThereError where nothing has been evaluated yet."""
+def compose(evidence: Evidence, others: Sequence[Path] = ()) -> Page:
+    """The page's content; ``others`` are folders of runs to stand beside this one. Raises NotThereError where nothing
+    has been evaluated yet, ConfigError for a folder without results."""
     params = evidence.params
     cost = measure_cost(evidence)
     return Page(
-        title=params.report.title,
-        eyebrow=f"DiffPS · {params.index.dataset} · {placeless(params.encode.checkpoint)}",
+        title=title(evidence),
+        eyebrow=f"DiffPS · {data_name(evidence)} · {without_paths(placeless(params.encode.checkpoint))}",
+        task=TASK,
+        example=example(evidence),
         lead=_lead(evidence),
         warnings=_warnings(evidence),
+        quality="How good it is on drawn streets" if is_drawn(evidence) else "How good it is",
+        quality_note=quality_note(evidence),
         headlines=score_headlines(evidence),
-        scores=score_rows(evidence),
         precision_chart=precision_chart(evidence),
         saving=cost.headlines(),
         saving_text=cost.text(),
         saving_chart=cost_chart(cost),
-        sections=_sections(evidence, cost),
+        sections=_sections(evidence, cost, others),
     )
 
 
 def summary(evidence: Evidence) -> list[str]:
     """Scores and the cache in three lines for a terminal."""
-    main, *others = score_rows(evidence)
-    cost = measure_cost(evidence)
-    against = ", ".join(f"{score.name}: {percent(score.mean_precision)}" for score in others)
+    scores, cost = evidence.scores, measure_cost(evidence)
+    main = [f"mAP {percent(scores['search']['map'])}", f"top-1 {percent(scores['search']['top1'])}"]
+    if evidence.is_annotated:
+        main.append(f"detection AP {percent(scores['detection']['ap'])}")
+    against = ", ".join(f"{name}: {percent(value)}" for name, value in references(evidence).items())
     filled = "–" if cost.seconds is None else duration(cost.seconds)
     paid = "" if cost.paid_after is None else f", paid for itself after {cost.paid_after:.1f} epochs"
     return [
-        f"mAP {percent(main.mean_precision)}, top-1 {percent(main.top1)}, detection AP {percent(main.detection)}",
+        ", ".join(main),
         f"mAP of the references: {against}",
         f"cache: {size(cost.nbytes)}, filled in {filled}{paid}",
     ]
@@ -82,13 +101,13 @@ def _warnings(evidence: Evidence) -> list[str]:
     trained = {name: value for name, value in trained_section(evidence).items() if name != "source"}
     if trained != given:
         found.append(
-            f"The head {evidence.head} was not trained as the parameters now say (train.{difference(trained, given)}). "
-            "The recipe below is the head’s."
+            "The head was not trained as the parameters now say (train."
+            f"{without_paths(difference(trained, given))}). The recipe below is the head’s."
         )
     return found
 
 
-def _sections(evidence: Evidence, cost: Cost) -> list[Section]:
+def _sections(evidence: Evidence, cost: Cost, others: Sequence[Path]) -> list[Section]:
     params = evidence.params
     figures: dict[str, Section] = {}
     for name, figure in FIGURES.items():
@@ -107,16 +126,19 @@ def _sections(evidence: Evidence, cost: Cost) -> list[Section]:
     if "probe" in figures:
         sentences, tables = probed.sentences(evidence), probed.tables(evidence)
         figures["probe"] = replace(figures["probe"], sentences=sentences, tables=tables)
-    first = [figures.pop("ranking")] if "ranking" in figures else []
+    first = [figures.pop(name) for name in ("ranking", "failures") if name in figures]
     return [
         *first,
         *causes_section(evidence),
+        *against_sections(evidence, others),
         *_galleries(evidence),
         *modules_section(evidence),
         *_training(evidence),
         *figures.values(),
         *sweep_section(evidence),
+        *data_section(evidence),
         _store(evidence),
+        provenance_section(evidence),
         _recipe(evidence),
     ]
 
@@ -142,9 +164,7 @@ def _training(evidence: Evidence) -> list[Section]:
     if not charts:
         return []
     facts = evidence.training
-    seconds = facts.get("seconds")
     lead = count(facts.get("steps", len(columns["step"])), "step")
-    lead += f" in {duration(seconds)}" if seconds else ""
     lead += f", {facts['parameters']:,} trained parameters" if facts.get("parameters") else ""
     return [Section(anchor="training", title="Training", lead=lead + ".", charts=charts)]
 
@@ -154,7 +174,7 @@ def _store(evidence: Evidence) -> Section:
     return Section(
         anchor="store",
         title="Store",
-        lead="What lies on disk, by array. Identifiers are fingerprints of everything that decides the bytes.",
+        lead="What this head reads, by array. A fingerprint stands for everything that decides the bytes.",
         tables=[table] if table.rows else [],
     )
 
@@ -180,9 +200,9 @@ def _flat(section: Json) -> dict[str, str]:
             for key, each in value.items():
                 walk(f"{prefix}.{key}" if prefix else str(key), each)
         elif isinstance(value, tuple | list):
-            found[prefix] = ", ".join(map(str, value)) or "none"
+            found[prefix] = without_paths(", ".join(map(str, value))) or "none"
         else:
-            found[prefix] = "none" if value is None else placeless(str(value))
+            found[prefix] = "none" if value is None else without_paths(placeless(str(value)))
 
     walk("", section)
     return found

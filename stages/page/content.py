@@ -2,29 +2,48 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
-from diffps.figures.sheets import Chart, Sheet
+from diffps.figures.sheets import Chart, Sheet, Tile
+
+
+class Cell(NamedTuple):
+    """A table's cell that is sorted by a number and reads otherwise."""
+
+    value: float | None
+    text: str
+
+    def __str__(self) -> str:
+        return self.text
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Score:
-    """One line of the comparison: fractions in [0, 1], None where the method has none. ``main`` is the run itself."""
+class Bar:
+    """One bar of a comparison: a fraction in [0, 1], and its text where it does not stand elsewhere."""
 
-    name: str
-    mean_precision: float | None
-    top1: float | None
-    detection: float | None = None
-    main: bool = False
+    label: str
+    share: float
+    text: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Headline:
-    """A large number with its name and what it compares to."""
+    """A large number with its name, its interval, and bars of what it compares to, the number's own first."""
 
     label: str
     value: str
+    interval: str = ""
     remark: str = ""
+    bars: Sequence[Bar] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Example:
+    """The first picture: somebody who is looked for, the scene they were found in, and what is to be seen."""
+
+    query: Tile
+    scene: Tile
+    note: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,7 +57,8 @@ class Table:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Section:
-    """A part of the page below the first screen; ``sentences`` say what may be concluded from it."""
+    """A part of the page below the first screen; ``sentences`` say what may be concluded from it, ``facts`` stand by
+    name, ``recipe`` by section and folded."""
 
     anchor: str
     title: str
@@ -47,19 +67,24 @@ class Section:
     sheets: "Sequence[Sheet]" = ()
     charts: "Sequence[Chart]" = ()
     tables: Sequence[Table] = ()
+    facts: Mapping[str, str] = field(default_factory=dict)
     recipe: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Page:
-    """The whole page. ``warnings`` are what a reader must know before believing a number."""
+    """The whole page. ``warnings`` are what a reader must know before believing a number; ``quality`` heads the main
+    numbers, ``quality_note`` says how to read them."""
 
     title: str
     eyebrow: str
+    task: str
+    example: Example | None
     lead: str
     warnings: Sequence[str]
+    quality: str
+    quality_note: str
     headlines: Sequence[Headline]
-    scores: Sequence[Score]
     precision_chart: Chart | None
     saving: Sequence[Headline]
     saving_text: str

@@ -6,9 +6,10 @@ from typing import Any
 
 from cache.files import read_json
 from diffps.figures.sheets import Chart, Line
-from stages.page.content import Headline, Table
+from diffps.records import Split
+from stages.page.content import Cell, Headline, Table
 from stages.page.evidence import Evidence
-from stages.places import ENCODED, EXTRACTED
+from stages.places import moments_manifest
 from stages.text import count, duration, size
 
 
@@ -47,7 +48,7 @@ class Cost:
         """Bytes, time and break-even, large."""
         paid, filled = self.paid_after, self.seconds
         return [
-            Headline(label="On disk", value=size(self.nbytes), remark="features and maps"),
+            Headline(label="On disk", value=size(self.nbytes), remark="of what this head reads"),
             Headline(label="Filled in", value="–" if filled is None else duration(filled), remark="once"),
             Headline(
                 label="Paid after",
@@ -89,21 +90,18 @@ def cost_chart(cost: Cost) -> Chart | None:
             f"After {last} epochs: {cached[1]:.0f} seconds from the cache, filling included; "
             f"{live[1]:.0f} seconds computed anew."
         ),
+        note="Where the lines cross, filling the store has paid for itself; test scenes are left out on both sides.",
         flat=True,
     )
 
 
 def measure_cost(evidence: Evidence) -> Cost:
-    """Bytes from the manifests of this run, seconds from the receipts beside them."""
+    """Bytes from the manifests of what this head reads, seconds from the receipts beside them."""
     root, facts, params = evidence.store.root, evidence.training, evidence.params
     arrays = _arrays(evidence)
     groups = {_group(entry["path"]): entry for entry in arrays}
     seconds = {group: _seconds(root, group) for group in groups}
-    trained = {
-        group: each
-        for group, each in seconds.items()
-        if group.startswith("train/") and (_timestep(group) in (None, params.train.timestep))
-    }
+    trained = {group: each for group, each in seconds.items() if group.startswith("train/")}
     views = {group.split("/")[1] for group in trained}
     images = max((groups[group]["images"] for group in trained), default=0)
     used, whole = facts.get("images", images), _total(trained)
@@ -119,8 +117,15 @@ def measure_cost(evidence: Evidence) -> Cost:
     )
 
 
+def seconds_of_groups(evidence: Evidence, stage: str) -> float | None:
+    """Seconds that ``encode`` or ``extract`` computed on what this head reads; None where not recorded."""
+    groups = dict.fromkeys(_group(entry["path"]) for entry in _arrays(evidence))
+    wanted = [group for group in groups if (group.count("/") == 3) == (stage == "extract")]
+    return _total({group: _seconds(evidence.store.root, group) for group in wanted})
+
+
 def store_table(evidence: Evidence) -> Table:
-    """One row per array of this run."""
+    """One row per array that this head reads."""
     rows = [
         [
             entry["name"].partition("@")[0],
@@ -128,28 +133,27 @@ def store_table(evidence: Evidence) -> Table:
             entry["images"],
             " × ".join(map(str, entry["shape"])),
             entry["encoding"],
-            round(entry["nbytes"] / 1e6, 2),
+            Cell(entry["nbytes"], size(entry["nbytes"])),
             entry["id"],
         ]
         for entry in _arrays(evidence)
     ]
-    columns = ["Array", "Split, view, pass", "Images", "Shape", "Encoding", "MB", "Fingerprint"]
+    columns = ["Array", "Split, view, pass", "Images", "Shape", "Encoding", "Size", "Fingerprint"]
     return Table(caption=f"{len(rows)} arrays", columns=columns, rows=rows)
 
 
 def _arrays(evidence: Evidence) -> list[dict[str, Any]]:
-    """What the manifests of encode and of the pass this run names say of each array."""
-    files = [*ENCODED.glob("*/*.json"), *EXTRACTED.glob(f"*/*/{evidence.params.extract.name}/*/*.json")]
-    return [entry for file in sorted(files) for entry in read_json(file)["arrays"]]
+    """What the manifests say of each array that the scored head reads, and of the moments those were made from."""
+    reading, files = evidence.reading, []
+    splits: tuple[Split, Split] = ("train", "test")
+    for split in splits:
+        files += [moments_manifest(split, view) for view in reading.views(split)]
+        files += [path for *_, path in reading.manifests(split)]
+    return [entry for file in dict.fromkeys(files) if file.is_file() for entry in read_json(file)["arrays"]]
 
 
 def _group(path: str) -> str:
     return path.rpartition("/")[0]
-
-
-def _timestep(group: str) -> int | None:
-    last = group.split("/")[-1]
-    return int(last[1:]) if group.count("/") == 3 else None
 
 
 def _seconds(root: Path, group: str) -> float | None:

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -10,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from cache import FeatureStore
 from diffps.datasets.tables import read_annotations, read_queries, read_scenes
 from diffps.errors import DiffPSError, ImageError
 from diffps.features import FeatureSource
+from diffps.figures.scenes import placeholder
 from diffps.figures.sheets import Image
 from diffps.records import Annotations, Detections, Query, Scene
 from stages.features.cached import CachedSource
@@ -27,6 +30,7 @@ from stages.job import Job
 from stages.params import Params
 from stages.places import EVALUATE, INDEX, PROBE, SWEEP
 from stages.search.tables import read_detections
+from stages.sweeps.results import BASE
 from stages.together import content, index_folder, json_content, require_same, sealed_head, table_content, together
 
 Json = dict[str, Any]  # an object of a JSON file, or a row of a table
@@ -73,11 +77,22 @@ class Evidence:
         return _json(EVALUATE / "metrics.json", "evaluate")
 
     @cached_property
+    def index_report(self) -> Json:
+        """data/index/report.json, or nothing."""
+        path = INDEX / "report.json"
+        return _json(path, "index") if path.exists() else {}
+
+    @property
     def foreign(self) -> int:
         """Test boxes of training identities, which count as unlabelled; 0 where the index does not say."""
-        path = INDEX / "report.json"
-        test = _json(path, "index").get("test") if path.exists() else None
+        test = self.index_report.get("test")
         return int(test.get("foreign", 0)) if isinstance(test, dict) else 0
+
+    @cached_property
+    def is_annotated(self) -> bool:
+        """True where persons of test scenes are annotated: else no box can be called a false alarm."""
+        tests = [scene.scene_id for scene in self.scenes.values() if scene.split == "test"]
+        return any(len(self.annotations[name].boxes) for name in tests)
 
     @property
     def head(self) -> Path:
@@ -88,6 +103,12 @@ class Evidence:
     def head_training(self) -> Json:
         """What that head says of its training: ``training`` (its section train), ``scenes``; or nothing."""
         return training_of(self.head)
+
+    @cached_property
+    def reading(self) -> Reading:
+        """What that head is fed; the parameters' where it does not say."""
+        said = self.head_training.get("reading")
+        return Reading.from_json(said) if said else Reading.of(self.params.train, self.params.extract)
 
     @cached_property
     def training(self) -> Json:
@@ -119,6 +140,12 @@ class Evidence:
         return {row["query_id"]: float(row["ap"]) for row in rows if row["ap"] is not None}
 
     @cached_property
+    def first_hits(self) -> dict[str, float]:
+        """1.0 for every judged query whose first result is right, else 0.0."""
+        firsts = {name: rows[0]["correct"] for name, rows in self.ranking.items()}
+        return {name: float(firsts.get(name, False)) for name in self.precisions}
+
+    @cached_property
     def detections(self) -> dict[str, Detections]:
         """Detections of every scene, strongest first; a scene without any is not listed. Raises NotThereError."""
         return read_detections(_there(EVALUATE / "detections.parquet", "evaluate"))
@@ -128,6 +155,14 @@ class Evidence:
         """Rows of results/sweep/table.parquet whose head is trained and scored, or none."""
         path = SWEEP / "table.parquet"
         return [row for row in _table(path, "sweep") if row["map"] is not None] if path.exists() else []
+
+    @cached_property
+    def sweep_base(self) -> Json:
+        """Section train that the sweep's variants were changes of, or nothing where its table does not say."""
+        path = SWEEP / "table.parquet"
+        said = (pq.read_schema(path).metadata or {}).get(BASE.encode()) if path.exists() else None
+        base: Json = json.loads(said) if said else {}
+        return base
 
     @cached_property
     def effects(self) -> Json:
@@ -164,9 +199,26 @@ class Evidence:
         """True where the scene's image can be shown; with ``runtime.skip_unreadable`` some cannot."""
         try:
             self.image(scene_id)
-        except ImageError:
+        except (ImageError, OSError):
             return False
         return True
+
+    def picture(self, scene_id: str) -> tuple[Image, bool]:
+        """The scene's image, and True with a placeholder of its size where it cannot be read any more."""
+        try:
+            return self.image(scene_id), False
+        except (ImageError, OSError):
+            return placeholder(*self.scenes[scene_id].size), True
+
+    def found_in(self, scene_id: str) -> NDArray[np.float32]:
+        """(n, 4) boxes of everyone the head found in a scene, in the scene frame."""
+        detections = self.detections.get(scene_id)
+        return np.empty((0, 4), np.float32) if detections is None else detections.boxes
+
+    def scores_in(self, scene_id: str) -> NDArray[np.float32]:
+        """(n,) scores of those boxes."""
+        detections = self.detections.get(scene_id)
+        return np.empty(0, np.float32) if detections is None else detections.scores
 
     def _image(self, scene_id: str) -> Image:
         return ImageFolder.of(self.params.index).pixels(self.scenes[scene_id])

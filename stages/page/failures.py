@@ -14,7 +14,7 @@ from diffps.errors import DiffPSError
 from diffps.figures.searches import Find, failures_sheet
 from diffps.figures.sheets import Sheet
 from diffps.metrics.failures import Fate, Kind, judge_detections, judge_persons
-from stages.page.evidence import Evidence, Json
+from stages.page.evidence import Evidence, Json, NotThereError
 from stages.page.features import candidates
 from stages.page.searches import query_find, result_find
 from stages.text import count
@@ -56,12 +56,15 @@ def failures(evidence: Evidence) -> Sheet:
                 if judged.kind in cases:
                     cause = f"IoU {judged.iou:.2f}" if judged.kind == "loose" else ""
                     cases[judged.kind].append(_Case(float(found.scores[row]), scene.scene_id, boxes[row], cause))
-    return failures_sheet(
+    sheet = failures_sheet(
         _finds(evidence, missed, lambda chosen: _causes(evidence, chosen)),
-        _finds(evidence, cases["nobody"], scored=True),
+        _finds(evidence, cases["nobody"], scored=True) if evidence.is_annotated else [],
         _confused(evidence),
         loose=_finds(evidence, cases["loose"], scored=True),
     )
+    if not sheet.rows:
+        raise NotThereError("figure failures: nothing is wrong that could be shown")
+    return sheet
 
 
 def kinds_of_detections(evidence: Evidence) -> str:
@@ -95,6 +98,7 @@ def _finds(
             value=case.weight if scored else None,
             mark="wrong",
             cause=cause,
+            found=None if scored else evidence.found_in(case.scene_id),
         )
         for case, cause in zip(chosen, told, strict=True)
     ]

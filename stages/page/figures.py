@@ -14,7 +14,6 @@ from stages.page import failures, features, probed, searches
 from stages.page.evidence import Evidence, NotThereError
 
 TIMESTEP = re.compile(r"-?timestep=\d+")  # in the name of a sweep's variant
-SCORES = {"detection AP": "detection_ap", "re-ID mAP": "map"}
 
 
 class Figure(NamedTuple):
@@ -48,7 +47,7 @@ def _timesteps(evidence: Evidence) -> Chart:
     kinds = {TIMESTEP.sub("", row["group"]) for row in evidence.sweep}
     for row in evidence.sweep:
         kind = TIMESTEP.sub("", row["group"])
-        for label, column in SCORES.items():
+        for label, column in _scores(evidence).items():
             name = label if len(kinds) == 1 else f"{label}, {kind or 'base'}"
             series.setdefault(name, {}).setdefault(float(row["timestep"]), []).append(float(row[column]))
     lines = {name: [(step, fmean(values)) for step, values in points.items()] for name, points in series.items()}
@@ -61,7 +60,7 @@ def _taps(evidence: Evidence) -> Chart:
     names = list(dict.fromkeys(row["group"] for row in evidence.sweep))
     groups = {
         label: [(name, fmean(row[column] for row in evidence.sweep if row["group"] == name)) for name in names]
-        for label, column in SCORES.items()
+        for label, column in _scores(evidence).items()
     }
     return bar_chart("Scores per set of taps", "score", groups)
 
@@ -82,6 +81,11 @@ def _bytes(evidence: Evidence) -> Chart:
     return replace(chart, note="A point is the mean over the seeds of one variant; all read one store.")
 
 
+def _scores(evidence: Evidence) -> dict[str, str]:
+    """Columns of a sweep's scores by name. Where nobody is annotated there is no detection to score."""
+    return ({"detection AP": "detection_ap"} if evidence.is_annotated else {}) | {"re-ID mAP": "map"}
+
+
 def _no_sweep(name: str) -> str:
     return f"figure {name}: no sweep over {name}; run: diffps sweep --set sweep.file=presets/sweeps/{name}.yaml"
 
@@ -99,8 +103,8 @@ FIGURES = {
         lambda evidence: [_similarity(evidence)],
     ),
     "failures": Figure(
-        "Failures",
-        "The ways to be wrong: missed, found loosely, seen where nobody is annotated, taken for somebody else.",
+        "Who was missed, and why",
+        "The ways to be wrong: missed, found loosely, seen elsewhere, taken for somebody else.",
         lambda evidence: [failures.failures(evidence)],
     ),
     "attention": Figure(

@@ -4,6 +4,7 @@ import base64
 import hashlib
 import io
 import math
+from functools import partial
 from importlib.resources import files
 from typing import Any
 
@@ -12,21 +13,34 @@ from PIL import Image as Pil
 
 from diffps.figures.render import inline_svg
 from diffps.figures.sheets import Chart, Image, Sheet
-from stages.page.content import Page
+from stages.page.content import Cell, Page
 from stages.text import percent
 
-JPEG_QUALITY = 82
+QUALITIES = 82, 65, 45, 30  # of JPEG, the best first: the page is written with the first that fits
+MOST_BYTES = 1_900_000
 
 
 def render(page: Page) -> str:
-    """The page as text. Everything that comes from data is escaped; the policy in its head forbids any request."""
+    """The page as text, below two megabytes where any quality of its pictures allows it."""
+    html = ""
+    for quality in QUALITIES:
+        html = _render(page, quality)
+        if len(html.encode()) <= MOST_BYTES:
+            break
+    return html
+
+
+def _render(page: Page, quality: int) -> str:
+    """Everything that comes from data is escaped; the policy in the page's head forbids any request."""
     folder = files("stages.page")
     style, script, template = ((folder / name).read_text("utf-8") for name in ("page.css", "page.js", "page.html.j2"))
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
     )
-    environment.filters.update(picture=picture, vector=vector, percent=percent, number=number, few=few)
-    environment.tests["paired"] = paired
+    environment.filters.update(
+        picture=partial(picture, quality=quality), vector=vector, percent=percent, number=number, few=few
+    )
+    environment.tests.update(paired=paired, cell=is_cell)
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     policy = (
         "default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
@@ -36,10 +50,10 @@ def render(page: Page) -> str:
     return environment.from_string(template).render(page=page, **parts)
 
 
-def picture(image: Image) -> str:
+def picture(image: Image, quality: int = QUALITIES[0]) -> str:
     """An image as a data URI, in whichever of PNG and JPEG is smaller."""
     encoded = {}
-    for kind, options in (("png", {"optimize": True}), ("jpeg", {"quality": JPEG_QUALITY, "optimize": True})):
+    for kind, options in (("png", {"optimize": True}), ("jpeg", {"quality": quality, "optimize": True})):
         buffer = io.BytesIO()
         Pil.fromarray(image).save(buffer, kind, **options)
         encoded[kind] = buffer.getvalue()
@@ -57,6 +71,11 @@ def number(value: Any) -> str:
     if value is None or (isinstance(value, float) and not math.isfinite(value)):
         return "–"
     return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def is_cell(value: Any) -> bool:
+    """True for a cell that reads otherwise than it sorts."""
+    return isinstance(value, Cell)
 
 
 def few(tiles: int, tall: bool) -> int:

@@ -19,10 +19,10 @@ def causes_section(evidence: Evidence) -> list[Section]:
     sentences = []
     if "causes" in scores:
         sentences += SearchCauses(**scores["causes"]).sentences(evidence.params.evaluate.score_threshold)
-    if not evidence.params.evaluate.gt_boxes:
+    if evidence.is_annotated and not evidence.params.evaluate.gt_boxes:
         sentences.append(kinds_of_detections(evidence))
     detection = scores["detection"]
-    if "unlabelled" in detection:
+    if evidence.is_annotated and "unlabelled" in detection:
         recall = LabelRecall(
             labelled=detection["labelled"],
             unlabelled=detection["unlabelled"],
@@ -40,7 +40,8 @@ def modules_section(evidence: Evidence) -> list[Section]:
     found = evidence.scores.get("knock_outs", {})
     if found:
         columns = {"map_diff": "Change", "map_diff_se": "Error", "map": "Mean AP", "top1": "Top-1"}
-        columns["detection_ap"] = "Detection AP"
+        if evidence.is_annotated:
+            columns["detection_ap"] = "Detection AP"
         rows = [[name.upper(), *(scores.get(key) for key in columns)] for name, scores in found.items()]
         tables.append(Table(caption="Taken out", columns=["Module", *columns.values()], rows=rows))
     learned = [

@@ -1,76 +1,107 @@
-"""Scores of the run beside what they compare to, as numbers and as one chart."""
+"""Scores of the run beside what they compare to, with their intervals, as numbers and as one chart."""
 
 import json
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from diffps.figures.sheets import Chart
 from diffps.figures.similarity import histogram
-from stages.page.content import Headline, Score
+from diffps.metrics.detection import precision_draws, score_detection
+from diffps.probe.intervals import by_group, estimate, resample
+from stages.page.content import Bar, Headline
 from stages.page.evidence import Evidence, Json
 from stages.text import percent
 
-COLOURS = "Colours of true boxes"
+REFERENCES = {"baseline": "colours", "chance": "chance"}
+RESAMPLES = 1000
+FEW = 5  # values under which a distribution shows nothing
+RANKED = (
+    "Mean AP: how high the right boxes stand among all boxes of the gallery, averaged over the queries. Top-1: how "
+    "often the first answer is right."
+)
+DETECTED = "Detection AP: how well persons are found at all, whoever they are."
+BRACKETS = (
+    "In brackets the interval of 95 %, from drawing persons anew (scenes for detection): it does not hold how far two "
+    "trainings of one head differ. Colours compare histograms of clothes in boxes drawn by hand; chance orders all "
+    "boxes at random."
+)
 
 
-def score_rows(evidence: Evidence) -> list[Score]:
-    """The run first, then what it compares to."""
-    found = evidence.scores
-    rows = [
-        Score(
-            name="This run",
-            mean_precision=found["search"]["map"],
-            top1=found["search"]["top1"],
-            detection=found["detection"]["ap"],
-            main=True,
-        )
+def quality_note(evidence: Evidence) -> str:
+    """How to read the main numbers."""
+    return " ".join([RANKED, DETECTED, BRACKETS] if evidence.is_annotated else [RANKED, BRACKETS])
+
+
+def score_headlines(evidence: Evidence) -> list[Headline]:
+    """The main scores, large, each with its interval and its references. Without annotated persons no detection AP."""
+    scores, search = evidence.scores, evidence.scores["search"]
+    queries = judged(search)
+    headlines = [
+        _headline("Mean AP", search["map"], interval(evidence.precisions, _persons(evidence)), _bars(scores, "map")),
+        _headline("Top-1", search["top1"], interval(evidence.first_hits, _persons(evidence)), _bars(scores, "top1")),
     ]
-    for key, name in (("baseline", COLOURS), ("chance", "Chance")):
-        entry = found.get(key)
-        if entry is not None:
-            rows.append(Score(name=name, mean_precision=entry.get("map"), top1=entry.get("top1")))
-    return rows
+    if queries:
+        headlines[1] = replace(headlines[1], remark=f"of {queries:,} queries")
+    if evidence.is_annotated:
+        found = scores["detection"]
+        headline = _headline("Detection AP", found["ap"], detection_interval(evidence), [])
+        recall = found.get("recall")
+        headlines.append(replace(headline, remark=f"{percent(recall)} of all persons found") if recall else headline)
+    return headlines
+
+
+def interval_text(bounds: tuple[float, float] | None) -> str:
+    """ "[55.1, 69.0]" in percent; empty where there is none."""
+    return "" if bounds is None else f"[{100 * bounds[0]:.1f}, {100 * bounds[1]:.1f}]"
+
+
+def interval(values: Mapping[str, float], persons: Mapping[str, int]) -> tuple[float, float] | None:
+    """Bounds that hold the mean of ``values`` by query in 95 of 100 draws of ``persons``; None for fewer than two."""
+    names = [name for name in values if name in persons]
+    groups = np.array([persons[name] for name in names])
+    if len(set(groups.tolist())) < 2:
+        return None
+    sums = by_group(np.array([values[name] for name in names]), groups)
+    found = estimate(float(sums.ratio), resample(sums, RESAMPLES, 0))
+    return found.low, found.high
+
+
+def detection_interval(evidence: Evidence) -> tuple[float, float] | None:
+    """Bounds that hold detection AP in 95 of 100 draws of scenes; None where nobody is annotated or found."""
+    tests = [scene.scene_id for scene in evidence.scenes.values() if scene.split == "test"]
+    boxes, scores = [evidence.found_in(name) for name in tests], [evidence.scores_in(name) for name in tests]
+    true_boxes = [evidence.annotations[name].boxes for name in tests]
+    existing = np.array([len(each) for each in true_boxes])
+    scenes = _numbered(boxes)
+    if not existing.any() or not len(scenes):
+        return None
+    strength = np.concatenate(scores)
+    found = score_detection(np.concatenate(boxes), strength, scenes, np.concatenate(true_boxes), _numbered(true_boxes))
+    draws = precision_draws(found.matches >= 0, strength, scenes, existing, RESAMPLES // 5)
+    bounds = estimate(found.ap, draws)
+    return bounds.low, bounds.high
 
 
 def precision_chart(evidence: Evidence) -> Chart | None:
-    """Queries by average precision; None where nobody was searched for."""
+    """Queries by average precision; None where too few were searched for to show how they differ."""
     values = np.array(list(evidence.precisions.values()))
-    if not len(values):
+    if len(values) < FEW:
         return None
     line = histogram("queries", values, np.linspace(0, 1, 11), density=False)
-    low, middle, high = np.quantile(values, [0.25, 0.5, 0.75])
-    summary = f"Half of the queries lie between {low:.2f} and {high:.2f}, the median is {middle:.2f}."
+    low, middle, high = (percent(value) for value in np.quantile(values, [0.25, 0.5, 0.75]))
     return Chart(
         flat=True,
         title="Queries by average precision",
         x_label="average precision",
         y_label="queries",
         lines=(line,),
-        summary=summary,
+        summary=f"Half of the queries lie between {low} and {high}, the median is {middle}.",
+        note=f"How many queries reach which average precision. Half lie between {low} and {high}.",
     )
-
-
-def score_headlines(evidence: Evidence) -> list[Headline]:
-    """The main scores, large."""
-    main, *others = score_rows(evidence)
-    value = main.mean_precision or 0.0
-    ratios = {score.name: value / score.mean_precision for score in others if score.mean_precision}
-    remarks = [
-        f"{ratios[name]:.1f} × {short}"
-        for name, short in (("Chance", "chance"), (COLOURS, "colours"))
-        if name in ratios
-    ]
-    recall = evidence.scores["detection"].get("recall")
-    queries = judged(evidence.scores["search"])
-    return [
-        Headline(label="Mean AP", value=percent(main.mean_precision), remark=", ".join(remarks)),
-        Headline(label="Top-1", value=percent(main.top1), remark=f"of {queries} queries" if queries else ""),
-        Headline(
-            label="Detection AP", value=percent(main.detection), remark=f"recall {percent(recall)}" if recall else ""
-        ),
-    ]
 
 
 def judged(search: Json) -> int:
@@ -87,3 +118,30 @@ def trained_section(evidence: Evidence) -> Json:
 def plain_section(config: Any) -> Json:
     found: Json = json.loads(json.dumps(asdict(config)))
     return found
+
+
+def references(evidence: Evidence) -> dict[str, float]:
+    """Mean AP of what the run compares to, by name."""
+    return {bar.label: bar.share for bar in _bars(evidence.scores, "map")}
+
+
+def _headline(label: str, value: float | None, bounds: tuple[float, float] | None, bars: Sequence[Bar]) -> Headline:
+    own = [Bar(label="this run", share=value)] if value is not None and bars else []
+    return Headline(label=label, value=percent(value), interval=interval_text(bounds), bars=[*own, *bars])
+
+
+def _bars(scores: Json, key: str) -> list[Bar]:
+    found = []
+    for name, label in REFERENCES.items():
+        value = (scores.get(name) or {}).get(key)
+        if value is not None:
+            found.append(Bar(label=label, share=value, text=percent(value)))
+    return found
+
+
+def _persons(evidence: Evidence) -> dict[str, int]:
+    return {name: query.identity for name, query in evidence.queries.items()}
+
+
+def _numbered(parts: Sequence[NDArray[np.float32]]) -> NDArray[np.int64]:
+    return np.repeat(np.arange(len(parts)), [len(part) for part in parts])

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from diffps.figures.searches import Find, Search, box_overlaps, ranking_sheet, spread
+from diffps.figures.searches import Find, Search, box_overlaps, ranking_sheet, telling
 from diffps.figures.sheets import Mark, Sheet
 from diffps.figures.similarity import Similarity, compare_pairs
 from diffps.metrics.failures import Kind, judge_results
@@ -15,21 +15,22 @@ REASONS: dict[Kind, str] = {"loose": "right person, loose box", "wrong": "anothe
 
 
 def rankings(evidence: Evidence) -> Sheet:
-    """Queries at even steps through the order of average precision, each with its first results."""
+    """A median query, a good one, a bad one and others by average precision, each with its first results."""
     config = evidence.params.report
     known = [name for name in evidence.precisions if name in evidence.queries]
     values = np.array([evidence.precisions[name] for name in known])
-    chosen = [known[position] for position in spread(values, config.queries)]
+    chosen = {known[position]: kind for kind, position in telling(values, config.queries)}
     unjudged = [name for name in evidence.ranking if name in evidence.queries and name not in evidence.precisions]
-    chosen += unjudged[: config.queries - len(chosen)]
+    chosen |= dict.fromkeys(unjudged[: config.queries - len(chosen)], "A query that cannot be judged")
     searches = [
         Search(
             query_id=name,
+            kind=kind,
             query=query_find(evidence, name),
             results=tuple(result_find(evidence, row) for row in evidence.ranking.get(name, [])[: config.results]),
             precision=evidence.precisions.get(name),
         )
-        for name in chosen
+        for name, kind in chosen.items()
     ]
     if not searches:
         raise NotThereError("figure ranking: no query was ranked; check index and evaluate.gallery")
@@ -58,20 +59,26 @@ def similarity(evidence: Evidence) -> Similarity | None:
 def query_find(evidence: Evidence, name: str) -> Find:
     """The person looked for."""
     query = evidence.queries[name]
-    return Find(scene_id=query.scene_id, image=evidence.image(query.scene_id), box=query.box)
+    image, gone = evidence.picture(query.scene_id)
+    return Find(scene_id=query.scene_id, image=image, box=query.box, gone=gone)
 
 
 def result_find(evidence: Evidence, row: Json) -> Find:
     """A row of ranking.parquet; a wrong one with its reason."""
     judged = row["query_id"] in evidence.precisions
     mark: Mark = "none" if not judged else "right" if row["correct"] else "wrong"
+    image, gone = evidence.picture(row["scene_id"])
+    persons = evidence.annotations[row["scene_id"]]
     return Find(
         scene_id=row["scene_id"],
-        image=evidence.image(row["scene_id"]),
+        image=image,
         box=box_of(row),
         value=row["similarity"],
         mark=mark,
         cause=_reason(evidence, row) if mark == "wrong" else "",
+        found=evidence.found_in(row["scene_id"]),
+        wanted=persons.boxes[persons.identities == evidence.queries[row["query_id"]].identity],
+        gone=gone,
     )
 
 

@@ -2,8 +2,11 @@
 
 from typing import Any
 
+from stages.head.identity import difference
 from stages.page.content import Section, Table
 from stages.page.evidence import Evidence, Json
+from stages.page.provenance import without_paths
+from stages.page.scores import plain_section
 
 COLUMNS = {
     "variant": "Variant",
@@ -29,6 +32,8 @@ def sweep_section(evidence: Evidence) -> list[Section]:
     if not rows:
         return []
     kept = {name: label for name, label in COLUMNS.items() if any(row.get(name) is not None for row in rows)}
+    if not evidence.is_annotated:
+        kept.pop("detection_ap", None)
     several = any(row.get("map_se") is not None for row in rows)
     if not several:
         kept.pop("map_mean", None)
@@ -42,7 +47,20 @@ def sweep_section(evidence: Evidence) -> list[Section]:
     ]
     lead = "Press a heading to sort. Differences are to the first variant, with their standard error."
     lead += f" {evidence.effects['basis']}" if evidence.effects else "" if several else ALONE
-    return [Section(anchor="sweep", title="Sweep", lead=lead, tables=tables)]
+    return [Section(anchor="sweep", title="Sweep", lead=lead, sentences=_outdated(evidence), tables=tables)]
+
+
+def _outdated(evidence: Evidence) -> list[str]:
+    """What must be known where variants are changes of other parameters than those of today."""
+    then, now = evidence.sweep_base, plain_section(evidence.params.train)
+    now["source"] = then.get("source")  # live and cached features are the same
+    if not then or then == now:
+        return []
+    said = without_paths(difference(then, now))
+    return [
+        f"These heads are changes of other parameters than today’s (train.{said}): they do not compare with this run, "
+        "and diffps sweep trains them anew."
+    ]
 
 
 def _effects(found: Json) -> list[Table]:

@@ -18,6 +18,7 @@ from cache.files import write_file, write_json, write_text
 from cache.sealed import read_json
 from cache.sealed import write_json as write_sealed
 from diffps.metrics.paired import paired_difference
+from stages.config_heads import TrainConfig
 from stages.head.identity import code_digest, index_digest, scoring_digest
 from stages.places import SWEEP
 from stages.sweeps.effects import effects_content, sweep_runs
@@ -26,6 +27,7 @@ from stages.together import begin, finish, require_same, sealed_head, table_cont
 
 log = logging.getLogger(__name__)
 
+BASE = "train"  # in table.parquet
 COLUMNS = {
     "variant": str,
     "group": str,
@@ -75,8 +77,9 @@ def result_of(variant: Variant) -> dict[str, Any] | None:
     return result if result.pop("of", None) == _made_under(variant) else None
 
 
-def write_table(variants: Sequence[Variant]) -> None:
-    """results/sweep/table.parquet, table.csv, effects.json and metrics.json from the results there are."""
+def write_table(variants: Sequence[Variant], base: TrainConfig) -> None:
+    """results/sweep/table.parquet, table.csv, effects.json and metrics.json from the results there are. ``base``, the
+    section that variants are changes of, is kept with the table: parameters may be others when it is read."""
     rows = table_rows(variants)
     begin(SWEEP)
     text = io.StringIO()
@@ -84,7 +87,7 @@ def write_table(variants: Sequence[Variant]) -> None:
     writer.writeheader()
     writer.writerows(rows)
     write_text(SWEEP / "table.csv", text.getvalue())
-    write_file(SWEEP / "table.parquet", lambda path: _write_parquet(rows, path))
+    write_file(SWEEP / "table.parquet", lambda path: _write_parquet(rows, base, path))
     write_json(SWEEP / "effects.json", effects_content(sweep_runs(variants, rows)))
     keys = ("detection_ap", "map", "top1", "map_mean", "map_std", "map_diff", "map_diff_se")
     found = {row["variant"]: {key: row[key] for key in keys if row[key] is not None} for row in rows}
@@ -168,9 +171,10 @@ def _precisions(variant: Variant) -> dict[str, float]:
     return {query: precision for query, precision in pairs if precision is not None}
 
 
-def _write_parquet(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
+def _write_parquet(rows: Sequence[Mapping[str, Any]], base: TrainConfig, path: Path) -> None:
     types = {str: pa.string(), int: pa.int64(), float: pa.float64()}
-    schema = pa.schema([(name, types[kind]) for name, kind in COLUMNS.items()])
+    said = {BASE: json.dumps(asdict(base))}
+    schema = pa.schema([(name, types[kind]) for name, kind in COLUMNS.items()], said)
     pq.write_table(pa.Table.from_pylist([dict(row) for row in rows], schema), path)
 
 

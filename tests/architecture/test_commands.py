@@ -27,7 +27,7 @@ def test_the_commands_are_these(command) -> None:  # type: ignore[no-untyped-def
 def test_a_stage_takes_three_options_and_nothing_else(command, stage: str) -> None:  # type: ignore[no-untyped-def]
     names = {option for parameter in command.commands[stage].params for option in parameter.opts}
     allowed = {"--params", "--set", "--dry-run"}
-    allowed |= {"report": {"--open"}, "index": {"--check"}}.get(stage, set())
+    allowed |= {"report": {"--open", "--with"}, "index": {"--check"}}.get(stage, set())
     assert names == allowed
 
 

@@ -61,7 +61,7 @@ class Run:
         self.params = Params(
             index=IndexConfig(root=str(folder / "images")),
             encode=EncodeConfig(checkpoint=checkpoint, canvas=(128, 192)),
-            extract=ExtractConfig(taps=(SELF_K, CROSS), words=("person",)),
+            extract=ExtractConfig(taps=(SELF_K, CROSS), words=("person",), encoding="int8"),
             train=TrainConfig(taps=taps, epochs=6),
             evaluate=EvaluateConfig(),
             sweep=SweepConfig(),
@@ -208,7 +208,7 @@ def write_results(run: Run, scenes: dict[str, Annotations]) -> None:
     ranking.update(box_columns(np.array(ranking.pop("box"))))
     run.table("results/evaluate/ranking.parquet", ranking)
     names = [query.query_id for query in queries]
-    run.table("results/evaluate/per_query.parquet", {"query_id": names, "ap": np.linspace(0.9, 0.2, len(names))})
+    run.table("results/evaluate/per_query.parquet", {"query_id": names, "ap": np.linspace(0.7, 0.124, len(names))})
     run.write(
         "results/evaluate/metrics.json",
         {

@@ -11,7 +11,7 @@ from diffps.figures.analyses import Person, Shown, attention_sheet, frequency_sh
 from diffps.figures.curves import bar_chart, loss_charts, score_chart
 from diffps.figures.pictures import crop, fit, heat, high_frequency, letterbox, normalise, overlay, pca_rgb
 from diffps.figures.render import inline_svg, save
-from diffps.figures.searches import box_overlaps, spread
+from diffps.figures.searches import box_overlaps, telling
 from diffps.figures.sheets import Chart, Row, Sheet, Tile
 from diffps.figures.similarity import compare_pairs, similarity_chart
 from diffps.metrics.matching import box_iou
@@ -99,13 +99,19 @@ def test_overlaps_are_those_of_the_metrics() -> None:
     np.testing.assert_allclose(box_overlaps(first, second), expected, atol=1e-6)
 
 
-def test_spread_goes_from_the_worst_to_the_best() -> None:
-    values = RNG.uniform(size=40)
-    chosen = values[spread(values, 5)]
-    assert (np.diff(chosen) > 0).all()
-    assert chosen[0] == values.min()
-    assert chosen[-1] == values.max()
-    assert len(spread(values[:3], 5)) == 3
+def test_a_median_a_good_and_a_bad_query_come_first() -> None:
+    values = RNG.permutation(101) / 100
+    chosen = [(label, values[place]) for label, place in telling(values, 5)]
+    assert chosen[:3] == [("A median query", 0.5), ("A good query", 0.9), ("A bad query", 0.1)]
+    assert [label for label, _ in chosen[3:]] == ["Another query"] * 2
+    assert len(telling(values[:2], 5)) == 2
+    assert telling(values[:0], 5) == []
+
+
+@given(st.lists(st.floats(0, 1), max_size=40), st.integers(1, 12))
+def test_no_query_is_shown_twice(values: list[float], count: int) -> None:
+    places = [place for _, place in telling(np.array(values), count)]
+    assert len(set(places)) == len(places) == min(count, len(values))
 
 
 @pytest.mark.parametrize("rate", [0.01, 0.1, 0.5])

@@ -6,13 +6,15 @@ from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from diffps.heads.config import ModelConfig
 from stages.page.cost import measure_cost
 from stages.page.evidence import NotThereError
-from tests.page.conftest import HOSTILE, SMALL, Run, made_up_run, save_head
+from tests.page.conftest import HOSTILE, SIZE, SMALL, Run, made_up_run, save_head
 
 PAGE = "results/report/index.html"
 ADDRESS = {"src", "href", "srcset", "action", "poster", "data", "formaction", "xlink:href"}
@@ -58,7 +60,10 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Reader:
 def test_the_first_screen_says_what_was_run_and_how_good_it_is(page: Reader) -> None:
     text = " ".join(" ".join(page.text).split())
     assert "41.2 %" in text
-    assert "5.9 × chance, 1.3 × colours" in text
+    assert "colours 31.0 %" in text
+    assert "chance 7.0 %" in text
+    assert "Person search: somebody is shown once" in text
+    assert re.search(r"41\.2 % \[\d+\.\d, \d+\.\d\]", text)
     assert "71.2 %" in text
     assert "6 epochs on 6 scenes, searched in 6" in text
     assert "canvas 192 × 128" in text
@@ -124,7 +129,7 @@ def test_a_sweep_says_what_its_errors_count(run: Run) -> None:
 def test_hostile_names_are_text_and_nothing_else(page: Reader) -> None:
     assert len(page.all("script")) == 1
     assert not [name for _, attributes in page.elements for name in attributes if name.startswith("on")]
-    assert f"Query q0{HOSTILE}" in "".join(page.text)
+    assert f"q0{HOSTILE}, AP" in "".join(page.text)
     assert any(HOSTILE.replace("/", "") in (image["alt"] or "") for image in page.all("img"))
 
 
@@ -147,8 +152,8 @@ def test_a_reader_who_cannot_see_is_told_the_same(page: Reader) -> None:
 
 def test_every_section_with_data_is_there_and_no_other(page: Reader) -> None:
     anchors = [attributes["id"] for attributes in page.all("section") if attributes.get("class") == "part"]
-    first = ["ranking", "causes", "modules", "training", "similarity", "failures"]
-    expected = [*first, "timesteps", "taps", "bytes", "sweep", "store", "recipe"]
+    first = ["ranking", "failures", "causes", "modules", "training", "similarity"]
+    expected = [*first, "timesteps", "taps", "bytes", "sweep", "data", "store", "provenance", "recipe"]
     assert anchors == expected
 
 
@@ -268,3 +273,23 @@ def test_a_run_without_sweep_training_curves_and_times_still_has_its_page(run: R
     text = (run.folder / PAGE).read_text()
     assert "what it saved is not known" in text
     assert 'id="sweep"' not in text
+
+
+def test_without_annotated_persons_no_box_is_a_false_alarm(run: Run) -> None:
+    path = run.folder / "data/index/annotations.parquet"
+    pq.write_table(pq.read_table(path).slice(0, 0), path)
+    run.report()
+    text = (run.folder / PAGE).read_text()
+    for word in ("false alarm", "etection AP", "Nobody annotated", "nobody is annotated"):
+        assert word not in text, word
+    assert "etection" not in (run.folder / "results/report/summary.txt").read_text()
+
+
+def test_a_page_of_many_pictures_stays_below_two_megabytes(run: Run) -> None:
+    rng = np.random.default_rng(0)
+    for path in (run.folder / "images").iterdir():
+        noise = rng.integers(0, 255, (*SIZE, 3), dtype=np.uint8)
+        Image.fromarray(noise).save(path)
+    run.change("report", queries=4, results=8)
+    run.report()
+    assert (run.folder / PAGE).stat().st_size < 2_000_000

@@ -76,7 +76,7 @@ def run(params: Params, sources: Sources, job: Job | None = None) -> None:
     """What is missing of a sweep, in rounds of features that are handed in."""
     variants = read_variants(params)
     for group in plan_rounds([variant for variant in variants if result_of(variant) is None]):
-        train_round(group, sources, CPU, job or QuietJob(), lambda: write_table(variants))
+        train_round(group, sources, CPU, job or QuietJob(), lambda: write_table(variants, variants[0].params.train))
 
 
 RUNTIME = Runtime(device="cpu", threads=1)
@@ -414,9 +414,8 @@ def test_every_preset_is_valid(sources: Sources) -> None:
     }
     rounds = {name: len(plan_rounds(variants)) for name, variants in found.items()}
     assert rounds == {
-        "demo": 3, "modules": 1, "timesteps": 7, "taps": 1, "words": 1, "encodings": 5, "flip": 3,
-        "seeds": 1, "priors": 5,
-        "temperature": 1,
+        "demo": 3, "modules": 1, "timesteps": 7, "taps": 1, "words": 1, "encodings": 5, "flip": 3, "seeds": 1,
+        "priors": 5, "temperature": 1,
     }  # fmt: skip
 
 

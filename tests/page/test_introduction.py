@@ -1,0 +1,69 @@
+from pathlib import Path
+
+import pytest
+
+from stages.page import introduction
+from stages.page.compose import compose
+from stages.page.searches import rankings
+from tests.page.conftest import Run
+
+
+def test_the_first_picture_shows_a_right_answer_in_its_whole_scene(run: Run) -> None:
+    example = introduction.example(run.evidence)
+    assert example is not None
+    scene = example.scene
+    assert scene.image.shape == (160, 240, 3)
+    assert [each.kind for each in scene.outlines].count("right") == 1
+    assert scene.outlines[-1].kind == "right"
+    assert len(scene.outlines) >= 2
+    assert all(0 <= edge <= 1 for each in scene.outlines for edge in each.box)
+
+
+def test_without_a_right_answer_there_is_no_first_picture(run: Run) -> None:
+    evidence = run.evidence
+    for rows in evidence.ranking.values():
+        for row in rows:
+            row["correct"] = False
+    assert introduction.example(evidence) is None
+    assert compose(evidence).example is None
+
+
+@pytest.mark.parametrize(
+    ("given", "dataset", "expected"),
+    [
+        ("", "streets", "Person search on drawn streets"),
+        ("", "prw", "Person search on PRW"),
+        ("Ours", "prw", "Ours"),
+        ("Ours", "streets", "Ours, on drawn streets"),
+    ],
+)
+def test_the_title_is_that_of_the_data(run: Run, given: str, dataset: str, expected: str) -> None:
+    run.change("report", title=given)
+    run.write("data/index/report.json", {"dataset": dataset})
+    assert introduction.title(run.evidence) == expected
+    quality = compose(run.evidence).quality
+    assert ("drawn streets" in quality) == (dataset == "streets")
+
+
+def test_every_hit_opens_as_its_whole_scene_with_everyone_found(run: Run) -> None:
+    evidence = run.evidence
+    sheet = rankings(evidence)
+    assert [row.label for row in sheet.rows][:3] == ["A median query", "A good query", "A bad query"]
+    hits = [tile for row in sheet.rows for tile in row.tiles[1:]]
+    assert all(tile.opens is not None and tile.opens.image.shape == (160, 240, 3) for tile in hits)
+    wrong = [tile.opens for tile in hits if tile.mark == "wrong" and tile.opens is not None]
+    assert all(tile.outlines[-1].kind == "wrong" for tile in wrong)
+    assert any(each.kind == "annotated" for tile in wrong for each in tile.outlines)
+    right = [tile.opens for tile in hits if tile.mark == "right" and tile.opens is not None]
+    assert not any(each.kind == "annotated" for tile in right for each in tile.outlines)
+
+
+def test_a_picture_that_is_gone_leaves_a_placeholder(run: Run) -> None:
+    row = next(iter(run.evidence.ranking.values()))[0]
+    Path(run.folder / "images" / run.evidence.scenes[row["scene_id"]].path).unlink()
+    tiles = [tile for each in rankings(run.evidence).rows for tile in each.tiles]
+    gone = [tile for tile in tiles if "picture gone" in tile.caption]
+    assert gone
+    assert all("the picture is gone" in tile.alt for tile in gone)
+    run.report()
+    assert "the picture is gone" in (run.folder / "results/report/index.html").read_text()
