@@ -118,12 +118,13 @@ def _dataset(config: IndexConfig) -> Iterator[str]:
 
 def _head(folder: Path, encode: EncodeConfig, extract: ExtractConfig) -> Iterator[str]:
     """The head of ``evaluate.head`` where there is one, and whose features it was trained on."""
+    from diffps.backbone.locate import at_hand
     from diffps.model import PersonSearcher
     from stages.features.inputs import weights_of
     from stages.features.recipes import start_of
     from stages.head.saved import reading_of, training_of
 
-    if not folder.exists():
+    if not folder.exists() or not at_hand(encode.checkpoint, encode.revision, encode.hub):
         return
     try:
         searcher = PersonSearcher.from_pretrained(folder)
@@ -143,8 +144,18 @@ def _head(folder: Path, encode: EncodeConfig, extract: ExtractConfig) -> Iterato
 
 
 def _prior(encode: EncodeConfig, extract: ExtractConfig) -> Iterator[str]:
+    from diffps.backbone.locate import at_hand, looks_like_hub_id
     from stages.features.priors import prior_of
 
+    fetched = encode.hub is not None or looks_like_hub_id(encode.checkpoint)
+    if fetched and not at_hand(encode.checkpoint, encode.revision, encode.hub):
+        wanted = encode.hub or encode.checkpoint
+        revision = f" --revision {encode.revision}" if encode.revision else ""
+        raise CheckpointError(
+            f"checkpoint {encode.checkpoint}: not on this machine; `diffps encode` fetches {wanted} from the hub (some "
+            f"5 GB for Stable Diffusion), or put it there: `hf download {wanted}{revision} --local-dir "
+            f"{encode.checkpoint}`"
+        )
     prior = prior_of(encode, extract.unet)
     prior.check_tensors()
     yield from prior.describe(extract.conditions)

@@ -123,5 +123,9 @@ def test_every_figure_is_drawn_and_unknown_names_list_them(filled: Run) -> None:
 
 def test_a_figure_is_written_and_similarity_leaves_the_threshold_beside_the_head(run: Run) -> None:
     figure.run(run.params, run.runtime, run.job, "similarity")
-    assert {path.name for path in Path("results/figures").iterdir()} == {"similarity.png", "similarity.svg"}
+    assert {path.name for path in Path("results/figures").iterdir()} == {
+        "similarity.png",
+        "similarity.svg",
+        "digests.json",
+    }
     assert (run.folder / "results/train/head-similarity.json").exists()

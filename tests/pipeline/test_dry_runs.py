@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 
+from cache.sealed import write_tensors
 from diffps.features import FeatureShape
 from diffps.model import PersonSearcher
 from pipeline.cli import main
@@ -39,7 +40,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         monkeypatch.chdir(path)
         index.run(*load_params(path / "params.yaml"), QuietJob())
     (path / "data/encode").mkdir()  # the words, which encode writes: four embeddings of builtin:random's width
-    save_file({"embeddings": torch.linspace(-1, 1, 4 * 64).reshape(4, 64)}, path / WORDS)
+    write_tensors(path / WORDS, save({"embeddings": torch.linspace(-1, 1, 4 * 64).reshape(4, 64)}))
     return path
 
 

@@ -43,7 +43,7 @@ def test_the_commands_of_the_readme_run_one_after_the_other(project: Project) ->
         done = project.run(*command, check=not missing)
         assert "Traceback" not in done.stderr
         if missing:
-            assert "checkpoint models/sd21-base: no such folder" in done.stderr
+            assert "checkpoint models/sd21-base: not on this machine; `diffps encode` fetches" in done.stderr
             assert "no folder data/prw" in done.stderr
         if command[0] == "cp":
             assert (project.root / command[2]).read_text() == (ROOT / command[1]).read_text()

@@ -163,7 +163,9 @@ def test_equal_to_tap_by_tap_from_the_features_that_would_be_stored(project: Pro
     (plan,) = project.plans()
     project.gather(plan)
     params, sample = project.params(), plan.sample
-    latents = LatentComputer(params.encode, ImageFolder.of(params.index), sample.scenes, project.runtime)
+    latents = LatentComputer(
+        plan.unet.prior, params.encode, ImageFolder.of(params.index), sample.scenes, project.runtime
+    )
     runner = PassRunner(plan.unet, torch.device("cpu"))
     keyed = list(latents.keyed([(scene.scene_id, "identity") for scene in sample.scenes]))
     found = [each for chunk in chunks(keyed, 2) for each in runner.features(chunk, 100, 2)]
