@@ -63,7 +63,7 @@ def ring(root: Path, canvas: int, encoding: str, output: str, threads: int) -> W
 
     def work(images: Sequence[int]) -> None:
         batches = ([scene(i)] for i in images)
-        for slot in read_ahead(reader, batches, names, threads=threads, depth=DEPTH, output=output):  # type: ignore[arg-type]
+        for slot in read_ahead(reader, batches, names, threads=threads, depth=DEPTH, output=output):
             _touch([torch.from_numpy(values) for values in slot.values.values()])
 
     return work

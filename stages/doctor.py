@@ -144,10 +144,10 @@ def _head(folder: Path, encode: EncodeConfig, extract: ExtractConfig) -> Iterato
 
 
 def _prior(encode: EncodeConfig, extract: ExtractConfig) -> Iterator[str]:
-    from diffps.backbone.locate import at_hand, looks_like_hub_id
+    from diffps.backbone.locate import at_hand, is_hub_id
     from stages.features.priors import prior_of
 
-    fetched = encode.hub is not None or looks_like_hub_id(encode.checkpoint)
+    fetched = encode.hub is not None or is_hub_id(encode.checkpoint)
     if fetched and not at_hand(encode.checkpoint, encode.revision, encode.hub):
         wanted = encode.hub or encode.checkpoint
         revision = f" --revision {encode.revision}" if encode.revision else ""

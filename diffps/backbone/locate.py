@@ -170,6 +170,11 @@ def _instead(folder: Path) -> str:
     )
 
 
+def is_hub_id(name: str) -> bool:
+    """True of what is looked for on the hub where no folder of that name is here."""
+    return bool(_HUB_ID.fullmatch(name)) and not name.startswith(_LOCAL)
+
+
 def at_hand(name: str, revision: str | None = None, hub: str | None = None) -> bool:
     """True where nothing has to be fetched for a prior or for UNet weights: a folder or file that is there, one of this
     project's, or a hub id whose files lie in the hub's cache; and for a name of timm's list, whose weights timm places.

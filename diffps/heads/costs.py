@@ -43,6 +43,7 @@ def costs(searcher: PersonSearcher, batch: int = 1) -> list[PartCost]:
     features = {name: feature(name) for name in model.taps.names}
     refined = feature_map(model.taps.level3[0])
     detection = refined if config.shared_features else feature_map(model.taps.detection)
+    source = features[model.taps.detection]
     box_rois = [torch.empty(config.box.samples, 4, device="meta") for _ in range(batch)]
     reid_rois = [torch.empty(config.reid.samples, 4, device="meta") for _ in range(batch)]
     embeddings = torch.empty(batch * config.reid.samples, config.embedding.size, device="meta", requires_grad=True)
@@ -53,7 +54,7 @@ def costs(searcher: PersonSearcher, batch: int = 1) -> list[PartCost]:
         return [*scores, *deltas]
 
     runs: dict[str, tuple[nn.Module | None, Callable[[], list[Tensor]]]] = {
-        "aggregation": (model.aggregation, lambda: [model.aggregation(features[model.taps.detection])]),  # type: ignore[misc]
+        "aggregation": (model.aggregation, lambda: [model.aggregation(source)]),  # type: ignore[misc]
         "dgrpn": (model.dgrpn, lambda: [model.dgrpn(detection, model.guidance(features))]),  # type: ignore[misc]
         "proposals": (model.proposals, rpn_head),
         "box_head": (model.box_head, lambda: list(model.box_head(detection, box_rois))),

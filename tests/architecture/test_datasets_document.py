@@ -10,15 +10,16 @@ OUTCOMES = {"accepted", "repaired", "doubtful", "refused", ""}
 
 
 def rows() -> list[list[str]]:
-    """Cells of all rows but headings and rules."""
-    lines = [line for line in DOCUMENT.splitlines() if line.startswith("|")]
-    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
-    return [row for row in cells if row[-1] != "test" and set(row[-1]) != {"-"}]
+    """What is there, the outcome or nothing, and the test of every item."""
+    items = re.findall(r"^- (.*(?:\n  .*)*)", DOCUMENT, re.M)
+    found = [re.fullmatch(r"(.*?)(?: → \*(\w+)\*)?(?:: .*)?\. (\S+)", " ".join(item.split())) for item in items]
+    assert all(found)
+    return [[match[1], match[2] or "", match[3]] for match in found if match]
 
 
 def test_every_row_names_a_test_that_is_there() -> None:
     assert len(rows()) > 50
-    for what, outcome, _, test in rows():
+    for what, outcome, test in rows():
         match = re.fullmatch(r"`(test_\w+\.py)::(test_\w+)`", test)
         assert match, what
         tree = ast.parse((ROOT / "tests" / "datasets" / match[1]).read_text(encoding="utf-8"))

@@ -14,7 +14,7 @@ from PIL import Image
 
 from tests.architecture.repository import ROOT
 
-DOCUMENTS = ["README.md", "CONTRIBUTING.md", *(str(path.relative_to(ROOT)) for path in ROOT.glob("docs/*.md"))]
+DOCUMENTS = ["README.md", "CONTRIBUTING.md", *(str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.md"))]
 # Commands of other programs, with what makes them true.
 OTHERS = {"make", "dvc", "dask", "cp", "python3", ".venv/bin/pip", ".venv/bin/pre-commit"}
 

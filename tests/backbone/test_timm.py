@@ -42,7 +42,7 @@ KEYS = [NoiseKey("a", "identity"), NoiseKey("b", "identity")]
 def prior(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> TimmModel:
     """A folder as the hub's repositories are, with random weights."""
     architecture, arguments, _ = MODELS[request.param]
-    return load_prior(f"timm:{write_folder(tmp_path_factory.mktemp(request.param), architecture, arguments)}")  # type: ignore[return-value]
+    return load_prior(f"timm:{write_folder(tmp_path_factory.mktemp(request.param), architecture, arguments)}")
 
 
 def write_folder(folder: Path, architecture: str, arguments: dict[str, Any]) -> Path:

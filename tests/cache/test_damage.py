@@ -62,7 +62,7 @@ def test_nothing_is_taken_back_while_somebody_writes(store: FeatureStore) -> Non
 @given(
     part=st.sampled_from(["tap@int8", "tap@int8.scales", "other@float16"]), where=st.floats(0, 1), bit=st.integers(0, 7)
 )
-def test_any_flipped_bit_is_found(tmp_path_factory, part: str, where: float, bit: int) -> None:  # type: ignore[no-untyped-def]
+def test_any_flipped_bit_is_found(tmp_path_factory, part: str, where: float, bit: int) -> None:
     store = FeatureStore(tmp_path_factory.mktemp("features"))
     write(store, SPECS, ROWS[:4])
     path = shard_of(store, 0, part)

@@ -110,7 +110,7 @@ STATES = st.lists(
 
 @settings(max_examples=200)
 @given(STATES)
-def test_whatever_data_sets_do_each_finds_what_it_last_had(tmp_path_factory, states) -> None:  # type: ignore[no-untyped-def]
+def test_whatever_data_sets_do_each_finds_what_it_last_had(tmp_path_factory, states) -> None:
     """Of its own images, whatever the others call theirs; rows keep one content as long as somebody has it."""
     root = tmp_path_factory.mktemp("store")
     now: dict[str, dict[str, str]] = {}

@@ -52,7 +52,7 @@ def test_a_broken_table_is_named(tmp_path: Path) -> None:
 
 
 @given(st.lists(st.dictionaries(st.sampled_from("abcdef"), st.sampled_from("uvwxyz")), max_size=6))
-def test_whatever_happens_to_files_a_row_has_one_content(tmp_path_factory: pytest.TempPathFactory, states) -> None:  # type: ignore[no-untyped-def]
+def test_whatever_happens_to_files_a_row_has_one_content(tmp_path_factory: pytest.TempPathFactory, states) -> None:
     root = tmp_path_factory.mktemp("store")
     length = 0
     for state in states:

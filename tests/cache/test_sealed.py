@@ -64,7 +64,7 @@ def test_others_read_them_as_before(tmp_path: Path) -> None:
     assert found.schema.equals(plain.schema, check_metadata=True)
     assert b"ARROW:schema" in pq.read_metadata(tmp_path / "table.parquet").metadata
     for mode in (None, "r"):
-        np.testing.assert_array_equal(np.load(tmp_path / "array.npy", mmap_mode=mode), ARRAY)  # type: ignore[call-overload]
+        np.testing.assert_array_equal(np.load(tmp_path / "array.npy", mmap_mode=mode), ARRAY)
     for name, tensor in load_file(tmp_path / "head.safetensors").items():
         np.testing.assert_array_equal(tensor, TENSORS[name])
     with safe_open(tmp_path / "head.safetensors", "np") as file:

@@ -37,7 +37,7 @@ def store(tmp_path: Path) -> FeatureStore:
     split=st.sampled_from(["train", "test"]),
     order=st.randoms(use_true_random=False),
 )
-def test_what_is_written_is_read(tmp_path_factory, count, shard, shape, encodings, split, order) -> None:  # type: ignore[no-untyped-def]
+def test_what_is_written_is_read(tmp_path_factory, count, shard, shape, encodings, split, order) -> None:
     store = FeatureStore(tmp_path_factory.mktemp("features"))
     specs = [spec(encoding, shape=shape, key=group(split=split)) for encoding in encodings]
     rows = images(count)

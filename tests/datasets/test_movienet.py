@@ -41,8 +41,8 @@ def test_movienet_is_read_like_cuhk_sysu(tmp_path: Path, folder: str, annotation
 
 def test_queries_may_be_nameless(tmp_path: Path) -> None:
     root = write_movienet(tmp_path, "Image", "annotation", False)
-    query = structs([{"imname": MOVIE_LINE[0][0], "idlocate": matlab_box(MOVIE_LINE[0][1]), "ishard": np.uint8(0)}])  # type: ignore[arg-type]
-    gallery = structs([{"imname": im, "idlocate": matlab_box(box)} for im, box in MOVIE_LINE[1]])  # type: ignore[arg-type]
+    query = structs([{"imname": MOVIE_LINE[0][0], "idlocate": matlab_box(MOVIE_LINE[0][1]), "ishard": np.uint8(0)}])
+    gallery = structs([{"imname": im, "idlocate": matlab_box(box)} for im, box in MOVIE_LINE[1]])
     path = root / "annotation/test/train_test/TestG2000.mat"
     savemat(path, {"TestG2000": structs([{"Query": query, "Gallery": gallery}])})
     (root / "annotation/test/train_test/TestG4000.mat").unlink()

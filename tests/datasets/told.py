@@ -12,7 +12,7 @@ from diffps.records import SearchIndex
 def findings(index: SearchIndex, *kinds: str) -> list[Finding]:
     """Findings of the given kinds; all but the fine ones where none is given."""
     wanted = kinds or ("repaired", "doubtful", "refused")
-    return [finding for finding in from_json(index.report["findings"]) if finding.kind in wanted]  # type: ignore[arg-type]
+    return [finding for finding in from_json(index.report["findings"]) if finding.kind in wanted]
 
 
 def told(index: SearchIndex, *kinds: str) -> list[str]:

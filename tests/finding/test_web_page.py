@@ -177,7 +177,8 @@ def test_the_threshold_is_a_line_between_hits_and_every_hit_says_on_which_side_i
     verdicts = visitor.texts("#hits .verdict")
     assert verdicts == ["same person"] * line + ["below the threshold"] * (20 - line)
     assert "Threshold 0.950" in visitor.texts("#hits .threshold")[0]
-    assert visitor.evaluate("getComputedStyle(document.querySelector('.same .verdict'), '::before').content") == '"✓ "'
+    style = "getComputedStyle(document.querySelector('.same .verdict'), '::before').content"
+    assert visitor.evaluate(style) == '"✓ "'
     assert visitor.texts("#announcement") == [f"20 hits. {line} of the hits shown are taken for the person."]
     assert visitor.texts("#verdict") == [f"{line} of the hits shown are taken for the person."]
 
