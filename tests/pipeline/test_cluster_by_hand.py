@@ -6,10 +6,13 @@ import shutil
 import subprocess
 import sys
 
+import pytest
+
 from tests.pipeline.project import Project
 from tests.world import ROOT
 
 
+@pytest.mark.slow
 def test_a_scheduler_and_a_worker_started_by_hand(project: Project) -> None:
     (block,) = re.findall(r"```bash\n(.*?)```", (ROOT / "docs/cluster.md").read_text(), re.S)
     *servers, command = [shlex.split(line) for line in block.splitlines()]
