@@ -97,6 +97,7 @@ def _lead(evidence: Evidence) -> str:
 
 def _warnings(evidence: Evidence) -> list[str]:
     found = [WARNINGS[name] for name in (evidence.params.encode.checkpoint,) if name in WARNINGS]
+    found += [f"{sentence[0].upper()}{sentence[1:]}." for sentence in evidence.scores.get("doubts", [])]
     given = {name: value for name, value in plain_section(evidence.params.train).items() if name != "source"}
     trained = {name: value for name, value in trained_section(evidence).items() if name != "source"}
     if trained != given:

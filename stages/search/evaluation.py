@@ -20,6 +20,7 @@ from stages.head.identity import index_digest
 from stages.head.saved import head_digest
 from stages.images import ImageFolder
 from stages.job import Job
+from stages.search.doubts import doubts
 from stages.search.gallery import SearchSet, open_task, read_search_set
 from stages.search.inference import search_gallery
 from stages.search.insides import Gates, knock_out_metrics
@@ -104,6 +105,8 @@ def evaluate_head(
     metrics["chance"] = defined(chance_level(task, detected.boxes, detected.scenes))
     if config.baseline:
         metrics["baseline"] = score_colours(task, test, images, job)
+    persons = sum(len(test.annotations[scene.scene_id].boxes) for scene in test.scenes)
+    metrics["doubts"] = doubts(metrics, len(detected.boxes), persons, config.score_threshold)
     detected.write_exchange(folder, test)
     write_json(folder / "metrics.json", metrics)
     write_scores(metrics, folder)
@@ -113,6 +116,8 @@ def evaluate_head(
     finish_evaluation(folder, Path(config.head), more)
     job.say(_line(metrics), **metrics)
     for sentence in SearchCauses(**metrics["causes"]).sentences(config.score_threshold):
+        job.say(f"evaluate: {sentence}")
+    for sentence in metrics["doubts"]:
         job.say(f"evaluate: {sentence}")
 
 

@@ -77,7 +77,7 @@ def metrics(folder: Path = EVALUATE) -> dict[str, dict[str, float]]:
 def test_everything_is_written_and_agrees(here: Path, source: SmallSource) -> None:
     run(source)
     found = metrics()
-    assert set(found) == {"detection", "search", "also", "chance", "causes", "learned", "knock_outs"}
+    assert set(found) == {"detection", "search", "also", "chance", "causes", "learned", "knock_outs", "doubts"}
     assert found["search"]["queries"] == 4
     assert found["search"]["gallery"] == "all"
     per_query = pq.read_table(EVALUATE / "per_query.parquet").to_pylist()
