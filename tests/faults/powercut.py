@@ -38,7 +38,8 @@ class Disk:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        subprocess.run(["umount", str(self.path)], check=False)
+        # Lazily: a mount that stays behind is in the way of whoever clears the folder.
+        subprocess.run(["umount", "--lazy", str(self.path)], check=False)
         self._image.unlink()
 
     def cut(self) -> None:
