@@ -6,6 +6,7 @@ from pathlib import Path
 from diffps.records import Split, View
 
 INDEX = Path("data/index")
+KNOWN_WEIGHTS = Path("data/known-weights")  # of files whose digests were taken; only saves time
 KNOWN_FILES = Path("data/known-files.parquet")  # of images measured before; only saves time
 # Manifests stand for the store, wherever it lies: DVC follows these.
 ENCODED = Path("data/manifests/encode")

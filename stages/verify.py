@@ -51,6 +51,7 @@ def results(head: Path) -> Iterator[Check]:
         FIGURES,
         INDEX,
         KNOWN_FILES,
+        KNOWN_WEIGHTS,
         PROBE,
         REPORT,
         SWEEP,
@@ -86,7 +87,8 @@ def results(head: Path) -> Iterator[Check]:
         parts = [path] if path in (SWEEP, FIGURES) else [path, path / "head", path / "evaluate"]
         yield from (folder(part, stage) for part in parts if any(part.glob("*.*")))
     sealed = {KNOWN_FILES: "index", WORDS: "encode", similarity_file(head): "report"}
-    sealed |= dict.fromkeys(sorted((EXTRACTED / "checkpoints").glob("*.json")), "extract")
+    for folder_of_json in (EXTRACTED / "checkpoints", KNOWN_WEIGHTS):
+        sealed |= dict.fromkeys(sorted(folder_of_json.glob("*.json")), "extract")
     sealed |= dict.fromkeys(sorted(TRAIN.glob("checkpoint/*.safetensors")), "train")
     for pattern in ("heads/*/checkpoint/*.safetensors", "heads/*/result.json"):
         sealed |= dict.fromkeys(sorted(SWEEP.glob(pattern)), "sweep")

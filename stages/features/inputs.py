@@ -11,6 +11,7 @@ from diffps.errors import CheckpointError
 from diffps.records import Scene, Split
 from stages.config_data import EncodeConfig, ExtractConfig
 from stages.features.arrays import images_of
+from stages.features.known_weights import are_known, keep_known, local_files
 from stages.features.plan import PassPlan
 from stages.features.priors import prior_of
 from stages.features.reading import Reading
@@ -36,6 +37,7 @@ def record_checkpoint(plan: PassPlan) -> None:
     found = {"named": _named(plan.encode, plan.extract), "digests": dict(plan.prior.digests())}
     if _recorded(path) != found:
         write_json(path, found)
+    keep_known(plan.extract.name, local_files([plan.encode.checkpoint, plan.extract.unet]))
 
 
 def weights_of(encode: EncodeConfig, extract: ExtractConfig) -> dict[str, Any]:
@@ -52,7 +54,9 @@ def weights_of(encode: EncodeConfig, extract: ExtractConfig) -> dict[str, Any]:
 
 
 def check_checkpoint(encode: EncodeConfig, extract: ExtractConfig) -> None:
-    """Raises RecipeError where the sections name other weights than extract last did, and those are not the same."""
+    """Raises RecipeError where the sections name other weights than extract last did, and those are not the same; and
+    where other weights lie there now. Files that did not change are not read; without weights at hand nothing is
+    compared."""
     path = checkpoint_record(extract.name)
     recorded = _recorded(path)
     if not recorded:
@@ -63,6 +67,19 @@ def check_checkpoint(encode: EncodeConfig, extract: ExtractConfig) -> None:
             f"{path}: the features were made under other params ({'; '.join(differing)}); run `diffps extract`, which "
             "computes nothing where the weights are the same"
         )
+    files = local_files([encode.checkpoint, extract.unet])
+    if differing or "digests" not in recorded or not files or are_known(extract.name, files):
+        return
+    try:
+        found = dict(prior_of(encode, extract.unet).digests())
+    except CheckpointError:
+        return
+    if changed := explain_difference(found, recorded["digests"]):
+        raise RecipeError(
+            f"{path}: the features were made by other weights than lie at {extract.unet or encode.checkpoint} now "
+            f"({'; '.join(changed)}); run `diffps encode` and `diffps extract`"
+        )
+    keep_known(extract.name, files)
 
 
 def _recorded(path: Path) -> Mapping[str, Any]:

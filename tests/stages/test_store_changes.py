@@ -177,10 +177,14 @@ def test_the_same_weights_under_another_name_are_the_same_to_stores_heads_and_sw
     small.run(extract, extract=FLOAT16, **elsewhere)
     assert small.files() == before
     assert identities(**elsewhere) == heads
-    # Other weights under the same name are others once extract has seen them.
+    # Other weights under the same name are noticed by who reads, and are others once extract has seen them.
     path = Path("same weights/unet/diffusion_pytorch_model.safetensors")
     tensors = load_file(path)
     save_file({**tensors, "conv_in.bias": tensors["conv_in.bias"] + 1}, path)
+    with pytest.raises(
+        RecipeError, match=r"made by other weights than lie at same weights now \(unet: .*diffps extract"
+    ):
+        opened(small, **elsewhere)
     small.run(extract, extract=FLOAT16, **elsewhere)
     assert small.files() != before
     assert identities(**elsewhere) != heads
