@@ -87,14 +87,16 @@ def test_the_make_targets_install_once(tmp_path: Path) -> None:
     shutil.copy(ROOT / "Makefile", tmp_path)
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
 
-    def plan() -> str:
+    def plan(target: str = "test") -> str:
         # The variables of a make around this test must not reach the one inside.
         outer = {"MAKEFLAGS", "MAKEOVERRIDES", "MAKELEVEL", "VENV"}
         env = {name: value for name, value in os.environ.items() if name not in outer}
-        command = ["make", "-n", "test"]
+        command = ["make", "-n", target]
         return subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=True).stdout
 
     assert "pip install" in plan()
+    assert "--editable '.[dvc]'" in plan("demo")  # no tools of tests
+    assert "[test]" not in plan("demo")
     (tmp_path / ".venv").mkdir()
     (tmp_path / ".venv" / "installed-for-tests").touch()
     assert "pip install" not in plan()

@@ -1,12 +1,15 @@
 """The store lies anywhere: on another file system, behind a link, shared by several clones."""
 
 import os
+import re
 import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from cache.sealed import write_json
 from tests.pipeline.project import Project
 
 MEMORY = Path("/dev/shm")  # another file system on every Linux
@@ -92,3 +95,62 @@ def test_a_sweep_follows_other_training_where_it_is_asked_for(project: Project) 
     assert "Running stage 'sweep'" in project.run("dvc", "repro", "-f", "-s", "sweep").stdout
     assert set(project.files("results/sweep/heads")) - set(before)
     assert project.repro() == ["report"]
+
+
+@pytest.fixture
+def read_only(project: Project, tmp_path: Path) -> Iterator[Project]:
+    """A project whose store is a colleague's: it can be read, and nobody here can write it."""
+    place = tmp_path / "colleague"
+    move_store(project, place)
+    for command in (["mount", "--bind", place, place], ["mount", "-o", "remount,ro,bind", place]):
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            pytest.skip(f"nothing can be mounted here: {done.stderr.strip()}")
+    yield project
+    subprocess.run(["umount", place], check=True)
+
+
+@pytest.mark.slow
+def test_a_store_that_can_only_be_read_serves_whoever_adds_nothing(read_only: Project) -> None:
+    read_only.params({"runtime": {"store": str(read_only.root.parent / "colleague")}, "train": {"lr": 0.0005}})
+    assert read_only.repro() == ["train", "evaluate", "report"]
+    assert "Running stage 'sweep'" in read_only.run("dvc", "repro", "-f", "-s", "sweep").stdout
+    for command in ("encode", "extract"):
+        assert f"{command}: nothing is missing" in read_only.run("diffps", command).stderr
+    read_only.run("diffps", "search", "data/streets/frames/c1s2_000001.jpg", check=False)
+    more = read_only.run("diffps", "extract", "--set", "extract.timesteps=[0,50]", check=False)
+    assert more.returncode == 2
+    (line,) = (line for line in more.stderr.splitlines() if line.startswith("diffps: "))
+    assert "Read-only file system" in line or "read-only" in line.lower()
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        ("file", "part of the path is a file, not a folder"),
+        ("inside a file", "part of the path is a file, not a folder"),
+        ("another store", "its manifests are of store .* set runtime.store"),
+        ("none", "holds none; set runtime.store"),
+    ],
+)
+def test_a_store_that_is_none_is_one_line(finished: Project, tmp_path: Path, kind: str, said: str) -> None:
+    place = tmp_path / "store"
+    match kind:
+        case "file":
+            place.touch()
+        case "inside a file":
+            place.touch()
+            place = place / "features"
+        case "another store":
+            shutil.copytree(finished.root / "data/features", place)
+            (place / "store.json").unlink()
+            write_json(place / "store.json", {"store": "0" * 32})
+    before = finished.files("data/manifests")
+    for command in ("train", "evaluate", "sweep"):
+        changed = ("--set", "train.lr=0.0005", "--set", f"runtime.store={place}")
+        done = finished.run("diffps", command, *changed, check=False)
+        assert done.returncode == 2, done.stderr
+        (line,) = (line for line in done.stderr.splitlines() if line.startswith("diffps: "))
+        assert re.search(said, line), line
+        assert "Traceback" not in done.stderr
+    assert finished.files("data/manifests") == before

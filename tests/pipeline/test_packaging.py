@@ -125,6 +125,26 @@ def test_installed_it_works_in_an_empty_folder(packages: tuple[Path, Path], tmp_
     assert "index" in run(sys.executable, "-m", "diffps", "--help")
 
 
+@pytest.mark.slow
+def test_a_project_begun_anywhere_runs_whole(tmp_path: Path) -> None:
+    """As `diffps init` leaves it, with smaller parameters: no code beside it, no git around it."""
+    environment = os.environ | {
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
+        "DVC_NO_ANALYTICS": "1",
+    }
+
+    def run(*command: str) -> str:
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    run("diffps", "init", "demo")
+    write_params(tmp_path)
+    assert run("dvc", "repro").count("Running stage") == 7
+    assert (tmp_path / "results/report/index.html").is_file()
+    assert run("dvc", "repro").count("Running stage") == 0
+
+
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_shells_can_complete(shell: str) -> None:
     done = subprocess.run(
