@@ -243,6 +243,7 @@ for turn in range(1000):
 """
 
 
+@pytest.mark.slow
 def test_a_killed_process_leaves_a_gallery_that_goes_on(tmp_path: Path) -> None:
     moments = random.Random(0)
     for _ in range(5):

@@ -30,6 +30,7 @@ def test_the_whole_pipeline_runs_and_a_second_repro_does_nothing(finished: Proje
     assert "baseline_map" in finished.run("dvc", "metrics", "show").stdout
 
 
+@pytest.mark.slow
 def test_the_commands_of_the_readme_run_one_after_the_other(project: Project) -> None:
     """In small: the presets' data, terabytes, are not here, so they are looked at as before buying a disk."""
     shutil.copytree(ROOT / "presets", project.root / "presets")

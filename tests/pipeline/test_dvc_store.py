@@ -13,7 +13,7 @@ from cache.sealed import write_json
 from tests.pipeline.project import Project
 
 MEMORY = Path("/dev/shm")  # another file system on every Linux
-PLACES = ("absolute", "link", "memory")
+PLACES = ("absolute", *(pytest.param(place, marks=pytest.mark.slow) for place in ("link", "memory")))
 
 
 @pytest.fixture(params=PLACES)

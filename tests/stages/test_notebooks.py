@@ -23,6 +23,7 @@ def test_a_notebook_is_made_from_its_script(name: str) -> None:
     assert written == made["notebook"](script), "run: python docs/notebooks/convert.py"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_a_notebook_runs(name: str, searchable: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its cells one after the other in one namespace, which is what a kernel does."""

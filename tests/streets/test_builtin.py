@@ -112,7 +112,6 @@ def test_whitening_changes_latents_and_not_what_they_decode_to(images: list[np.n
     torch.testing.assert_close(again, decoded, atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.skipif(not (SHIPPED / "model_index.json").is_file(), reason="this checkout ships no trained checkpoint")
 class TestShipped:
     def test_weights_are_those_of_the_recipe(self) -> None:
         recipe = read_recipe(SHIPPED)
