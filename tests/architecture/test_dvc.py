@@ -43,6 +43,13 @@ def test_outputs_stay_in_place(name: str) -> None:
         assert options.get("persist"), path
 
 
+@pytest.mark.parametrize("name", PIPELINE)
+def test_nothing_is_followed_twice(name: str) -> None:
+    for kind in ("params", "deps", "outs", "metrics", "plots"):
+        listed = [str(entry) for entry in STAGES[name].get(kind, [])]
+        assert len(set(listed)) == len(listed), kind
+
+
 GIVEN = ("${index.root}", "${sweep.file}")  # by whoever runs it
 
 

@@ -2,7 +2,7 @@
 
 import csv
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import chdir, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -17,13 +17,14 @@ from PIL import Image, ImageDraw
 
 from cache import FeatureStore
 from diffps.datasets.tables import box_columns, write_index
-from diffps.features import FeatureShape
+from diffps.features import Feature, FeatureShape, Ref
 from diffps.heads.config import EmbeddingConfig, ModelConfig, TapsConfig
 from diffps.model import build_searcher
 from diffps.records import Annotations, Query, Scene, SearchIndex
 from stages import report
 from stages.config_data import EncodeConfig, ExtractConfig, IndexConfig
 from stages.config_heads import EvaluateConfig, ReportConfig, SweepConfig, TrainConfig
+from stages.features.reading import Reading
 from stages.job import QuietJob, Runtime
 from stages.page.evidence import Evidence, OpenFeatures
 from stages.params import Params
@@ -92,6 +93,33 @@ class Run:
         pq.write_table(pa.table(columns), path)
 
 
+class Stored:
+    """Random features that depend on scene, name and timestep alone; its buffers are used again, as a ring's are."""
+
+    recipe: Mapping[str, Any] = {}
+    shapes = SHAPES
+
+    def __init__(self, reading: Reading) -> None:
+        self.timestep = reading.timestep
+
+    def skipped(self) -> frozenset[str]:
+        return frozenset()
+
+    def __enter__(self) -> "Stored":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def stream(self, batches: Iterable[Sequence[Ref]], names: Sequence[str]) -> Iterator[Mapping[str, Feature]]:
+        buffers = {name: torch.empty(1, *SHAPES[name]) for name in names}
+        for (ref,) in batches:
+            for name, buffer in buffers.items():
+                seed = sum(f"{ref.scene_id}{name}{self.timestep}".encode())
+                buffer.copy_(torch.rand(buffer.shape, generator=torch.Generator().manual_seed(seed)))
+            yield {name: Feature(buffer) for name, buffer in buffers.items()}
+
+
 @contextmanager
 def made_up_run(folder: Path) -> Iterator[Run]:
     """The run in a folder, which is the working directory meanwhile: stages read and write below it."""
@@ -107,6 +135,14 @@ def made_up_run(folder: Path) -> Iterator[Run]:
 def run(tmp_path: Path) -> Iterator[Run]:
     with made_up_run(tmp_path) as made:
         yield made
+
+
+@pytest.fixture
+def filled(run: Run) -> Run:
+    """The run with a store and a small head of its own."""
+    run.open_features = Stored
+    save_head(run, ModelConfig(**SMALL))
+    return run
 
 
 def save_head(run: Run, config: ModelConfig, training: dict[str, Any] | None = None) -> None:

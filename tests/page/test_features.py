@@ -1,60 +1,20 @@
 """Figures of features and of a head's insides, from a stand-in for the store."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
-import torch
 
 from diffps.errors import ConfigError
-from diffps.features import Feature, Ref
 from diffps.heads.config import ModelConfig
 from stages import figure
-from stages.features.reading import Reading
 from stages.page import failures, features
 from stages.page.evidence import NotThereError
 from stages.page.figures import FIGURES, make
-from tests.page.conftest import SHAPES, SMALL, Run, save_head
+from tests.page.conftest import SMALL, Run, save_head
 from tests.page.made_probe import write_probe
-
-
-class Stored:
-    """Random features that depend on scene, name and timestep alone; its buffers are used again, as a ring's are."""
-
-    recipe: Mapping[str, Any] = {}
-    shapes = SHAPES
-
-    def __init__(self, reading: Reading) -> None:
-        self.timestep = reading.timestep
-
-    def skipped(self) -> frozenset[str]:
-        return frozenset()
-
-    def __enter__(self) -> "Stored":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    def stream(self, batches: Iterable[Sequence[Ref]], names: Sequence[str]) -> Iterator[Mapping[str, Feature]]:
-        buffers = {name: torch.empty(1, *SHAPES[name]) for name in names}
-        for (ref,) in batches:
-            for name, buffer in buffers.items():
-                seed = sum(f"{ref.scene_id}{name}{self.timestep}".encode())
-                buffer.copy_(torch.rand(buffer.shape, generator=torch.Generator().manual_seed(seed)))
-            yield {name: Feature(buffer) for name, buffer in buffers.items()}
-
-
-@pytest.fixture
-def filled(run: Run) -> Run:
-    """The run with a store and a small head of its own."""
-    run.open_features = Stored
-    save_head(run, ModelConfig(**SMALL))
-    return run
 
 
 def test_attention_shows_one_map_per_word_and_scene(filled: Run) -> None:

@@ -234,6 +234,22 @@ def test_semantics_show_maps_in_their_own_cells_on_fixed_scales() -> None:
     assert np.abs(shoes.astype(int) - quarter).max() <= 1  # nothing is stretched
 
 
+def test_semantics_say_why_the_map_hardly_moves() -> None:
+    """The identity, checked on numbers, for as many words as there are."""
+    roi, words = RNG.normal(size=(6, 3, 5)), RNG.dirichlet(np.ones(3), size=(6, 3))
+    weights = RNG.dirichlet(np.ones(3))
+    person = Person(
+        scene=Shown(scene_id="a", image=IMAGE),
+        box=np.array([10, 10, 40, 80]),
+        before=roi,
+        similarities={name: words[..., at] for at, name in enumerate(("head", "pants", "shoes"))},
+        gate=np.ones((6, 3)),
+        after=roi,
+    )
+    np.testing.assert_allclose(words @ weights, 1 / 3 + (words - 1 / 3) @ (weights - 1 / 3))
+    assert "Σ w S = 1/3 + Σ (w - 1/3) (S - 1/3)" in semantics_sheet([person]).note
+
+
 def test_the_similarity_chart_names_its_threshold() -> None:
     vectors = RNG.normal(size=(60, 4))
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)

@@ -7,6 +7,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
@@ -112,6 +113,33 @@ def test_undefined_and_zero_scores_come_with_their_cause(page: Reader) -> None:
     assert "Scored 0 for want of a detection of their person: 1 of 5 queries." in text
     assert "Of 28 detections, 22 are right" in text
     assert "Detected: labelled 80.0% of 20, unlabelled 25.0% of 4 persons. 3 of the unlabelled carry" in text
+
+
+def test_where_no_query_has_its_person_scores_are_dashes_and_the_cause_is_told(run: Run) -> None:
+    path = run.folder / "results/evaluate/metrics.json"
+    metrics = json.loads(path.read_text())
+    metrics["search"] |= {"map": None, "top1": None, "queries_without_positives": 6}
+    metrics["chance"] = {"map": None, "top1": None}
+    metrics["causes"] |= {"without_person": 6, "undetected": 0}
+    path.write_text(json.dumps(metrics))
+    names = pq.read_table(run.folder / "results/evaluate/per_query.parquet")["query_id"].to_pylist()
+    run.table("results/evaluate/per_query.parquet", {"query_id": names, "ap": pa.nulls(len(names), pa.float64())})
+    run.report()
+    text = " ".join(" ".join(Reader((run.folder / PAGE).read_text()).text).split())
+    assert "No score is defined: none of 6 queries has its person in its gallery." in text
+    assert re.search(r"Mean AP\s+–", text)
+    assert "41.2" not in text
+
+
+def test_what_every_band_of_msfrn_learned_is_told(run: Run) -> None:
+    path = run.folder / "results/evaluate/metrics.json"
+    metrics = json.loads(path.read_text())
+    metrics["learned"]["msfrn"] = {"level3": {"high_x": 0.0625, "high_xy": -0.125}}
+    path.write_text(json.dumps(metrics))
+    run.report()
+    text = " ".join(" ".join(Reader((run.folder / PAGE).read_text()).text).split())
+    assert "MSFRN level3 high x 0.0625" in text
+    assert "MSFRN level3 high xy -0.125" in text
 
 
 def test_a_sweep_says_what_its_errors_count(run: Run) -> None:

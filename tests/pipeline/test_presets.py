@@ -66,6 +66,12 @@ def test_the_papers_training(name: str) -> None:
     assert (config.flip, config.holdout, config.scenes, config.checkpoint) == ("cached", 0.0, None, "last")
 
 
+@pytest.mark.parametrize("path", sorted((ROOT / "presets").glob("*.yaml")), ids=lambda path: path.stem)
+def test_first_weights_are_those_released_for_the_data_set(path: Path) -> None:
+    params, _ = load_params(path)
+    assert params.train.init == {"prw": "v2", "cuhk-sysu": "v1", "streets": "v1"}[params.index.dataset]
+
+
 def test_the_default_training_is_the_papers_but_for_precision() -> None:
     config = load_params(ROOT / "presets" / "cuhk-sysu.yaml")[0].train
     paper = {field.name: getattr(config, field.name) for field in fields(TrainingConfig)}

@@ -272,6 +272,21 @@ def test_without_a_labelled_person_in_the_gallery_scores_are_undefined(
     assert len(pq.read_table(EVALUATE / "ranking.parquet"))
 
 
+def test_queries_whose_person_is_in_no_gallery_are_counted_and_said(here: Path, source: SmallSource) -> None:
+    path = INDEX / "queries.parquet"
+    table = pq.read_table(path)
+    identities = [999, *table["identity"].to_pylist()[1:]]
+    pq.write_table(table.set_column(table.schema.get_field_index("identity"), "identity", [identities]), path)
+    job = Listener()
+    run(source, job)
+    assert metrics()["search"]["queries_without_positives"] == metrics()["causes"]["without_person"] == 1
+    assert any("of 3 queries (1 more have nobody to find)" in line for line in job.lines)
+    assert any("Left out of the means: 1 of 4 queries" in line for line in job.lines)
+    per_query = [row["ap"] for row in pq.read_table(EVALUATE / "per_query.parquet").to_pylist()]
+    assert per_query[0] is None
+    assert metrics()["search"]["map"] == pytest.approx(np.mean(per_query[1:]))
+
+
 def test_a_head_of_other_features_is_refused(here: Path, source: SmallSource) -> None:
     head().save_pretrained(HEAD, {"recipe": source.recipe})
     check_features(HEAD, head(), source)

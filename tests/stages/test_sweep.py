@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from ruamel.yaml import YAML
 from safetensors.torch import load_file
 
 from cache.errors import LockedError
@@ -231,6 +232,28 @@ def test_seeds_are_averaged_and_paired(sources: Sources) -> None:
     assert effect["change"] == pytest.approx(sum(maps) / 2)
 
 
+def test_one_seed_says_what_its_errors_count_and_how_far_trainings_scatter(sources: Sources) -> None:
+    run(sweep_params("variants: {a: {epochs: 1}, b: {epochs: 1, lr: 0.01}}"), sources)
+    assert {row["map_se"] for row in table()} == {""}
+    effects = json.loads(Path("results/sweep/effects.json").read_text())
+    assert effects["source"] == "none"
+    said = "errors over queries do not count the scatter from run to run, 4.0 points between trainings of the demo."
+    assert effects["basis"].endswith(said)
+    assert effects["text"].endswith(said)
+    assert effects["effects"][0]["error"] is None
+
+
+def test_a_head_of_another_initialisation_is_another_head(sources: Sources) -> None:
+    text = "variants: {a: {epochs: 1, init: v1}}"
+    run(sweep_params(text), sources)
+    (own,), (other,) = variants_of(text), variants_of(text.replace("v1", "v2"))
+    assert result_of(own) is not None
+    assert result_of(other) is None
+    run(sweep_params(text.replace("v1", "v2")), sources)
+    train_small(other.params, SmallSource())
+    assert equal(weights(), weights(other.folder))
+
+
 def test_the_error_of_one_seed_is_over_queries() -> None:
     a, b = {"q": 0.5, "r": 0.1, "s": 0.3}, {"q": 0.6, "r": 0.4, "s": 0.3}
     found = paired_difference([(a, b)])
@@ -425,6 +448,13 @@ def test_the_module_sweep_crosses_all_switches_with_three_seeds(sources: Sources
     switches = [(v.params.train.model, v.params.train.seed) for v in modules]
     points = {(m.dgrpn is None, m.msfrn is None, m.sfan is None, seed) for m, seed in switches}
     assert len(points) == len(modules) == 8 * 3
+
+
+@pytest.mark.parametrize("name", ["modules", "taps", "timesteps", "words", "encodings", "temperature"])
+def test_comparisons_have_three_seeds_of_every_variant(name: str) -> None:
+    content = YAML(typ="safe", pure=True).load(ROOT / "presets" / "sweeps" / f"{name}.yaml")
+    assert content["grid"]["seed"] == [1, 2, 3]
+    assert not any("seed" in changes for changes in content.get("variants", {}).values())
 
 
 def test_final_weights_are_those_on_disk(sources: Sources) -> None:

@@ -5,6 +5,7 @@ import json
 import math
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -95,6 +96,37 @@ def test_other_settings_begin_anew(here: Path, source: SmallSource, caplog: pyte
         train_small(small_params({"train.lr": 2e-3}), source)
     assert "train.lr was 0.001 and is 0.002" in caplog.text
     assert not equal(first, weights())
+
+
+def test_a_head_of_another_initialisation_is_not_gone_on_from(
+    here: Path, source: SmallSource, caplog: pytest.LogCaptureFixture
+) -> None:
+    train_small(small_params({"train.init": "v2"}), source)
+    alone = weights()
+    shutil.rmtree(TRAIN)
+    with pytest.raises(StoppedError):
+        train_small(small_params({"train.init": "v1"}), source, StoppingJob(5))
+    with caplog.at_level("INFO"):
+        train_small(small_params({"train.init": "v2"}), source)
+    assert "train.init was 'v1' and is 'v2'" in caplog.text
+    assert equal(alone, weights())
+    assert PersonSearcher.from_pretrained("results/train/head").init == "v2"
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("nothing.pth", r"model\.head_weights nothing\.pth: no such file"),
+        ("imagenet", r"model\.head_weights imagenet: .* set model\.head_weights: random"),
+    ],
+)
+def test_first_weights_that_cannot_be_had_are_an_error_before_anything_is_trained(
+    here: Path, source: SmallSource, given: str, message: str
+) -> None:
+    with pytest.raises(CheckpointError, match=message):
+        train_small(small_params({"train.model.head_weights": given}), source)
+    assert source.given == 0
+    assert not (TRAIN / "head").exists()
 
 
 def test_a_damaged_checkpoint_is_refused_by_name(here: Path, source: SmallSource) -> None:

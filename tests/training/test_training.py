@@ -185,6 +185,15 @@ def test_a_state_of_other_first_weights_is_refused(world) -> None:
         world.trainer(CONFIG).load_state(state)
 
 
+def test_a_state_that_does_not_name_its_first_weights_is_refused(world) -> None:
+    """Of earlier versions, whose rules are not all there any more."""
+    state = world.trainer(CONFIG).state()
+    scalars = json.loads(state.scalars)
+    del scalars["init"]
+    with pytest.raises(DiffPSError, match="first weights were made by a rule that has no name any more, not v1"):
+        world.trainer(CONFIG).load_state(HeadState(state.tensors, json.dumps(scalars)))
+
+
 def test_the_state_is_tensors_and_text(world) -> None:
     head = world.trainer(CONFIG)
     run(world, {"head": head})
