@@ -10,7 +10,17 @@ import typer
 from pipeline.cache_commands import app as cache_app
 from pipeline.head_commands import app as head_app
 from pipeline.person_commands import calibrate, forget, search
-from pipeline.running import PARAMS, DryRunOption, ParamsOption, SetOption, run_command, run_stage, shell, told_to_user
+from pipeline.running import (
+    PARAMS,
+    DryRunOption,
+    ParamsOption,
+    SetOption,
+    run_command,
+    run_in,
+    run_stage,
+    shell,
+    told_to_user,
+)
 
 app = typer.Typer(
     name="diffps",
@@ -90,10 +100,11 @@ def index(
         run_stage("index", params, overrides or [], dry_run)
         return
     from pipeline.config import load_params
+    from pipeline.runtime import Shell
     from stages import index as stage
 
     loaded, runtime = load_params(params, overrides or [])
-    run_command("index", {"params": str(params)}, lambda job: stage.run(loaded, runtime, job, check=True))
+    run_in(Shell(None), lambda job: stage.run(loaded, runtime, job, check=True))
 
 
 @app.command(help=STAGES["pretrain"])

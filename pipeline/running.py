@@ -38,10 +38,15 @@ def run_stage(name: str, params_file: Path, overrides: list[str], dry_run: bool)
 def run_command(name: str, said: Mapping[str, object], run: "Callable[[Shell], None]") -> None:
     """``run`` with the shell around it, and ``said`` in its log; exits with 128 + the signal's number when it was
     stopped."""
-    from stages.job import StoppedError
-
     job = shell(name)
     job.record("run", command=name, **said)
+    run_in(job, run)
+
+
+def run_in(job: "Shell", run: "Callable[[Shell], None]") -> None:
+    """``run`` with ``job`` around it; exits with 128 + the signal's number when it was stopped."""
+    from stages.job import StoppedError
+
     with job.signals():
         try:
             run(job)

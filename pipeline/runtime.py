@@ -22,10 +22,10 @@ class Shell:
     """The job a stage gets from the command line (see :class:`stages.job.Job`).
 
     In a terminal long work shows a bar; elsewhere one line every ``line_seconds``. Everything said and the end of every
-    piece of work also goes to ``log``, one JSON object a line.
+    piece of work also goes to ``log``, one JSON object a line; nowhere where it is None.
     """
 
-    def __init__(self, log: Path, out: TextIO | None = None, line_seconds: float = LINE_SECONDS) -> None:
+    def __init__(self, log: Path | None, out: TextIO | None = None, line_seconds: float = LINE_SECONDS) -> None:
         self.signal: int | None = None
         self._out = sys.stderr if out is None else out
         self._line_seconds = line_seconds
@@ -45,6 +45,8 @@ class Shell:
 
     def record(self, event: str, **fields: object) -> None:
         """One line in the log only."""
+        if self._log_path is None:
+            return
         self._log_path.parent.mkdir(parents=True, exist_ok=True)
         with self._log_path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"time": round(time.time(), 3), "event": event, **fields}, default=str) + "\n")

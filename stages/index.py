@@ -7,7 +7,8 @@ from stages.params import Params
 
 
 def run(params: Params, runtime: Runtime, job: Job, *, check: bool = False) -> None:
-    """Write data/index/*.parquet and report.json; with ``check`` only say what would be in them.
+    """Write data/index/*.parquet and report.json, streets first where they are absent; with ``check`` only say what
+    would be in the index.
 
     Raises DatasetError, also where more than the share ``index.tolerate`` is doubtful; ImageError for a file that is no
     image unless ``runtime.skip_unreadable``: then its scene stays, with a size that holds its boxes.
@@ -16,7 +17,9 @@ def run(params: Params, runtime: Runtime, job: Job, *, check: bool = False) -> N
     from cache.sealed import seal_folder
     from diffps.datasets.files import UNREADABLE
     from diffps.datasets.findings import require_plausible
+    from diffps.datasets.streets import draw
     from diffps.datasets.tables import write_index
+    from diffps.errors import DatasetError
     from stages.dataset.identity import with_identity
     from stages.dataset.known import KnownFiles
     from stages.dataset.read import read_dataset
@@ -25,6 +28,10 @@ def run(params: Params, runtime: Runtime, job: Job, *, check: bool = False) -> N
 
     config, known = params.index, KnownFiles(KNOWN_FILES)
     root = images_root(config.root)
+    if config.dataset == "streets" and not check:
+        draw(config.streets, root)
+    elif config.dataset == "streets" and not root.is_dir():
+        raise DatasetError(f"{config.root}: no streets are drawn yet; `diffps index` without --check draws them")
     index = read_dataset(config, root, known, job, skip_unreadable=runtime.skip_unreadable)
     for line in describe(index):
         job.say(line)

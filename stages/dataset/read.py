@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from diffps.datasets import coco, cuhk_sysu, folder, movienet, posetrack, prw, streets
+from diffps.datasets import coco, cuhk_sysu, folder, movienet, posetrack, prw
 from diffps.datasets.files import ImageFacts, Measure
 from diffps.errors import ImageError
 from diffps.records import SearchIndex
@@ -19,7 +19,7 @@ from stages.job import Job, StoppedError
 def read_dataset(
     config: IndexConfig, root: Path, known: KnownFiles, job: Job, *, skip_unreadable: bool = False
 ) -> SearchIndex:
-    """The dataset that ``config`` names, in the folder ``root``; streets are drawn there when absent.
+    """The dataset that ``config`` names, in the folder ``root``.
 
     Its report says how it was read, and the published counts where there are any. Raises DatasetError; ImageError for a
     file that is no image unless ``skip_unreadable``; StoppedError.
@@ -39,8 +39,6 @@ def read_dataset(
                 way_out = "" if skip_unreadable else ", or set runtime.skip_unreadable=true to leave it out"
                 raise ImageError(f"{error}; restore it{way_out}") from error
 
-    if config.dataset == "streets":
-        streets.draw(config.streets, root)
     index = _sized(_read(config, root, measure))
     published = {"prw": prw.PUBLISHED, "cuhk-sysu": cuhk_sysu.PUBLISHED}.get(config.dataset)
     report = {**index.report, "dataset": config.dataset} | ({"published": published} if published else {})

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -90,3 +91,18 @@ def test_a_config_that_describes_no_model_is_one_line(copy: Path) -> None:
 )
 def test_a_file_is_told_by_the_names_of_its_tensors(names: list[str], kind: str) -> None:
     assert describe(names).startswith(kind)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_headers_are_all_that_is_read(copy: Path) -> None:
+    """Of gigabytes a check reads kilobytes: here a megabyte of weights is looked at, and less of it is read."""
+
+    def read() -> int:
+        return int(Path("/proc/self/io").read_text().split("rchar:")[1].split()[0])
+
+    checkpoint = load_checkpoint(str(copy))
+    checkpoint.check_tensors("unet")  # imports the libraries
+    size = (copy / FILES["unet"]).stat().st_size
+    before = read()
+    load_checkpoint(str(copy)).check_tensors("unet")
+    assert read() - before < size / 2

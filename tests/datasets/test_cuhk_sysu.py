@@ -259,3 +259,18 @@ def test_a_torn_file_is_named(cuhk_tree: Path) -> None:
     path.write_bytes(path.read_bytes()[:-400])
     with pytest.raises(DatasetError, match=r"TestG50.mat .*the file ends too early"):
         read_protocol(path, "TestG50")
+
+
+def test_images_in_a_folder_below_are_found(cuhk_tree: Path) -> None:
+    images = cuhk_tree / "Image" / "SSM"
+    images.rename(cuhk_tree / "inner")
+    images.mkdir()
+    (cuhk_tree / "inner").rename(images / "SSM")
+    with pytest.raises(DatasetError, match=r"6 of 6 files missing .*s\d.jpg lies in .*SSM/SSM: move"):
+        read_cuhk_sysu(cuhk_tree)
+
+
+def test_a_file_of_matlab_7_3_is_named_with_the_remedy(cuhk_tree: Path) -> None:
+    (cuhk_tree / "annotation" / "Images.mat").write_bytes(b"MATLAB 7.3 MAT-file" + bytes(600))
+    with pytest.raises(DatasetError, match=r"Images.mat is a MATLAB 7.3 file \(HDF5\), .*save\(..., '-v7'\)"):
+        read_cuhk_sysu(cuhk_tree)

@@ -1,5 +1,6 @@
 """One's own data as a folder and a table."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,10 @@ from PIL import Image
 
 from diffps.datasets.findings import require_plausible
 from diffps.datasets.folder import read_folder
+from diffps.datasets.tables import read_annotations, read_scenes, write_index
 from diffps.errors import DatasetError
+from diffps.images import load_scene
+from diffps.names import from_text
 from tests.datasets.told import findings, told, write_images
 from tests.datasets.trees import PERSONS_CSV as CSV
 
@@ -451,3 +455,13 @@ def test_commas_that_may_divide_thousands_are_refused(folder: Path) -> None:
     (folder / "persons.csv").write_text("split;image;x;y;w;h;person\ntest;c.jpg;1,234;10;20;40;ann\n")
     with pytest.raises(DatasetError, match=r"line 2: 1,234 may be a decimal fraction or thousands; write no commas"):
         read_folder(folder)
+
+
+def test_a_name_of_any_bytes_is_written_in_tables_and_leads_back(folder: Path) -> None:
+    name = os.fsdecode(b"caf\xe9.png")
+    Image.new("RGB", (100, 80), (99, 0, 0)).save(folder / "images" / name)
+    index = read_folder(table(folder, r"test,caf\xe9.png,10,10,20,40,ann"))
+    write_index(index, folder / "index")
+    (scene,) = (scene for scene in read_scenes(folder / "index") if scene.scene_id == r"caf\xe9.png")
+    assert read_annotations(folder / "index")[scene.scene_id].boxes.tolist() == [[10, 10, 30, 50]]
+    assert load_scene(folder / from_text(scene.path), scene.digest)[0, 0].tolist() == [99, 0, 0]

@@ -234,3 +234,9 @@ def test_an_identity_in_both_splits_is_doubted(prw_tree: Path) -> None:
     found = told(read_prw(prw_tree))
     assert "doubtful 1 persons are named in both splits, where training and test persons should differ" in found
     assert "doubtful 1 persons are listed for their split and have no box" in found
+
+
+def test_a_file_of_matlab_7_3_is_named_with_the_remedy(prw_tree: Path) -> None:
+    (prw_tree / "frame_test.mat").write_bytes(b"MATLAB 7.3 MAT-file" + bytes(600))
+    with pytest.raises(DatasetError, match=r"frame_test.mat is a MATLAB 7.3 file \(HDF5\), .*save\(..., '-v7'\)"):
+        read_prw(prw_tree)

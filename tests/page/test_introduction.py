@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import pytest
@@ -67,3 +68,12 @@ def test_a_picture_that_is_gone_leaves_a_placeholder(run: Run) -> None:
     assert all("the picture is gone" in tile.alt for tile in gone)
     run.report()
     assert "the picture is gone" in (run.folder / "results/report/index.html").read_text()
+
+
+def test_what_makes_one_doubt_the_head_stands_above_everything(run: Run) -> None:
+    path = run.folder / "results/evaluate/metrics.json"
+    doubt = "9 detections pass evaluate.score_threshold 0.5, but 10 persons are annotated"
+    run.write("results/evaluate/metrics.json", json.loads(path.read_text()) | {"doubts": [doubt]})
+    run.report()
+    html = (run.folder / "results/report/index.html").read_text()
+    assert f'role="note">{doubt}.</p>' in html

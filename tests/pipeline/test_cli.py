@@ -8,6 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 import stages.index
 from cache.errors import CacheError
@@ -102,6 +103,40 @@ def test_a_dry_run_writes_nothing(run: Callable[..., int], tmp_path: Path, capsy
     assert run("index", "--dry-run") == 0
     assert "streets" in capsys.readouterr().out
     assert [path.name for path in tmp_path.iterdir()] == ["params.yaml"]
+
+
+def everything(folder: Path) -> dict[str, tuple[bytes, int]]:
+    """Content and time of change of every file below ``folder``."""
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return {str(path.relative_to(folder)): (path.read_bytes(), path.stat().st_mtime_ns) for path in files}
+
+
+def test_a_check_of_doubtful_data_is_code_2_names_the_key_and_changes_nothing(
+    run: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "own" / "images").mkdir(parents=True)
+    Image.new("RGB", (90, 90)).save(tmp_path / "own" / "images" / "a.png")
+    (tmp_path / "own" / "persons.csv").write_text("split,image,x,y,w,h,person\ntest,a.png,1,1,30,60,5555\n")
+    before = everything(tmp_path)
+    own = ("--set", "index.dataset=folder", "--set", "index.root=own")
+    assert run("index", "--check", *own) == 2
+    error = capsys.readouterr().err
+    assert "index: plausibility\n" in error
+    assert error.splitlines()[-1].startswith("diffps: doubtful: 1 boxes belong to a person named 5555")
+    assert error.endswith("let it pass with index.tolerate=1\n")
+    assert run("index", "--check", *own, "--set", "index.tolerate=1") == 0
+    assert everything(tmp_path) == before
+    assert run("index", *own) == 2
+    assert not (tmp_path / "data").exists()
+    assert run("index", *own, "--set", "index.tolerate=1") == 0
+    assert (tmp_path / "data" / "index" / "report.json").exists()
+
+
+def test_a_check_draws_no_streets(run: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = everything(tmp_path)
+    assert run("index", "--check") == 2
+    assert "no streets are drawn yet; `diffps index` without --check draws them" in capsys.readouterr().err
+    assert everything(tmp_path) == before
 
 
 @pytest.mark.parametrize(

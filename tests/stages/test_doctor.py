@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from diffps.backbone.builtin.topology import make_random
 from diffps.backbone.checkpoint import load_checkpoint
@@ -127,3 +128,22 @@ def test_a_missing_checkpoint_is_named_after_everything_else_was_said(project: P
     with pytest.raises(CheckpointError, match=r"models/sd21-base: no such folder"):
         project.run(doctor, job=job, encode={"checkpoint": "models/sd21-base"})
     assert any("free for" in line for line in job.lines)
+
+
+def test_weights_that_do_not_fit_are_named_before_anything_is_encoded(project: Project) -> None:
+    folder = make_random(Path("other"), seed=7) or Path("other")
+    path = Path("other/unet/diffusion_pytorch_model.safetensors")
+    sound = load_file(path)
+    lacking = {name: value for name, value in sound.items() if name != "conv_in.bias"}
+    wrong = {**sound, "conv_in.bias": torch.zeros(3)}
+    lora = {f"{name}.lora_A.weight": torch.zeros(1) for name in sound}
+    for tensors, said in ((lora, "holds a LoRA"), (lacking, "lacks 1 weights"), (wrong, "conv_in.bias 3 for")):
+        save_file(tensors, "swapped.safetensors")
+        with pytest.raises(CheckpointError, match=f"swapped.safetensors.*{said}"):
+            heard(project, extract={"unet": "swapped.safetensors"})
+    vae = Path(folder, "vae/diffusion_pytorch_model.safetensors")
+    tensors = load_file(vae)
+    del tensors[min(tensors)]
+    save_file(tensors, vae, {"format": "pt"})
+    with pytest.raises(CheckpointError, match="lacks 1 weights of the vae"):
+        heard(project, encode={"checkpoint": "other"})

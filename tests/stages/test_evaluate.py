@@ -363,3 +363,31 @@ def test_a_reading_that_is_none_is_named(here: Path, reading: Any) -> None:
     head().save_pretrained(HEAD, {"reading": reading})
     with pytest.raises(CheckpointError, match=r"head/config.json: does not say what the head reads"):
         reading_of(HEAD, head(), small_params().extract)
+
+
+def test_fewer_detections_than_persons_are_said_and_kept(here: Path, source: SmallSource) -> None:
+    job = Listener()
+    run(source, job, score_threshold=0.999)
+    (doubt,) = metrics()["doubts"]
+    assert doubt.startswith("0 detections pass evaluate.score_threshold 0.999, but ")
+    assert f"evaluate: {doubt}" in job.lines
+
+
+def test_colours_that_beat_the_head_are_said(here: Path, source: SmallSource) -> None:
+    """Every scene shows the same two colours at the same places: colours find everybody, an untrained head does not."""
+    for scene in read_scenes(INDEX, "test"):
+        pixels = np.full((scene.height, scene.width, 3), 128, np.uint8)
+        for box, identity in zip(*_persons(scene.scene_id), strict=True):
+            x1, y1, x2, y2 = (int(side) for side in box)
+            pixels[y1:y2, x1:x2] = (60 * identity % 256, 255 - 60 * identity % 256, 90)
+        Image.fromarray(pixels).save((here / scene.path).with_suffix(".png"))
+        (here / scene.path).with_suffix(".png").rename(here / scene.path)
+    run(source, baseline=True)
+    found: dict[str, Any] = metrics()
+    assert found["baseline"]["map"] > found["search"]["map"]
+    assert any(doubt.startswith("colours alone, in true boxes, reach mAP") for doubt in found["doubts"])
+
+
+def _persons(scene_id: str) -> tuple[np.ndarray, np.ndarray]:
+    found = read_annotations(INDEX)[scene_id]
+    return found.boxes, found.identities

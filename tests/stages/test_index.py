@@ -114,3 +114,19 @@ def test_files_measured_before_are_not_read_again(project: Project) -> None:
         known.measure([first, other], lambda nbytes: None, keep_unreadable=False, max_pixels=1)
     KNOWN_FILES.write_bytes(b"torn")
     assert KnownFiles(KNOWN_FILES).measure([first], lambda nbytes: None, keep_unreadable=False, max_pixels=10**6)
+
+
+def test_the_pixel_limit_is_a_key(project: Project) -> None:
+    with pytest.raises(ImageError, match=r"16,384 pixels, more than the 16,383 allowed; .* raise index\.max_pixels"):
+        project.run(index, index={"max_pixels": 128 * 128 - 1})
+    project.run(index, index={"max_pixels": 128 * 128})
+    with pytest.raises(ConfigError, match=r"index\.max_pixels 0: must be at least 1"):
+        IndexConfig(max_pixels=0)
+
+
+def test_data_too_small_to_train_on_are_said_to_be(project: Project) -> None:
+    job = Listener()
+    project.run(index, job=job)
+    warnings = [line for line in job.lines if line.startswith("index: WARNING: ")]
+    assert any("4 training identities are few (under 50)" in line for line in warnings)
+    assert any("training boxes are few (under 500)" in line for line in warnings)
