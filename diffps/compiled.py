@@ -13,9 +13,9 @@ from functools import cache
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
-import llvmlite.binding
 import numba
 import numpy as np
+from numba.core.registry import cpu_target
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -49,13 +49,19 @@ def compiled(*, parallel: bool = False, reassociate: bool = False) -> Callable[[
 
 def digest(package: Path) -> str:
     """Ten hex digits over all modules of a package that compile something, Numba, NumPy and the processor."""
-    about = (numba.__version__, np.__version__, llvmlite.binding.get_host_cpu_name())
+    about = (numba.__version__, np.__version__, *processor())
     found = hashlib.sha256("\0".join(about).encode())
     for path in sorted(package.rglob("*.py")):
         source = path.read_bytes()
         if USES in source or path.name == "compiled.py":
             found.update(hashlib.sha256(source).digest())
     return found.hexdigest()[:10]
+
+
+def processor() -> tuple[str, str, str]:
+    """What machine code is made for: platform, processor and its features."""
+    triple, name, features = cpu_target.target_context.codegen().magic_tuple()
+    return triple, name, features
 
 
 @cache
