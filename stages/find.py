@@ -20,7 +20,8 @@ class SearchRequest:
 
     ``query``: a picture; None only where a page is served. ``folder``: the pictures that are searched; None: the test
     split of ``index`` as `diffps evaluate` left it. ``box``: x, y, width, height; ``person`` from 1. ``also``: more
-    pictures of the person. ``head``, ``revision``, ``checkpoint``, ``anyway``: see ``Searcher.from_pretrained``.
+    pictures of the person. ``head``, ``revision``, ``checkpoint``, ``keep_features``, ``anyway``: see
+    ``Searcher.from_pretrained``.
     """
 
     query: Path | None
@@ -34,6 +35,7 @@ class SearchRequest:
     checkpoint: str | None = None
     top: int = 20
     promise: float = 0.01
+    keep_features: bool = False
     anyway: bool = False
     format: Format | None = None
 
@@ -98,12 +100,16 @@ def serve(request: SearchRequest, runtime: Runtime, job: Job) -> None:
 
 
 def _searcher(request: SearchRequest, runtime: Runtime, job: Job) -> "Searcher":
+    from diffps.errors import ConfigError
     from stages.finding.searcher import Searcher
 
+    if request.keep_features and request.folder is None:
+        raise ConfigError("--keep-features: the test split's are in the store already; name a folder with --in")
     return Searcher.from_pretrained(
         request.head,
         revision=request.revision,
         checkpoint=request.checkpoint,
+        keep_features=request.keep_features,
         anyway=request.anyway,
         max_pixels=request.index.max_pixels,
         runtime=runtime,

@@ -15,7 +15,8 @@ from diffps.records import Detections
 from diffps.search.answer import PROMISE, Answer, SearchedGallery, find
 from diffps.search.calibration import Calibration
 from stages.finding.embedder import Embedder, SearchHead
-from stages.finding.folders import FOUND, gallery_place, update_gallery
+from stages.finding.finders import FreshFinder, KeptFinder
+from stages.finding.folders import FOUND, Finder, gallery_place, update_gallery
 from stages.finding.gallery_files import LoadedGallery
 from stages.finding.photos import Photo, require_drawn
 from stages.finding.prepared import evaluated_gallery
@@ -60,12 +61,14 @@ class Searcher:
         *,
         calibrations: Sequence[Calibration] = (),
         galleries: Path = GALLERIES,
+        keep_features: bool = False,
         anyway: bool = False,
         max_pixels: int = MAX_PIXELS,
         runtime: Runtime | None = None,
         job: Job | None = None,
     ) -> None:
         self._head, self._calibrations, self._galleries, self._anyway = head, calibrations, galleries, anyway
+        self._keep_features = keep_features
         self._digest, self._max_pixels = head_digest(head.folder), max_pixels
         self._runtime, self._job = runtime or Runtime(), job or QuietJob()
         self._parts: dict[Path, LoadedGallery] = {}
@@ -78,6 +81,7 @@ class Searcher:
         revision: str | None = None,
         checkpoint: str | None = None,
         galleries: str | Path = GALLERIES,
+        keep_features: bool = False,
         anyway: bool = False,
         max_pixels: int = MAX_PIXELS,
         runtime: Runtime | None = None,
@@ -86,14 +90,16 @@ class Searcher:
         """The head in a folder or of a hub id at ``revision``; it knows its checkpoint, canvas, pass and reading.
 
         ``checkpoint``: a folder or hub id that holds the checkpoint it names. ``galleries``: where what is found in
-        added pictures is kept. ``anyway``: a head that was trained on drawn scenes may be shown photographs, where its
-        answers mean nothing. The backbone is loaded when it is first needed. Raises CheckpointError, CalibrationError.
+        added pictures is kept; with ``keep_features`` their features too, in the store. ``anyway``: a head that was
+        trained on drawn scenes may be shown photographs, where its answers mean nothing. The backbone is loaded when it
+        is first needed. Raises CheckpointError, CalibrationError.
         """
         folder = find_head(str(head), revision)
         return cls(
             SearchHead.open(folder, checkpoint),
             calibrations=read_calibrations(folder),
             galleries=Path(galleries),
+            keep_features=keep_features,
             anyway=anyway,
             max_pixels=max_pixels,
             runtime=runtime,
@@ -107,13 +113,9 @@ class Searcher:
         """
         root = self.check(folder)
         place = gallery_place(self._galleries, root, self._digest)
-        size, canvas = self._head.searcher.config.embedding.size, self._head.searcher.canvas
-        self._keep(
-            root,
-            update_gallery(
-                root, place, self._digest, size, canvas, lambda: self._embedder, self._job, self._max_pixels
-            ),
-        )
+        size = self._head.searcher.config.embedding.size
+        gallery = update_gallery(root, place, self._digest, size, self._finder(root), self._job, self._max_pixels)
+        self._keep(root, gallery)
 
     def check(self, folder: str | Path) -> Path:
         """What :meth:`add` raises at once, before anything is loaded."""
@@ -218,6 +220,12 @@ class Searcher:
             calibrations=self._calibrations,
             promise=promise,
         )
+
+    def _finder(self, folder: Path) -> Finder:
+        if self._keep_features:
+            return KeptFinder(self._head, folder, self._runtime, self._max_pixels)
+        canvas = self._head.searcher.canvas
+        return FreshFinder(folder, canvas, lambda: self._embedder, self._runtime, self._max_pixels)
 
     @cached_property
     def _embedder(self) -> Embedder:

@@ -5,6 +5,7 @@ import json
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +14,14 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import diffps
+from cache import FeatureStore
+from cache.traces import find_traces
 from diffps.errors import CheckpointError, ConfigError, DatasetError, ImageError
 from diffps.images import load_image
+from diffps.search.answer import SearchedGallery
 from stages import find
 from stages.config_data import IndexConfig
+from stages.features.backbone import PassComputer
 from stages.finding.photos import Photo
 from stages.finding.searcher import Searcher, SeveralPeopleError
 from stages.job import Runtime, StoppedError, Tracker
@@ -96,6 +101,77 @@ def test_what_is_there_is_never_computed_again(project: Path, loaded: Searcher, 
     assert {Path(name).name for name in searcher.gallery.names} == {"renamed.jpg", third.name}
     assert [line for line in job.lines if "left out" in line and "broken.jpg" in line]
     assert len({path.parent for path in kept.rglob("gallery.json")}) == 1
+
+
+def test_kept_features_find_the_same_and_need_no_backbone_again(
+    project: Path, loaded: Searcher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photos, store = tmp_path / "photos", tmp_path / "features"
+    photos.mkdir()
+    first, second, third, *_ = sorted((project / FRAMES).glob("*s2_*.jpg"))
+    for path in (first, second, third):
+        shutil.copy(path, photos)
+    (photos / "torn.jpg").write_bytes(third.read_bytes()[:-900])
+
+    def searched(job: Counting, name: str = "galleries") -> SearchedGallery:
+        runtime = replace(RUNTIME, store=str(store))
+        kept = {"galleries": tmp_path / name, "keep_features": True, "anyway": True}
+        searcher = Searcher.from_pretrained(HEAD.absolute(), runtime=runtime, job=job, **kept)
+        searcher.add(photos)
+        assert "_embedder" not in searcher.__dict__
+        return searcher.gallery
+
+    job = Counting()
+    gallery = searched(job)
+    assert job.computed == [4, 4]  # features, then people
+    assert [line for line in job.lines if "left out" in line and "torn.jpg" in line]
+    for path in (first, second, third):
+        mine, others = (
+            gallery.rows_of(str(photos / path.name)),
+            loaded.gallery.rows_of(str(project / FRAMES / path.name)),
+        )
+        assert len(mine) == len(others) > 0
+        np.testing.assert_allclose(gallery.boxes[mine], loaded.gallery.boxes[others], atol=0.02)
+        for row, other in zip(mine.tolist(), others.tolist(), strict=True):
+            alike = gallery.embedding(row).astype(float) @ loaded.gallery.embedding(other).astype(float)
+            assert alike > 0.999
+    # As another head would: no gallery of it is there, but all features are.
+    monkeypatch.setattr(PassComputer, "rows", None)
+    again = Counting()
+    assert len(searched(again, "others")) == len(gallery)
+    assert again.computed == [4]
+
+
+def test_kept_features_leave_with_their_picture_and_others_keep_theirs(project: Path, tmp_path: Path) -> None:
+    shutil.copytree(project / "data/features", tmp_path / "features")
+    photos, store = tmp_path / "photos", FeatureStore(tmp_path / "features")
+    photos.mkdir()
+    shared, own = sorted((project / FRAMES).glob("*s2_*.jpg"))[0], photos / "own.jpg"
+    shutil.copy(shared, photos)
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (90, 60, 3), np.uint8)).save(own)
+    digests = {path.name: Photo.open(path).digest for path in (shared, own)}
+    runtime, job = replace(RUNTIME, store=str(store.root)), Counting()
+
+    def search(**kept: bool) -> None:
+        searcher = Searcher.from_pretrained(
+            HEAD.absolute(), galleries=tmp_path / "kept", anyway=True, runtime=runtime, job=job, **kept
+        )
+        searcher.add(photos)
+
+    def known() -> set[str]:
+        return {digest for digest in store.rows("test").digests if digest}
+
+    before = known()
+    search(keep_features=True)
+    assert job.computed == [1, 2]  # the test split has brought the other
+    assert known() == before | {digests["own.jpg"]}
+    # By content, which is how `diffps forget` looks for it.
+    assert find_traces(store.root, "test", digests={digests["own.jpg"]}).nbytes > 0
+    own.unlink()
+    (photos / shared.name).unlink()
+    shutil.copy(sorted((project / FRAMES).glob("*s2_*.jpg"))[1], photos)
+    search()
+    assert known() == before
 
 
 def test_a_stopped_search_goes_on(project: Path, loaded: Searcher, tmp_path: Path) -> None:
@@ -197,6 +273,8 @@ def test_what_is_missing_is_said_before_anything_is_loaded(project: Path, loaded
         asked(tmp_path / "nowhere")
     with pytest.raises(CheckpointError, match="no such folder"):
         asked(FRAMES, "nowhere")
+    with pytest.raises(ConfigError, match="--keep-features: .* name a folder with --in"):
+        find.run(find.SearchRequest(query=QUERY, folder=None, keep_features=True), RUNTIME, Listener())
     with pytest.raises(ConfigError, match="name the picture"):
         find.run(find.SearchRequest(query=None, folder=FRAMES), RUNTIME, Listener())
     (tmp_path / "streets.json").write_text("{}")
