@@ -47,6 +47,7 @@ def run(request: SearchRequest, runtime: Runtime, job: Job) -> None:
     """
     from cache.files import write_bytes, write_text
     from diffps.errors import ConfigError
+    from diffps.search.answer import check_promise
     from stages.finding.output import write_answer
     from stages.finding.searcher import SeveralPeopleError
     from stages.finding.shown import answer_lines, numbered
@@ -55,6 +56,7 @@ def run(request: SearchRequest, runtime: Runtime, job: Job) -> None:
 
     if request.query is None:
         raise ConfigError("search: name the picture that shows the person, or --serve a page")
+    check_promise(request.promise)
     searcher = _searcher(request, runtime, job)
     if request.folder is None:
         _add(searcher, request)
@@ -62,8 +64,7 @@ def run(request: SearchRequest, runtime: Runtime, job: Job) -> None:
         searcher.check(request.folder)
     try:
         # A query that is none is known at once, and a folder may take hours.
-        asked = [searcher.ask(request.query, box=request.box, person=request.person)]
-        asked += [searcher.ask(each) for each in request.also]
+        asked = searcher.ask(request.query, box=request.box, person=request.person, also=request.also)
     except SeveralPeopleError as error:
         write_bytes(SEARCH / "people.jpg", numbered(error.photo.pixels, error.people.boxes))
         raise ConfigError(f"{error} ({SEARCH / 'people.jpg'} has their numbers)") from error

@@ -12,7 +12,7 @@ from diffps.errors import ConfigError, DatasetError, ImageError
 from diffps.images import MAX_PIXELS, load_image
 from diffps.names import from_text
 from diffps.records import Detections
-from diffps.search.answer import PROMISE, Answer, SearchedGallery, find
+from diffps.search.answer import PROMISE, Answer, SearchedGallery, check_promise, find
 from diffps.search.calibration import Calibration
 from stages.finding.embedder import Embedder, SearchHead
 from stages.finding.finders import FreshFinder, KeptFinder
@@ -149,14 +149,35 @@ class Searcher:
         which of those found, from 1. ``also``: more pictures, of this person alone. ``promise``: the share of strangers
         for whom somebody is taken. Raises SeveralPeopleError, ConfigError, ImageError.
         """
-        asked = [self.ask(query, box=box, person=person), *(self.ask(each) for each in also)]
-        return self.find(asked, top, promise)
+        check_promise(promise)
+        return self.find(self.ask(query, box=box, person=person, also=also), top, promise)
 
-    def ask(self, query: str | Path, *, box: Sequence[float] | None = None, person: int | None = None) -> DrawnBox:
-        """The person in a picture that is meant, see :meth:`search`."""
+    def ask(
+        self,
+        query: str | Path,
+        *,
+        box: Sequence[float] | None = None,
+        person: int | None = None,
+        also: Sequence[str | Path] = (),
+    ) -> list[DrawnBox]:
+        """The person in the pictures that is meant, see :meth:`search`."""
+        asked = [self._asked(query, box, person)]
+        for each in also:
+            try:
+                asked.append(self._asked(each))
+            except SeveralPeopleError as error:
+                many = len(error.people)
+                raise ConfigError(f"{each}: {many} people are in it; cut out the one that is meant") from error
+            if any(asked[-1].photo.digest == known.photo.digest for known in asked[:-1]):
+                raise ConfigError(f"{each}: shows what another picture of the person shows; leave it out")
+        return asked
+
+    def _asked(self, query: str | Path, box: Sequence[float] | None = None, person: int | None = None) -> DrawnBox:
         path = Path(query).expanduser()
         photo = Photo.open(path, self._max_pixels)
         self._require_fitting(path)
+        if box is not None and person is not None:
+            raise ConfigError("--person and --box both say who is meant; give one of them")
         if box is not None:
             return DrawnBox(photo, photo.box(box))
         candidates = self._detect(photo, CANDIDATE)

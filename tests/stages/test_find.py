@@ -16,8 +16,9 @@ from safetensors.torch import load_file, save_file
 import diffps
 from cache import FeatureStore
 from cache.traces import find_traces
-from diffps.errors import CheckpointError, ConfigError, DatasetError, ImageError
+from diffps.errors import CalibrationError, CheckpointError, ConfigError, DatasetError, ImageError
 from diffps.images import load_image
+from diffps.records import Detections
 from diffps.search.answer import SearchedGallery
 from stages import find
 from stages.config_data import IndexConfig
@@ -200,7 +201,7 @@ def test_the_query_itself_is_left_out_and_the_answer_says_that_it_is_a_ranking(p
 
 
 def test_a_box_drawn_where_somebody_was_found_finds_the_same(project: Path, loaded: Searcher) -> None:
-    x1, y1, x2, y2 = loaded.ask(project / QUERY, person=1).box.tolist()
+    x1, y1, x2, y2 = loaded.ask(project / QUERY, person=1)[0].box.tolist()
     drawn = loaded.search(project / QUERY, box=(x1, y1, x2 - x1, y2 - y1), top=3)
     found = loaded.search(project / QUERY, person=1, top=3)
     assert [hit.row for hit in drawn] == [hit.row for hit in found]
@@ -214,6 +215,31 @@ def test_several_people_are_asked_about(project: Path, loaded: Searcher) -> None
     assert len(told.value.people) > 1
     with pytest.raises(ConfigError, match="person 99: .* expected 1 to"):
         loaded.search(project / QUERY, person=99)
+
+
+def test_who_is_meant_is_said_once(project: Path, loaded: Searcher, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, other, *_ = sorted((project / FRAMES).glob("*s2_*.jpg"))
+    with pytest.raises(ConfigError, match="--person and --box both say who"):
+        loaded.search(first, person=1, box=(1, 1, 20, 20))
+    with pytest.raises(ConfigError, match=rf"{other.name}: \d+ people are in it; cut out the one") as told:
+        loaded.search(first, person=1, also=[other])
+    assert not isinstance(told.value, SeveralPeopleError)  # whose remedy is of the query alone
+    found = loaded.detect(Photo.open(first))
+    alone = Detections(found.boxes[:1], found.scores[:1], found.embeddings[:1])
+    monkeypatch.setattr(loaded, "_detect", lambda photo, threshold: alone)
+    assert [part.photo.name for part in loaded.ask(first, also=[other])] == [str(first), str(other)]
+    with pytest.raises(ConfigError, match=f"{other.name}: shows what another picture"):
+        loaded.ask(first, also=[other, other])
+
+
+@pytest.mark.parametrize("promise", [0, 1, -0.1, 2, float("nan")])
+def test_a_promise_that_is_none_is_refused_without_a_calibration_too(
+    project: Path, loaded: Searcher, promise: float
+) -> None:
+    with pytest.raises(CalibrationError, match="promise .*lies between 0 and 1"):
+        loaded.search(project / QUERY, person=1, promise=promise)
+    with pytest.raises(CalibrationError, match="promise .*lies between 0 and 1"):  # before anything is loaded
+        find.run(find.SearchRequest(query=QUERY, folder=None, head="nowhere", promise=promise), RUNTIME, Listener())
 
 
 @pytest.mark.parametrize(
@@ -249,7 +275,7 @@ def test_the_door_answers_in_words_as_a_page_and_as_files(
 ) -> None:
     job = Listener()
     index = IndexConfig(root="data/streets")
-    x1, y1, x2, y2 = loaded.ask(project / QUERY, person=1).box.tolist()
+    x1, y1, x2, y2 = loaded.ask(project / QUERY, person=1)[0].box.tolist()
     box = (x1, y1, x2 - x1, y2 - y1)
     find.run(find.SearchRequest(query=QUERY, folder=None, index=index, box=box, top=4, format="csv"), RUNTIME, job)
     assert "cannot tell" in capsys.readouterr().out
