@@ -183,8 +183,10 @@ class Searcher:
         candidates = self._detect(photo, CANDIDATE)
         people = _above(candidates, FOUND)
         if not len(people):
-            best = f"the best candidate, {box_text(candidates.boxes[0])}, scores {candidates.scores[0]:.2f}"
-            seen = f"{best} where {FOUND} is needed" if len(candidates) else "there is no candidate either"
+            seen = "there is no candidate either"
+            if len(candidates):
+                best = f"the best candidate, {box_text(candidates.boxes[0])}, scores {candidates.scores[0]:.2f}"
+                seen = f"{best} where {FOUND} is needed"
             raise ConfigError(
                 f"{path}: no person is found in it ({seen}); say where one is with --box x,y,width,height"
             )
