@@ -3,7 +3,7 @@
 import csv
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -17,12 +17,14 @@ import diffps
 from cache import FeatureStore
 from cache.traces import find_traces
 from diffps.errors import CalibrationError, CheckpointError, ConfigError, DatasetError, ImageError
+from diffps.features import Feature
 from diffps.images import load_image
 from diffps.records import Detections
 from diffps.search.answer import SearchedGallery
 from stages import find
 from stages.config_data import IndexConfig
 from stages.features.backbone import PassComputer
+from stages.finding.embedder import OnCanvas
 from stages.finding.photos import Photo
 from stages.finding.searcher import Searcher, SeveralPeopleError
 from stages.job import Runtime, StoppedError, Tracker
@@ -207,6 +209,37 @@ def test_a_box_drawn_where_somebody_was_found_finds_the_same(project: Path, load
     assert [hit.row for hit in drawn] == [hit.row for hit in found]
     several = loaded.search(project / QUERY, person=1, also=[], top=3)
     assert several == found
+
+
+def test_a_query_costs_its_own_picture_and_nothing_of_the_gallery_is_read(
+    project: Path, loaded: Searcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str] = []
+    embedder = loaded._embedder
+    through = embedder._features
+
+    def watched(pictures: Sequence[OnCanvas]) -> dict[str, Feature]:
+        seen.extend(picture.digest for picture in pictures)
+        return through(pictures)
+
+    monkeypatch.setattr(embedder, "_features", watched)
+    assert loaded.search(project / QUERY, box=(10, 10, 30, 60)).hits
+    assert seen == [Photo.open(project / QUERY).digest]
+    assert loaded.find([3]).hits
+    assert len(seen) == 1
+
+
+def test_the_test_split_is_searched_without_store_images_or_backbone(project: Path, tmp_path: Path) -> None:
+    for folder in (INDEX, EVALUATE):
+        shutil.copytree(folder, tmp_path / folder)
+    (tmp_path / "streets.json").write_text("{}")
+    searcher = Searcher.from_pretrained(HEAD, runtime=replace(RUNTIME, store=str(tmp_path / "nowhere")))
+    searcher.add_evaluated(tmp_path / INDEX, tmp_path / EVALUATE, tmp_path)
+    found = read_detections(EVALUATE / "detections.parquet")
+    assert len(searcher.gallery) == sum(map(len, found.values()))
+    assert searcher.find([0]).boxes == len(searcher.gallery) - 1
+    assert "_embedder" not in searcher.__dict__
+    assert not (tmp_path / "nowhere").exists()
 
 
 def test_several_people_are_asked_about(project: Path, loaded: Searcher) -> None:

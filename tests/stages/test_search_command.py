@@ -25,7 +25,7 @@ QUERY = f"{FRAMES}/c1s2_000001.jpg"
 
 @pytest.fixture(scope="module")
 def project(searchable: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project in which things go wrong: heads that doubt, a gallery of another head, an empty folder, a photograph."""
+    """A project with heads that doubt, a gallery of another head, an empty folder, a photograph."""
     folder = tmp_path_factory.mktemp("mistakes") / "project"
     shutil.copytree(searchable, folder)
     with pytest.MonkeyPatch.context() as monkeypatch:
