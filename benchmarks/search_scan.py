@@ -193,6 +193,7 @@ def mapped(folder: Path, rows: int, dimensions: int, people: int, asked: int) ->
         "mapping_ms": round(1000 * opened, 1),
         **quantiles(seconds),
         "same": sum(same) / asked,
+        "load": round(os.getloadavg()[0], 1),
         "bytes": rows * dimensions * 2,
         "own_memory_mb": int(status["RssAnon"].split()[0]) // 1024,
         "peak_resident_mb": int(status["VmHWM"].split()[0]) // 1024,  # with the mapped file's pages, all of them
