@@ -48,8 +48,8 @@ def run(request: SearchRequest, runtime: Runtime, job: Job) -> None:
     from cache.files import write_bytes, write_text
     from diffps.errors import ConfigError
     from diffps.search.answer import check_promise
+    from stages.finding.meant import SeveralPeopleError
     from stages.finding.output import write_answer
-    from stages.finding.searcher import SeveralPeopleError
     from stages.finding.shown import answer_lines, numbered
     from stages.finding.web.page import finished_search
     from stages.places import SEARCH

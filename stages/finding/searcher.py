@@ -18,6 +18,7 @@ from stages.finding.embedder import Embedder, SearchHead
 from stages.finding.finders import FreshFinder, KeptFinder
 from stages.finding.folders import FOUND, Finder, gallery_place, update_gallery
 from stages.finding.gallery_files import LoadedGallery
+from stages.finding.meant import CANDIDATE, SeveralPeopleError, box_meant
 from stages.finding.photos import Photo, require_drawn
 from stages.finding.prepared import evaluated_gallery
 from stages.finding.web.service import Asked, DrawnBox
@@ -26,16 +27,6 @@ from stages.head.saved import head_digest
 from stages.head.travel import find_head
 from stages.job import Job, QuietJob, Runtime
 from stages.places import GALLERIES
-
-CANDIDATE = 0.05  # of a picture in which nobody is found, boxes above it are named
-
-
-class SeveralPeopleError(ConfigError):
-    """More people in a query than one, and nobody said which: ``people`` with their boxes in ``photo``."""
-
-    def __init__(self, message: str, photo: Photo, people: Detections) -> None:
-        super().__init__(message)
-        self.photo, self.people = photo, people
 
 
 class _Searched(NamedTuple):
@@ -180,25 +171,7 @@ class Searcher:
             raise ConfigError("--person and --box both say who is meant; give one of them")
         if box is not None:
             return DrawnBox(photo, photo.box(box))
-        candidates = self._detect(photo, CANDIDATE)
-        people = _above(candidates, FOUND)
-        if not len(people):
-            seen = "there is no candidate either"
-            if len(candidates):
-                best = f"the best candidate, {box_text(candidates.boxes[0])}, scores {candidates.scores[0]:.2f}"
-                seen = f"{best} where {FOUND} is needed"
-            raise ConfigError(
-                f"{path}: no person is found in it ({seen}); say where one is with --box x,y,width,height"
-            )
-        if person is None and len(people) > 1:
-            raise SeveralPeopleError(
-                f"{path}: {len(people)} people are in it; say which with --person 1 to {len(people)}, or with --box",
-                photo,
-                people,
-            )
-        if person is not None and not 1 <= person <= len(people):
-            raise ConfigError(f"person {person}: {path} shows {len(people)}; expected 1 to {len(people)}")
-        return DrawnBox(photo, people.boxes[(person or 1) - 1])
+        return DrawnBox(photo, box_meant(photo, self._detect(photo, CANDIDATE), person))
 
     @property
     def gallery(self) -> SearchedGallery:
@@ -288,14 +261,3 @@ class Searcher:
     def _require_fitting(self, path: Path) -> None:
         if self._head.of_drawings and not self._anyway:
             require_drawn(path)
-
-
-def box_text(box: NDArray[np.floating]) -> str:
-    """x1, y1, x2, y2 as "120,80,60,190": x, y, width, height in whole pixels, as --box takes it."""
-    x1, y1, x2, y2 = (round(float(value)) for value in box)
-    return f"{x1},{y1},{x2 - x1},{y2 - y1}"
-
-
-def _above(found: Detections, score: float) -> Detections:
-    kept = found.scores >= score
-    return Detections(found.boxes[kept], found.scores[kept], found.embeddings[kept])

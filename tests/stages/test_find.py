@@ -25,8 +25,9 @@ from stages import find
 from stages.config_data import IndexConfig
 from stages.features.backbone import PassComputer
 from stages.finding.embedder import OnCanvas
+from stages.finding.meant import SeveralPeopleError
 from stages.finding.photos import Photo
-from stages.finding.searcher import Searcher, SeveralPeopleError
+from stages.finding.searcher import Searcher
 from stages.job import Runtime, StoppedError, Tracker
 from stages.places import EVALUATE, INDEX
 from stages.search.tables import read_detections
