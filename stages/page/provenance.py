@@ -76,7 +76,7 @@ def _versions() -> Iterator[str]:
 def _stage(evidence: Evidence, stage: str) -> list[object]:
     """When a stage last finished, how long its work took, and how it was called."""
     run, finished = _last_run(LOGS / stage / "log.jsonl")
-    seconds = finished["time"] - run["time"] if run and finished else None
+    seconds = finished.get("seconds") if finished else None
     if stage in ("encode", "extract"):  # a run that found all there took no time
         seconds = seconds_of_groups(evidence, stage)
     elif stage == "train":

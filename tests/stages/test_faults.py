@@ -11,9 +11,7 @@ from typing import Any
 
 import pytest
 
-from stages import evaluate, report, sweep, train
 from tests.faults import shim
-from tests.world import FLOAT16, Project
 
 # Where each stage reads and writes.
 READS = {
@@ -36,18 +34,6 @@ WRITES = {
 }
 ERRORS = ("EIO", "ENOSPC", "EDQUOT", "EROFS", "EACCES", "EPERM", "EMFILE", "ESTALE", "EXDEV", "ENOLCK", "ETIMEDOUT")
 HANDLED = {("flock", "ENOLCK")}  # another lock takes its place
-
-
-@pytest.fixture(scope="module")
-def whole(extracted: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project after every stage."""
-    folder = tmp_path_factory.mktemp("whole") / "project"
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        project = Project.copy_of(extracted, folder, monkeypatch)
-        project.change(extract=FLOAT16, sweep={"file": "one.yaml"})
-        Path("one.yaml").write_text("variants: {one: {}}")
-        project.run(train, evaluate, sweep, report)
-    return folder
 
 
 def tried(whole: Path, scratch: Path, cases: list[dict[str, Any]]) -> list[dict[str, Any]]:

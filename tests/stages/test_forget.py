@@ -20,7 +20,7 @@ from diffps.datasets.files import measure_image
 from diffps.datasets.tables import read_queries, read_scenes
 from diffps.errors import ConfigError
 from diffps.records import Detections, Scene
-from stages import evaluate, extract, forget, report, sweep, train
+from stages import evaluate, extract, forget, report, train
 from stages import verify as verify_all
 from stages.features.opening import open_store
 from stages.finding.gallery_files import GalleryWriter, load_gallery
@@ -38,14 +38,11 @@ HEAD = TRAIN / "head"
 
 
 @pytest.fixture(scope="module")
-def whole(extracted: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project after every stage, with the logs that the commands write."""
-    folder = tmp_path_factory.mktemp("whole") / "project"
+def logged(whole: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project after every stage, with answers and with the logs that the commands write."""
+    folder = tmp_path_factory.mktemp("logged") / "project"
     with pytest.MonkeyPatch.context() as monkeypatch:
-        project = Project.copy_of(extracted, folder, monkeypatch)
-        project.change(extract=FLOAT16, sweep={"file": "one.yaml"})
-        Path("one.yaml").write_text("variants: {one: {}}")
-        project.run(train, evaluate, sweep, report)
+        Project.copy_of(whole, folder, monkeypatch)
         Path("results/search").mkdir()
         for scene in read_scenes(INDEX):
             Path(f"results/search/{scene.digest[:6]}.html").write_text(f"<p>{scene.scene_id}</p>")
@@ -56,8 +53,8 @@ def whole(extracted: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def project(whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
-    made = Project.copy_of(whole, tmp_path / "project", monkeypatch)
+def project(logged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
+    made = Project.copy_of(logged, tmp_path / "project", monkeypatch)
     made.change(extract=FLOAT16, sweep={"file": "one.yaml"})
     return made
 
@@ -160,7 +157,7 @@ forget.run(params.index, Path("results/train/head"), runtime, QuietJob(), (sys.a
 
 
 @pytest.mark.slow
-def test_killed_half_way_it_can_be_run_again(project: Project, whole: Path, tmp_path: Path) -> None:
+def test_killed_half_way_it_can_be_run_again(project: Project, logged: Path, tmp_path: Path) -> None:
     scene = read_scenes(INDEX)[0]
     traces = traces_of(scene, open_store(str(STORE)))
     half = 0
@@ -180,7 +177,7 @@ def test_killed_half_way_it_can_be_run_again(project: Project, whole: Path, tmp_
         assert remembering(traces) == []
         assert scene.scene_id not in {each.scene_id for each in read_scenes(INDEX)}
         project.folder.rename(tmp_path / f"done{number}")
-        shutil.copytree(whole, project.folder)
+        shutil.copytree(logged, project.folder)
         os.chdir(project.folder)
         project.params()
     assert half >= 2

@@ -19,18 +19,6 @@ HEAD = TRAIN / "head"
 UNSEALED = {"log.jsonl", "lock.json"}
 
 
-@pytest.fixture(scope="module")
-def whole(extracted: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project after every stage."""
-    folder = tmp_path_factory.mktemp("whole") / "project"
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        project = Project.copy_of(extracted, folder, monkeypatch)
-        project.change(extract=FLOAT16, sweep={"file": "one.yaml"})
-        Path("one.yaml").write_text("variants: {one: {}}")
-        project.run(train, evaluate, sweep, report)
-    return folder
-
-
 @pytest.fixture
 def project(whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
     made = Project.copy_of(whole, tmp_path / "project", monkeypatch)
