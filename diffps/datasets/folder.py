@@ -6,13 +6,14 @@ from pathlib import Path
 from diffps.datasets.album import Album, Person
 from diffps.datasets.assembly import assemble
 from diffps.datasets.csv_table import Table, read_table
-from diffps.datasets.discovery import find_images
+from diffps.datasets.discovery import Discovery, find_images
 from diffps.datasets.files import Measure, measure_images, summarise
 from diffps.datasets.findings import Findings
 from diffps.datasets.image_names import ImageNames, missing_images
 from diffps.datasets.layouts import locate
 from diffps.datasets.words import CAMERA_LIMIT, NOBODY_NAMED, SIDE_LIMIT, SPLITS, flag, is_nobody, number, whole
 from diffps.errors import DatasetError
+from diffps.names import normal
 from diffps.records import SearchIndex
 
 FLOAT_NAME = re.compile(r"\d+\.0+")
@@ -30,9 +31,38 @@ def read_folder(
     are test scenes without annotated persons. Without a ``query`` column every labelled person of the test split who is
     seen in two test scenes is a query. Raises DatasetError naming file and line.
     """
+    findings = Findings()
+    album, found = _read_album(root, identity, findings)
+    for name in found.images:
+        if name not in album.photos:
+            album.add_photo(name, "test", "")
+    return assemble(
+        "folder",
+        album,
+        root,
+        "images",
+        measure=measure,
+        min_box=min_box,
+        findings=findings,
+        way_out="if so, head the columns x1, y1, x2, y2",
+    )
+
+
+def images_of(root: Path, person: str, identity: str = "") -> set[str]:
+    """Scene ids of all images on which the table of ``root`` names ``person``, as :func:`read_folder` reads both.
+
+    Raises DatasetError.
+    """
+    album, _ = _read_album(root, identity, Findings())
+    wanted = {normal(person), normal(_without_point(person))}
+    photos = album.photos.items()
+    return {name for name, photo in photos if wanted & {normal(each.name) for each in photo.persons}}
+
+
+def _read_album(root: Path, identity: str, findings: Findings) -> tuple[Album, Discovery]:
+    """The images that the table names, with their persons, and all that are there."""
     folder = locate(root, "images", "folder", "folder of images")
     path = locate(root, "persons.csv", "folder", "table of boxes")
-    findings = Findings()
     found = find_images(folder)
     found.note(findings)
     names, album = ImageNames(found.images), Album(findings)
@@ -48,19 +78,7 @@ def read_folder(
             raise DatasetError(f"folder: {path} line {line}: {error}") from None
     if missing:
         raise missing_images("folder", missing, len(album.photos) + len(missing), found)
-    for name in found.images:
-        if name not in album.photos:
-            album.add_photo(name, "test", "")
-    return assemble(
-        "folder",
-        album,
-        root,
-        "images",
-        measure=measure,
-        min_box=min_box,
-        findings=findings,
-        way_out="if so, head the columns x1, y1, x2, y2",
-    )
+    return album, found
 
 
 def _add_row(
@@ -99,8 +117,12 @@ def _name(written: str, whole_names: bool, at: str, findings: Findings) -> str:
         return ""
     if whole_names and written:
         findings.add("repaired", FLOAT_NAMES, "boxes", at)
-        return written.split(".")[0]
+        return _without_point(written)
     return written
+
+
+def _without_point(name: str) -> str:
+    return name.split(".")[0] if FLOAT_NAME.fullmatch(name) else name
 
 
 def _whole_names(table: Table) -> bool:

@@ -139,7 +139,7 @@ def test_images_that_left_the_dataset_are_forgotten_by_gc(project: Project) -> N
     project.change(runtime={"keep_removed": False})
     found = removed_images(project.runtime)
     assert [(traces.split, len(traces.rows)) for traces in found] == [(gone.split, 1)]
-    forget_removed(found, HEAD, Path("data/streets"), project.runtime, QuietJob())
+    forget_removed(found, HEAD, project.runtime, QuietJob())
     assert remembering(traces) == []
     assert removed_images(project.runtime) == []
 
