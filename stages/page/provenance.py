@@ -92,13 +92,15 @@ def _last_run(path: Path) -> tuple[Json | None, Json | None]:
     started: Json | None = None
     found: tuple[Json | None, Json | None] = None, None
     if path.is_file():
-        with path.open(encoding="utf-8") as lines:
+        with path.open(encoding="utf-8", errors="replace") as lines:
             for line in lines:
                 if '"run"' not in line and '"finished"' not in line:
                     continue
                 try:
-                    event: Json = json.loads(line)
-                except ValueError:  # a line torn by a crash
+                    event = json.loads(line)
+                except (ValueError, RecursionError):  # a line torn by a crash
+                    continue
+                if not isinstance(event, dict):
                     continue
                 if event.get("event") == "run":
                     started = event

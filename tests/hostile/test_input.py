@@ -5,6 +5,9 @@ import random
 import struct
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,7 @@ from diffps.geometry import Canvas
 from diffps.model import CONFIG_FILE, WEIGHTS_FILE, PersonSearcher, build_searcher
 from pipeline.config import load_params
 from stages.job import Runtime
+from stages.params import override
 from stages.typed import parse_yaml
 from tests.world import ROOT, SmallSource, small_params, write_params
 
@@ -84,6 +88,29 @@ def test_numbers_out_of_range_are_named(tmp_path: Path, key: str, text: str) -> 
     write_params(tmp_path)
     with pytest.raises(ConfigError, match=key.rpartition(".")[2]):
         load_params(tmp_path / "params.yaml", [f"{key}={text}"])
+
+
+def numbers(section: Any, above: str = "") -> Iterator[tuple[str, Any]]:
+    """Every field with numbers, and what it holds."""
+    for each in fields(section):
+        key, value = above + each.name, getattr(section, each.name)
+        if is_dataclass(value):
+            yield from numbers(value, f"{key}.")
+        elif "int" in str(each.type) or "float" in str(each.type):
+            yield key, value
+
+
+def test_no_number_of_any_section_is_infinite_or_too_large() -> None:
+    params, accepted, tried = small_params(), list[str](), 0
+    for key, value in numbers(params):
+        for number in (float("nan"), float("inf"), -float("inf"), 1e39, 2**70, -(2**70)):
+            written = [number] * max(len(value), 1) if isinstance(value, tuple) else number
+            tried += 1
+            with suppress(ConfigError):
+                override(params, {key: written}, "x.yaml")
+                accepted.append(f"{key} = {written}")
+    assert accepted == []
+    assert tried > 400
 
 
 @pytest.mark.parametrize(

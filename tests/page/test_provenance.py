@@ -20,7 +20,7 @@ def write_log(run: Run, stage: str, *overrides: str, start: float = 1_790_000_00
     ]
     path = run.folder / "results" / stage / "log.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps(event) + "\n" for event in events) + '{"time": 1, "ev')
+    path.write_text("".join(json.dumps(event) + "\n" for event in events) + '["run"]\n{"time": 1, "ev')
 
 
 def test_stages_have_their_date_their_time_and_their_command(run: Run) -> None:
