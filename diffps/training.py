@@ -180,7 +180,8 @@ class HeadTrainer:
             raise self._diverged(self.position - 1, f"the gradient's norm is {norm}", scene_ids)
         self._scaler.step(self._optimizer)
         self._scaler.update()
-        size = float(torch.stack(torch._foreach_norm(self._parameters)).amax())
+        weights: list[Tensor] = [parameter.detach() for parameter in self._parameters]
+        size = float(torch.stack(torch._foreach_norm(weights)).amax())
         if not math.isfinite(size):
             raise self._diverged(self.position - 1, f"the weights' norm is {size}", scene_ids)
         self._optimizer.zero_grad(set_to_none=True)

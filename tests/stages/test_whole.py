@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from cache.errors import CacheError, DamagedError
-from stages import evaluate, extract, report, sweep, train, verify
+from stages import evaluate, extract, figure, probe, report, sweep, train, verify
 from stages.features.opening import open_store
+from stages.head.calibrated import keep_calibrations
 from stages.job import QuietJob
 from stages.places import EVALUATE, SWEEP, TRAIN
 from tests.world import FLOAT16, STORE, Listener, Project
@@ -17,6 +18,17 @@ from tests.world import FLOAT16, STORE, Listener, Project
 HEAD = TRAIN / "head"
 # Read by people and by DVC alone; a digest stands beside each all the same, but these have none.
 UNSEALED = {"log.jsonl", "lock.json"}
+PROBE_FILE = """
+scenes: 8
+timesteps: [0]
+taps: [down-level1-repeat0-vit-out]
+budgets: [0.1]
+control: null
+width: 8
+boxes: 4
+folds: 2
+resamples: 10
+"""
 
 
 @pytest.fixture
@@ -79,6 +91,13 @@ def test_two_hundred_flips_are_named(project: Project) -> None:
 
 @pytest.mark.slow
 def test_a_thousand_flips_are_named(project: Project) -> None:
+    """In what a run leaves, and a probe, figures and a calibration beside it."""
+    Path("probe.yaml").write_text(PROBE_FILE)
+    project.run(probe, probe={"file": "probe.yaml"})
+    figure.run(project.params(), project.runtime, QuietJob(), "ranking")
+    keep_calibrations(HEAD, [], {"people": "test"})
+    names = {path.name for path in left_behind()}
+    assert {"fit-00000.npz", "sums.npz", "summary.txt", "head-calibration.json", "ranking.png"} <= names
     named, passed = flips(1000)
     assert passed == []
     assert named == 1000
