@@ -144,8 +144,8 @@ def _text(path: Path) -> bytes:
             table = pq.read_table(pa.BufferReader(data))
         except (pa.ArrowException, OSError):
             return data
-        texts = [column for column in table.columns if pa.types.is_string(column.type)]
-        data += "\n".join(str(value) for column in texts for value in column.unique().to_pylist()).encode()
+        texts = [column for column in table.columns if not pa.types.is_primitive(column.type)]
+        data += "\n".join(str(value) for column in texts for value in column.to_pylist()).encode()
     return data
 
 

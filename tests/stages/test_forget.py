@@ -170,11 +170,11 @@ def test_what_learned_or_measured_goes_and_what_is_of_others_stays(project: Proj
         path.write_text(f"train,{scene.scene_id},1,1,2,2,anna" if path in theirs else "{}")
     Path("data/old/features.zarr").mkdir()
     heard = Listener()
-    forget.run(project.params().index, HEAD, project.runtime, heard, (scene.scene_id, "tpyo.jpg"))
+    forget.run(project.params().index, HEAD, project.runtime, heard, (scene.scene_id, "nobody.jpg"))
     assert not [path for path in ours if path.exists()]
     assert all(scene.scene_id in path.read_text() for path in theirs)
     assert any("data/old: is another store" in line for line in heard.lines)
-    assert any("tpyo.jpg: neither the index nor the store" in line for line in heard.lines)
+    assert any("nobody.jpg: neither the index nor the store" in line for line in heard.lines)
 
 
 def test_a_query_whose_only_match_was_forgotten_is_scored_as_having_none(project: Project) -> None:

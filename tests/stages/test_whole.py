@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from cache.errors import CacheError, DamagedError
+from diffps.errors import ConfigError
 from stages import evaluate, extract, figure, probe, report, sweep, train, verify
 from stages.features.opening import open_store
 from stages.head.calibrated import keep_calibrations
@@ -172,6 +173,11 @@ def test_files_of_two_runs_are_refused_and_both_are_named(project: Project, tmp_
             shutil.rmtree(f"results/{name}", ignore_errors=True)
             shutil.copytree(tmp_path / "mine" / name, f"results/{name}")
     project.run(report)
+
+
+def test_words_that_encode_did_not_embed_are_refused(project: Project) -> None:
+    with pytest.raises(ConfigError, match=r"words.safetensors: is of the words .*'head'.* are \['a', 'b'\]"):
+        project.run(train, encode={"words": ["a", "b"]})
 
 
 def test_an_evaluation_that_was_killed_half_way_is_not_read(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
