@@ -21,6 +21,7 @@ from diffps.model import CONFIG_FILE, WEIGHTS_FILE, PersonSearcher, build_search
 from pipeline.config import load_params
 from stages.job import Runtime
 from stages.params import override
+from stages.sweeps.variants import read_variants
 from stages.typed import parse_yaml
 from tests.world import ROOT, SmallSource, small_params, write_params
 
@@ -120,6 +121,31 @@ def test_names_stay_in_their_folders(tmp_path: Path, name: str) -> None:
     write_params(tmp_path)
     with pytest.raises(ConfigError, match=r"extract\.name"):
         load_params(tmp_path / "params.yaml", [f"extract.name={json.dumps(name)}"])
+
+
+SWEEPS = {
+    "variants: {../../x: {}}": "use letters",
+    "variants: {/tmp/x: {}}": "use letters",
+    f"variants: {{{'x' * 300}: {{}}}}": "longer than",
+    "grid:\n"
+    + "".join(f"  {key}: [1, 2, 3, 4, 5, 6, 7, 8, 9]\n" for key in "abcdefg"): "4,782,969 heads, more than 1,000",
+    BOMB: "x.yaml",
+}
+
+
+@pytest.mark.parametrize("number", range(len(SWEEPS)))
+def test_a_sweep_stays_in_its_folder_and_within_reason(here: Path, number: int) -> None:
+    text, message = list(SWEEPS.items())[number]
+    (here / "x.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=message) as error:
+        read_variants(small_params({"sweep.file": "x.yaml"}))
+    assert "\n" not in str(error.value)
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
 
 
 @pytest.mark.parametrize("store", ["", " "])
