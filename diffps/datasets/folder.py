@@ -1,12 +1,13 @@
 """One's own photographs: a folder of images and a CSV table of boxes and names."""
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 from diffps.datasets.album import Album, Person
 from diffps.datasets.assembly import assemble
 from diffps.datasets.csv_table import Table, read_table
-from diffps.datasets.discovery import Discovery, find_images
+from diffps.datasets.discovery import find_images
 from diffps.datasets.files import Measure, measure_images, summarise
 from diffps.datasets.findings import Findings
 from diffps.datasets.image_names import ImageNames, missing_images
@@ -32,7 +33,11 @@ def read_folder(
     seen in two test scenes is a query. Raises DatasetError naming file and line.
     """
     findings = Findings()
-    album, found = _read_album(root, identity, findings)
+    found = find_images(locate(root, "images", "folder", "folder of images"))
+    found.note(findings)
+    album, missing = _read_album(root, found.images, identity, findings)
+    if missing:
+        raise missing_images("folder", missing, len(album.photos) + len(missing), found)
     for name in found.images:
         if name not in album.photos:
             album.add_photo(name, "test", "")
@@ -48,24 +53,19 @@ def read_folder(
     )
 
 
-def images_of(root: Path, person: str, identity: str = "") -> set[str]:
-    """Scene ids of all images on which the table of ``root`` names ``person``, as :func:`read_folder` reads both.
-
-    Raises DatasetError.
-    """
-    album, _ = _read_album(root, identity, Findings())
+def images_of(root: Path, person: str, scene_ids: Iterable[str], identity: str = "") -> set[str]:
+    """Those of ``scene_ids`` on which the table of ``root`` names ``person``, as :func:`read_folder` reads it; the
+    images may be gone. Raises DatasetError."""
+    album, _ = _read_album(root, scene_ids, identity, Findings())
     wanted = {normal(person), normal(_without_point(person))}
     photos = album.photos.items()
     return {name for name, photo in photos if wanted & {normal(each.name) for each in photo.persons}}
 
 
-def _read_album(root: Path, identity: str, findings: Findings) -> tuple[Album, Discovery]:
-    """The images that the table names, with their persons, and all that are there."""
-    folder = locate(root, "images", "folder", "folder of images")
+def _read_album(root: Path, images: Iterable[str], identity: str, findings: Findings) -> tuple[Album, dict[str, str]]:
+    """Those of ``images`` that the table names, with their persons, and the line of each that is missing."""
     path = locate(root, "persons.csv", "folder", "table of boxes")
-    found = find_images(folder)
-    found.note(findings)
-    names, album = ImageNames(found.images), Album(findings)
+    names, album = ImageNames(images), Album(findings)
     table = read_table(path, identity)
     _tell(path, table, findings)
     whole_names = _whole_names(table)
@@ -76,9 +76,7 @@ def _read_album(root: Path, identity: str, findings: Findings) -> tuple[Album, D
             _add_row(album, names, row, table, whole_names, missing, at, findings)
         except ValueError as error:
             raise DatasetError(f"folder: {path} line {line}: {error}") from None
-    if missing:
-        raise missing_images("folder", missing, len(album.photos) + len(missing), found)
-    return album, found
+    return album, missing
 
 
 def _add_row(

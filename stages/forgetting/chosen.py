@@ -106,7 +106,7 @@ def by_person(
     if colon and split in SPLITS and number.isdecimal():
         found = [s for s in scenes if s.split == split and int(number) in annotations[s.scene_id].identities]
     elif config.dataset == "folder":
-        images = images_of(root, person, config.identity)
+        images = images_of(root, person, [scene.scene_id for scene in scenes], config.identity)
         found = [scene for scene in scenes if scene.scene_id in images]
     else:
         raise ConfigError(f"--person {person}: the index numbers persons; give train:NUMBER or test:NUMBER")

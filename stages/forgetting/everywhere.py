@@ -24,7 +24,7 @@ from stages.text import size
 from stages.together import json_content
 
 KEPT = (
-    "beyond this project: the photographs and what annotations say of them, backups, exported features, DVC's cache "
+    "beyond this project: photographs and their annotations, other data sets, backups, exported features, DVC's cache "
     "(`dvc gc --workspace`) and git's history still have what they had"
 )
 

@@ -1,5 +1,6 @@
 """Who is meant by what is asked to be forgotten: names, folders and persons as people write them."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,13 @@ def test_a_person_is_on_the_images_that_the_index_reads_from_the_table(album: tu
     assert person(album, "9") == {"B & C.png", "mu\u0308ller.png"}, "names as a URL and as another system write them"
     with pytest.raises(ConfigError, match="is on no image"):
         person(album, "70")
+
+
+def test_a_person_is_known_by_the_table_when_the_pictures_are_gone(album: tuple[Path, list[Scene]]) -> None:
+    root, scenes = album
+    shutil.rmtree(root / "images")
+    config = IndexConfig(dataset="folder", root=str(root))
+    assert by_person("8", scenes, {}, config, root).names == {"a/1.png", "b/1.png"}
 
 
 def test_a_name_means_one_image(album: tuple[Path, list[Scene]], monkeypatch: pytest.MonkeyPatch) -> None:
