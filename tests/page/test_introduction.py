@@ -76,4 +76,4 @@ def test_what_makes_one_doubt_the_head_stands_above_everything(run: Run) -> None
     run.write("results/evaluate/metrics.json", json.loads(path.read_text()) | {"doubts": [doubt]})
     run.report()
     html = (run.folder / "results/report/index.html").read_text()
-    assert f'role="note">{doubt}.</p>' in html
+    assert f"</span> {doubt}.</p>" in html
