@@ -121,6 +121,13 @@ def plan_probe(
     return plans
 
 
+def without_control(config: ProbeFile, plans: Sequence[ProbePlan]) -> list[str]:
+    """The line that says so where a control was asked for and none of ``plans`` is one."""
+    if config.control is None or len(plans) > 1:
+        return []
+    return [f"No control: {config.control} is a UNet, and {plans[0].unet.encode.checkpoint} has other taps."]
+
+
 def _digest(sample: ProbeSample) -> str:
     state = hashlib.sha256(f"{sample.fitted}".encode())
     for scene, boxes in zip(sample.scenes, sample.boxes, strict=True):
