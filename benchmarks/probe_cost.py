@@ -1,7 +1,8 @@
 """What probing every tap costs beside the UNet's forward, and what `diffps probe` takes on the demo's data.
 
-    python benchmarks/probe_cost.py           # minutes; writes results/probe_cost.json
-    python benchmarks/probe_cost.py --quick   # seconds, writes nothing
+    python benchmarks/probe_cost.py                 # minutes; writes results/probe_cost.json
+    python benchmarks/probe_cost.py --only passes   # or commands: the other part of the file stays
+    python benchmarks/probe_cost.py --quick         # seconds, writes nothing
 
 In one pass: a plain forward of the whole UNet with nothing kept, the same with every grid tap and word map kept, and
 that with the probe, of a batch that is fitted and of one that is scored. Sides take turns on the same latents, in an
@@ -14,6 +15,7 @@ scenes.
 """
 
 import argparse
+import json
 import os
 import subprocess
 import sys
@@ -25,7 +27,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from backbone_common import NARROW, SPAN, TINY, TOKENS, make_unet, spread, twin, write
+from backbone_common import NARROW, RESULTS, SPAN, TINY, TOKENS, make_unet, spread, twin, write
 from ruamel.yaml import YAML
 
 from diffps.backbone.capture import Request, TapReader, fixed_context
@@ -84,6 +86,17 @@ def measure_pass(
             for way, all_ in sides.items()
         }
     return found | {"wanted": 1.5}
+
+
+def measure_passes() -> list[dict[str, Any]]:
+    """The demo's UNet, and one of SD 2.1's shape that is narrower."""
+    demo = load_checkpoint("builtin:streets")
+    text = int(demo.unet_config["cross_attention_dim"])
+    streets = demo.load_unet(torch.float32)
+    return [
+        measure_pass(streets, "builtin:streets", 256, 4, text, ProbeRules(boxes=10), 15),
+        measure_pass(make_unet(NARROW), NARROW.name, 512, 1, NARROW.text, ProbeRules(), 5),
+    ]
 
 
 def take_turns(ways: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, dict[str, list[float]]]:
@@ -151,17 +164,18 @@ def _people(canvas: int, row: int) -> People:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--only", choices=("passes", "commands"))
     options = parser.parse_args()
     if options.quick:
         passes = [measure_pass(make_unet(TINY), TINY.name, 128, 2, TINY.text, ProbeRules(), 2)]
         return write("probe_cost", {"passes": passes, "commands": measure_command([8])}, quick=True)
-    demo, narrow = load_checkpoint("builtin:streets"), NARROW
-    streets = demo.load_unet(torch.float32)
-    text = int(demo.unet_config["cross_attention_dim"])
-    passes = [measure_pass(streets, "builtin:streets", 256, 4, text, ProbeRules(boxes=10), 15)]
-    passes.append(measure_pass(make_unet(narrow), narrow.name, 512, 1, narrow.text, ProbeRules(), 5))
-    write("probe_cost", {"passes": passes}, quick=False)
-    write("probe_cost", {"passes": passes, "commands": measure_command([75, 300])}, quick=False)
+    file = RESULTS / "probe_cost.json"
+    known = json.loads(file.read_text()) if file.exists() else {}
+    content = {part: known[part] for part in ("passes", "commands") if part in known}
+    for part, measure in (("passes", measure_passes), ("commands", lambda: measure_command([75, 300]))):
+        if options.only in (None, part):
+            content[part] = measure()
+            write("probe_cost", content, quick=False)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from stages.features.priors import prior_of
 from stages.places import PROBE
 from stages.typed import build, parse_yaml
 
-VERSION = 2  # raised whenever the same features would give other parts
+VERSION = 3  # raised whenever the same features would give other parts
 STRETCH = 32  # scenes whose results are written together
 
 Phase = Literal["fit", "score"]
