@@ -39,7 +39,7 @@ from stages.probing.parts import ProbeState
 from stages.probing.prober import state_at
 from stages.probing.setting import ProbePlan, Stretch, plan_probe, read_probe_file
 from tests.probe.plain import plain_probe
-from tests.world import write_params
+from tests.world import ROOT, write_params
 
 TAPS = ("down-level0-repeat0-res-out", "down-level1-repeat0-vit-block0-ffn-inner", "up-level0-repeat1-res-out")
 FILE: dict[str, Any] = {
@@ -308,6 +308,16 @@ def test_an_unreadable_image_is_left_out_when_that_is_asked_for(project: ProbePr
 def test_what_a_probe_file_may_not_say(project: ProbeProject, change: dict[str, Any], message: str) -> None:
     with pytest.raises(DiffPSError, match=message):
         project.plans(**change)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "presets/probe").glob("*.yaml")), ids=lambda path: path.stem)
+def test_the_files_that_come_with_it_plan_every_tap(project: ProbeProject, path: Path) -> None:
+    params = project.params()
+    config = replace(read_probe_file(path), scenes=4, control=None)
+    (plan,) = plan_probe(config, params.encode, params.extract, read_scenes(INDEX), read_annotations(INDEX))
+    assert len(plan.reads.taps) == 165
+    assert plan.unet.extract.timesteps == config.timesteps
+    assert config.budgets
 
 
 def test_a_file_that_is_not_there(project: ProbeProject) -> None:
