@@ -165,7 +165,11 @@ def _people(canvas: int, row: int) -> People:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true")
-    parts = {"demo": measure_demo, "narrow": measure_narrow, "commands": lambda: measure_command([75, 300])}
+    parts: dict[str, Callable[[], Any]] = {
+        "demo": measure_demo,
+        "narrow": measure_narrow,
+        "commands": lambda: measure_command([75, 300]),
+    }
     parser.add_argument("--only", choices=list(parts))
     options = parser.parse_args()
     if options.quick:
