@@ -92,7 +92,7 @@ def measure_demo() -> dict[str, Any]:
     """One pass of the demo's UNet."""
     demo = load_checkpoint("builtin:streets")
     text = int(demo.unet_config["cross_attention_dim"])
-    return measure_pass(demo.load_unet(torch.float32), "builtin:streets", 256, 4, text, ProbeRules(boxes=10), 15)
+    return measure_pass(demo.load_unet(torch.float32), "builtin:streets", 256, 4, text, ProbeRules(boxes=10), 9)
 
 
 def measure_narrow() -> dict[str, Any]:
