@@ -40,6 +40,7 @@ TAPS = {
     "level3": ["down-level1-repeat0-vit-out"],
 }
 CHANGES: dict[str, Any] = {
+    "index": {"tolerate": 1.0},  # queries of a sample of the frames have nobody to find
     "encode": {"checkpoint": "models/tiny", "canvas": [64, 64], "dtype": "float32"},
     "extract": {
         "head": "mean",

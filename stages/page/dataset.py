@@ -1,6 +1,7 @@
 """The data on the page: what was read, and what of it is plausible and what is not."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from diffps.datasets.findings import from_json
 from stages.page.content import Section, Table
@@ -25,7 +26,8 @@ def data_section(evidence: Evidence) -> list[Section]:
         rows = [[key.replace("_", " "), *(counts.get(key) for counts in splits.values())] for key in keys]
         tables.append(Table(caption="What was read", columns=["Count", *splits], rows=rows))
     if found:
-        lines = [[finding.kind, finding.line] for finding in found]
+        # Without the first case of each: that may be a person's name.
+        lines = [[finding.kind, replace(finding, example="").line] for finding in found]
         tables.append(Table(caption="Plausibility", columns=["Kind", "Finding"], rows=lines))
     if not tables:
         return []

@@ -83,11 +83,12 @@ def test_another_encoding_in_the_same_store_is_not_counted(run: Run) -> None:
 
 
 def test_what_is_doubtful_about_the_data_stands_on_the_page(run: Run) -> None:
-    finding = {"kind": "doubtful", "reason": "lie outside", "of": "boxes", "count": 2, "total": 40, "example": "a.csv"}
+    finding = {"kind": "doubtful", "reason": "lie outside", "of": "boxes", "count": 2, "total": 40, "example": "Zoe"}
     run.write("data/index/report.json", {"dataset": "prw", "test": {"boxes": 24}, "findings": [finding]})
     run.report()
     html = (run.folder / "results/report/index.html").read_text()
-    assert "2 of 40 boxes (5.0 %) lie outside; first: a.csv" in html
+    assert "2 of 40 boxes (5.0 %) lie outside" in html
+    assert "first: Zoe" not in html  # an example may be a person's name
     run.write("data/index/report.json", {"dataset": "prw", "test": {"boxes": 24}, "findings": []})
     run.report()
     assert "contradicts anything else" in (run.folder / "results/report/index.html").read_text()
