@@ -84,7 +84,8 @@ class EncodeConfig:
     """Words whose text embeddings SFAN gets (T_c of Eq. 6)."""
 
     text_encoder: int = 1
-    """The text encoder that embeds ``words``; SDXL has 1 (768 wide) and 2 (1280 wide), other models 1."""
+    """The text encoder that embeds ``words``: of SDXL 1 (768 wide) or 2 (1280 wide), of SD 3 also 3 (T5, 4096 wide), of
+    other models 1."""
 
     dtype: Dtype = "float32"
     """What the VAE computes in."""
@@ -130,7 +131,7 @@ class ExtractConfig:
     own."""
 
     timesteps: tuple[int, ...] = (0,)
-    """UNet timesteps, 0 to 999; the paper's "t = 0" is 0."""
+    """Timesteps, 0 to 999; the paper's "t = 0" is 0. Of SD 3 they are thousandths of sigma."""
 
     taps: tuple[str, ...] = ()
     """Ids of the activations kept (docs/taps.md lists them)."""

@@ -50,6 +50,7 @@ class ClipModel:
     variant: str | None = None
 
     latent_channels = None
+    largest = None
     last_timestep = 0
 
     def __post_init__(self) -> None:

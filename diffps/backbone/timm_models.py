@@ -29,6 +29,7 @@ class TimmModel:
     revision: str | None = None
 
     latent_channels = None
+    largest = None
     last_timestep = 0
 
     def __post_init__(self) -> None:

@@ -8,8 +8,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from diffps.figures.sheets import Sheet
-from stages.page.failures import failures
 from stages.page.evidence import Evidence
+from stages.page.failures import failures
 from stages.page.features import candidates
 from stages.page.searches import rankings
 from tests.metrics.worlds import iou

@@ -38,7 +38,8 @@ def test_the_doctor_names_versions_device_disk_and_checkpoint(project: Project) 
 
 
 def test_each_line_says_what_is_there(project: Project) -> None:
-    software, device, disk, dataset, checkpoint, digests, pad, prompt, taps = heard(project, runtime={"threads": 1})
+    lines = heard(project, runtime={"threads": 1})
+    software, device, disk, dataset, checkpoint, digests, pad, prompt, taps, operations = lines
     assert software.startswith(f"software: torch {torch.__version__.partition('+')[0]}")
     assert device.startswith("device: cpu, 1 of ")
     assert re.search(r"GB free for data/features, writes [\d.,]+ [kMG]?B/s, reads [\d.,]+ [kMG]?B/s", disk)
@@ -50,6 +51,7 @@ def test_each_line_says_what_is_there(project: Project) -> None:
     assert pad == "  pad token '!' (0); 229 taps"
     assert prompt == "  prompt 'person': words at token positions {'person': (1, 2)}"
     assert taps == "  every tap of extract.taps is there"
+    assert re.fullmatch(r"  operations: [\d.]+ TFLOP an image at one timestep \(VAE [\d.]+, UNet [\d.]+\)", operations)
 
 
 def test_other_unet_weights_are_named(project: Project) -> None:

@@ -1,0 +1,193 @@
+"""Transformers of diffusion through the stages: cached equals live, runs go on, workers agree, what is said before."""
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from diffps.backbone.builtin.topology import make_random
+from diffps.datasets.tables import read_scenes
+from diffps.errors import CheckpointError, ConfigError
+from diffps.features import Ref
+from stages import doctor, encode, extract, index, train
+from stages.features.words import read_words
+from stages.forecasts.operations import operations
+from stages.forecasts.size import budget, image_counts, passes_only, sizes_of
+from stages.job import QuietJob
+from stages.params import Params, override
+from stages.places import EXTRACTED, INDEX
+from tests.backbone.dit import T5_WIDTH, write_pixart, write_sd3
+from tests.stages.test_other_priors import RUNTIME, make_params, source
+from tests.world import Listener, files_below
+
+CANVAS = (64, 128)
+TAPS = {
+    "pixart": ("vit-block01-modulated", "vit-block02-self-k", "vit-block01-cross-map"),
+    "sd3": ("joint-block01-img-modulated", "joint-block02-img-k", "joint-block01-map"),
+}
+FAMILIES = tuple(TAPS)
+
+
+@pytest.fixture(scope="module")
+def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    base = make_random(tmp_path_factory.mktemp("base") / "random")
+    return {
+        "pixart": str(write_pixart(base, tmp_path_factory.mktemp("pixart"))),
+        "sd3": str(write_sd3(base, tmp_path_factory.mktemp("sd3"))),
+    }
+
+
+@pytest.fixture(scope="module")
+def here(tmp_path_factory: pytest.TempPathFactory, checkpoints: dict[str, str]) -> Iterator[Path]:
+    """A folder with the drawn streets indexed and encoded; the tests run in it."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        folder = tmp_path_factory.mktemp("project")
+        monkeypatch.chdir(folder)
+        index.run(params_of("sd3", checkpoints), RUNTIME, QuietJob())
+        encode.run(params_of("sd3", checkpoints), RUNTIME, QuietJob())
+        yield folder
+
+
+def params_of(family: str, checkpoints: dict[str, str], **extract_keys: object) -> Params:
+    """A pass over both families' own taps, its word map guiding proposals, T5 embedding the words of SFAN."""
+    first, second, word_map = TAPS[family]
+    params = make_params(checkpoints[family], (first, second), CANVAS, words=["person"], name=family, **extract_keys)
+    changes = {
+        "encode.text_encoder": 1 if family == "pixart" else 3,
+        "extract.taps": [first, second, word_map],
+        "extract.timesteps": [250],
+        "train.timestep": 250,
+        "train.taps.guidance": f"{word_map}.person",
+        "train.model.dgrpn": {"delta": 2.0, "peak_window": 3, "neighbourhood": 5},
+        "train.model.sfan": {},
+    }
+    return override(params, changes, "test")
+
+
+@pytest.mark.parametrize(
+    ("family", "encoding"),
+    [
+        ("pixart", "int8"),
+        ("sd3", "project:8"),
+        *(
+            pytest.param(family, encoding, marks=pytest.mark.slow)
+            for family in FAMILIES
+            for encoding in ("float16", "int8", "bitround:7", "project:8")
+        ),
+    ],
+)
+def test_cached_equals_live_to_the_last_bit(
+    here: Path, checkpoints: dict[str, str], family: str, encoding: str
+) -> None:
+    params = params_of(family, checkpoints, encoding=encoding)
+    for stage in (encode, extract):
+        stage.run(params, RUNTIME, QuietJob())
+    first, second, word_map = TAPS[family]
+    names = [first, second, f"{word_map}.person"]
+    refs = [Ref(scene.scene_id, view) for scene in read_scenes(INDEX, "train")[:2] for view in ("identity", "hflip")]
+    batches, found = [[ref] for ref in refs], []
+    for kind in ("cached", "live"):
+        with source(params, kind) as opened:
+            assert opened.shapes[first] == (4, 8, 32)
+            assert opened.shapes[names[2]] == (4, 8, 1)
+            # A batch's tensors are good until the next one is asked for.
+            found.append(
+                [{name: batch[name].dense().clone() for name in names} for batch in opened.stream(batches, names)]
+            )
+    for one, other in zip(*found, strict=True):
+        assert all(torch.equal(one[name], other[name]) for name in names)
+    assert not torch.equal(found[0][0][first], found[0][1][first])
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_run_goes_on_where_it_was_and_the_head_reads_words(
+    here: Path, checkpoints: dict[str, str], family: str
+) -> None:
+    params = params_of(family, checkpoints)
+    encode.run(params, RUNTIME, QuietJob())
+    assert read_words().shape == (4, T5_WIDTH)
+    extract.run(params, RUNTIME, QuietJob())
+    job = Listener()
+    for stage in (encode, extract):
+        stage.run(params, RUNTIME, job)
+    assert job.lines == ["encode: nothing is missing", "extract: nothing is missing"]
+    manifests = {path: path.read_bytes() for path in EXTRACTED.rglob(f"{family}/*/*.json")}
+    assert manifests
+    taps = [*params.extract.taps, params.extract.taps[0].replace("01", "00")]
+    more = override(params, {"extract.taps": taps}, "test")
+    extract.run(more, RUNTIME, QuietJob())
+    assert all(path.read_bytes() == data for path, data in manifests.items())
+    shutil.copytree(checkpoints[family], "moved", dirs_exist_ok=True)
+    extract.run(override(params, {"encode.checkpoint": "moved"}, "test"), RUNTIME, job)
+    assert job.lines[2:] == ["extract: nothing is missing"]
+    shutil.rmtree("moved")
+    train.run(params, RUNTIME, QuietJob())
+    assert "transformer " in Path("results/train/head/README.md").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", FAMILIES)
+def test_two_workers_write_the_same_bytes(here: Path, checkpoints: dict[str, str], family: str) -> None:
+    params = params_of(family, checkpoints)
+    stores = [
+        replace(RUNTIME, store=f"data/{family}-{name}", scheduler=scheduler)
+        for name, scheduler in (("a", ""), ("b", "local:2"))
+    ]
+    for runtime in stores:
+        for stage in (encode, extract):
+            stage.run(params, runtime, QuietJob())
+    one, other = (files_below(Path(runtime.store) / "features.zarr") for runtime in stores)
+    assert one
+    assert one == other
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_sizes_and_operations_are_known_from_configs_alone(
+    here: Path, checkpoints: dict[str, str], family: str, tmp_path: Path
+) -> None:
+    from safetensors.torch import save_file
+
+    params = params_of(family, checkpoints)
+    shutil.copytree(checkpoints[family], tmp_path / "bare")
+    for file in (tmp_path / "bare").rglob("*.safetensors"):
+        save_file({}, file)
+    bare = override(params, {"encode.checkpoint": str(tmp_path / "bare")}, "test")
+    sizes = [sizes_of(each.encode, each.extract) for each in (params, bare)]
+    assert sizes[0] == sizes[1]
+    planned = passes_only(budget(image_counts(params.index), bare.encode, bare.extract, RUNTIME.shard, sizes[1]))
+    extract.run(params, RUNTIME, QuietJob())
+    # 8 training scenes with their flips and 6 of the test split, two taps in int8, a float32 map.
+    assert planned.nbytes == pytest.approx((2 * 8 + 6) * (2 * 4 * 8 * 32 + 4 * 8 * 4), rel=0.3)
+    (line,) = operations(bare.encode, bare.extract)
+    assert line.startswith("operations: ")
+    assert "VAE " in line
+    assert "transformer " in line
+    job = Listener()
+    doctor.run(params, RUNTIME, job)
+    text = "\n".join(job.lines)
+    assert "digests: transformer " in text
+    assert "every tap of extract.taps is there" in text
+    assert f"  {line}" in job.lines
+
+
+@pytest.mark.parametrize("stage", [encode, extract, doctor])
+def test_without_t5_one_line_is_said_before_anything_runs(
+    here: Path, checkpoints: dict[str, str], tmp_path: Path, stage: object
+) -> None:
+    shutil.copytree(checkpoints["sd3"], tmp_path / "copy")
+    shutil.rmtree(tmp_path / "copy/text_encoder_3")
+    params = override(params_of("sd3", checkpoints), {"encode.checkpoint": str(tmp_path / "copy")}, "test")
+    job = Listener()
+    with pytest.raises(CheckpointError, match="text_encoder_3/ is missing in .*: T5, the text encoder") as raised:
+        stage.run(params, RUNTIME, job)  # type: ignore[attr-defined]
+    assert "\n" not in str(raised.value)
+    assert all("extract:" not in line and "encode:" not in line for line in job.lines)
+
+
+def test_what_the_positions_do_not_reach_is_refused(here: Path, checkpoints: dict[str, str]) -> None:
+    params = override(params_of("sd3", checkpoints), {"encode.canvas": [64, 384]}, "test")
+    with pytest.raises(ConfigError, match="has positions up to 320 pixels a side"):
+        extract.run(params, RUNTIME, QuietJob())
