@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -12,13 +13,13 @@ from diffps.backbone.builtin.topology import make_random
 from diffps.datasets.tables import read_scenes
 from diffps.errors import CheckpointError, ConfigError
 from diffps.features import Ref
-from stages import doctor, encode, extract, index, train
+from stages import doctor, encode, extract, index, probe, train
 from stages.features.words import read_words
 from stages.forecasts.operations import operations
 from stages.forecasts.size import budget, image_counts, passes_only, sizes_of
 from stages.job import QuietJob
 from stages.params import Params, override
-from stages.places import EXTRACTED, INDEX
+from stages.places import EXTRACTED, INDEX, PROBE
 from tests.backbone.dit import T5_WIDTH, write_pixart, write_sd3
 from tests.stages.test_other_priors import RUNTIME, make_params, source
 from tests.world import Listener, files_below
@@ -171,6 +172,20 @@ def test_sizes_and_operations_are_known_from_configs_alone(
     assert "digests: transformer " in text
     assert "every tap of extract.taps is there" in text
     assert f"  {line}" in job.lines
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_probe_ranks_taps_and_has_no_control_where_the_control_lacks_them(
+    here: Path, checkpoints: dict[str, str], family: str
+) -> None:
+    first, second, _ = TAPS[family]
+    keys = ["scenes: 4", "timesteps: [250]", f"taps: [{first}, {second}]", "budgets: [0.1]", "folds: 2", "width: 40"]
+    Path("probe.yaml").write_text("\n".join([*keys, "resamples: 100"]))
+    params = override(params_of(family, checkpoints), {"probe.file": "probe.yaml"}, "test")
+    probe.run(params, RUNTIME, QuietJob())
+    rows = pq.read_table(PROBE / "table.parquet").to_pylist()
+    assert {row["name"] for row in rows if row["kind"] == "tap"} == {first, second}
+    assert {row["checkpoint"] for row in rows} == {checkpoints[family]}
 
 
 @pytest.mark.parametrize("stage", [encode, extract, doctor])
