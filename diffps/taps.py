@@ -5,11 +5,10 @@ comes out. Plain Python on the UNet's ``config.json``: nothing here needs weight
 """
 
 import difflib
-import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from diffps.backbone.configs import complete
 from diffps.errors import CheckpointError, UnknownTapError
@@ -48,12 +47,6 @@ SDXL_UNET: UNetConfig = {
     "attention_head_dim": (5, 10, 20),
     "cross_attention_dim": 2048,
 }
-# Ids of models that timm builds and of transformers of diffusion: as many blocks as the model at hand has.
-_BLOCK_TAP = re.compile(
-    r"vit-block\d{2}-(norm1|q|k|v|attn-out|ffn-inner|out)|vit-norm|vit-text-map|cnn-stage\d(-block\d{2})?-out"
-    r"|vit-block\d{2}-(modulated|self-[qkv]|self-out|cross-q|cross-map|cross-out)"
-    r"|joint-block\d{2}-(img-(self-)?(modulated|q|k|v|attn-out)|img-ffn-inner|img-out|map)"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,26 +99,6 @@ def standard_taps() -> dict[str, TapSpec]:
     return tap_table(STANDARD_UNET)
 
 
-class Published(NamedTuple):
-    """A published diffusion model: its taps by id, and the channels of its latents."""
-
-    taps: Mapping[str, TapSpec]
-    latent_channels: int
-
-
-@cache
-def published_models() -> tuple[Published, ...]:
-    """SD 2.1, SDXL, PixArt-Sigma and SD 3 medium, for planning before a checkpoint is here."""
-    from diffps.backbone.dit_taps import PIXART_SIGMA, SD3_MEDIUM, pixart_table, sd3_table
-
-    return (
-        Published(standard_taps(), 4),
-        Published(tap_table(SDXL_UNET), 4),
-        Published(pixart_table(PIXART_SIGMA), 4),
-        Published(sd3_table(SD3_MEDIUM), 16),
-    )
-
-
 def tap_kind(tap: str) -> TapKind:
     """The kind that a tap's id says it is of, in every family: ``…-self-map``, ``…-map``, ``…-cross-k``, or a grid."""
     if tap.endswith("-map"):
@@ -133,15 +106,11 @@ def tap_kind(tap: str) -> TapKind:
     return "text" if tap.endswith(("-cross-k", "-cross-v")) else "grid"
 
 
-def check_taps(ids: Iterable[str], table: Mapping[str, TapSpec] | None = None) -> None:
-    """Raise UnknownTapError for the first id that ``table`` lacks, naming the nearest.
-
-    Without a table: for an id that no family of models has.
-    """
-    known = table or {tap: spec for model in published_models() for tap, spec in model.taps.items()}
+def check_taps(ids: Iterable[str], table: Collection[str]) -> None:
+    """Raise UnknownTapError for the first id that ``table`` lacks, naming the nearest."""
     for tap in ids:
-        if tap not in known and (table is not None or not _BLOCK_TAP.fullmatch(tap)):
-            nearest = difflib.get_close_matches(tap, known, n=1, cutoff=0.0)[0]
+        if tap not in table:
+            nearest = difflib.get_close_matches(tap, table, n=1, cutoff=0.0)[0]
             raise UnknownTapError(f"tap {tap!r}: no such tap in this model; the nearest is {nearest!r}")
 
 

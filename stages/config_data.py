@@ -8,12 +8,13 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from diffps.backbone.prior import CLIP, TIMM, Conditions
+from diffps.backbone.published import check_ids
 from diffps.datasets.streets import StreetsConfig
 from diffps.errors import ConfigError
 from diffps.geometry import Canvas, check_sides
 from diffps.images import MAX_PIXELS
 from diffps.records import Dtype, Split, View
-from diffps.taps import FeatureName, check_taps, tap_kind
+from diffps.taps import FeatureName, tap_kind
 
 LAST_TIMESTEP = 999
 
@@ -157,7 +158,7 @@ class ExtractConfig:
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,99}", self.name):
             raise ConfigError(f"extract.name {self.name!r}: up to 100 letters, digits and . _ + -, no . in front")
-        check_taps(self.taps)
+        check_ids(self.taps)
         for tap in self.taps:
             kind = tap_kind(tap)
             if kind == "text":

@@ -1,6 +1,7 @@
 """The families of frozen models, and which of them a name belongs to."""
 
 from collections.abc import Mapping
+from typing import Any
 
 from diffps.backbone.checkpoint import checkpoint_at
 from diffps.backbone.clip import find_clip
@@ -16,7 +17,7 @@ from diffps.backbone.weights import read_json
 from diffps.errors import CheckpointError
 
 # By the class of diffusers that transformer/config.json names.
-TRANSFORMERS: Mapping[str, type[DiffusionTransformer]] = {
+FAMILIES: Mapping[str, type[DiffusionTransformer]] = {
     "PixArtTransformer2DModel": PixArt,
     "SD3Transformer2DModel": SD3,
 }
@@ -43,11 +44,17 @@ def load_prior(
     if place.file is not None or not config.is_file():
         return StableDiffusion(checkpoint_at(place, name, unet, variant))
     _refuse_unet(name, unet)
-    what = str(read_json(config).get("_class_name"))
-    if what not in TRANSFORMERS:
-        raise CheckpointError(f"checkpoint {name}: a transformer of class {what}; read are {', '.join(TRANSFORMERS)}")
-    family = TRANSFORMERS[what]
+    family = _family(name, read_json(config))
     return family(PartsFolder(place.folder, name, family.PARTS, variant))
+
+
+def _family(name: str, config: Mapping[str, Any]) -> type[DiffusionTransformer]:
+    what = str(config.get("_class_name"))
+    if what == "Transformer2DModel" and config.get("norm_type") == "ada_norm_single":
+        what = "PixArtTransformer2DModel"  # its name before diffusers 0.29
+    if what not in FAMILIES:
+        raise CheckpointError(f"checkpoint {name}: a transformer of class {what}; read are {', '.join(FAMILIES)}")
+    return FAMILIES[what]
 
 
 def _refuse_unet(name: str, unet: str | None) -> None:

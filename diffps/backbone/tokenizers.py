@@ -37,7 +37,7 @@ def t5_tokenizer(folder: Path, checkpoint: str) -> DiffusersModel:
     if not (folder / "tokenizer.json").is_file():
         if not (folder / "spiece.model").is_file():
             raise CheckpointError(f"checkpoint {checkpoint}: {folder} has neither tokenizer.json nor spiece.model")
-        if find_spec("sentencepiece") is None:
+        if find_spec("sentencepiece") is None or find_spec("google.protobuf") is None:
             raise CheckpointError(
                 f"checkpoint {checkpoint}: {folder.name}/ has T5's tokenizer as spiece.model alone; reading it takes "
                 "`pip install 'diffps[t5]'`"

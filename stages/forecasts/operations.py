@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import replace
 
+from diffps.backbone.locate import at_hand
 from diffps.errors import CheckpointError
 from diffps.taps import check_taps
 from stages.config_data import EncodeConfig, ExtractConfig
@@ -12,8 +13,6 @@ from stages.features.priors import prior_of
 def operations(encode: EncodeConfig, extract: ExtractConfig) -> Iterator[str]:
     """A line on what an image costs up to the last tap, at one timestep; none where the checkpoint is not here. No
     weights are read, nothing is fetched. Raises UnknownTapError."""
-    from diffps.backbone.locate import at_hand
-
     if not at_hand(encode.checkpoint, encode.revision, encode.hub):
         return
     try:

@@ -8,11 +8,12 @@ from cache import ArraySpec, GroupKey, parse_encoding, tap_name
 from cache.budget import Budget, PlannedArray
 from cache.encodings import Float32
 from diffps.backbone.prior import check_pass
+from diffps.backbone.published import published_models
 from diffps.datasets.tables import read_scenes
 from diffps.errors import CheckpointError, DatasetError
 from diffps.features import FeatureShape
 from diffps.records import Split
-from diffps.taps import LATENT_STRIDE, FeatureName, TapSpec, published_models, tap_kind
+from diffps.taps import LATENT_STRIDE, FeatureName, TapSpec, tap_kind
 from stages.config_data import EncodeConfig, ExtractConfig, IndexConfig
 from stages.features.priors import prior_of
 from stages.features.reading import Reading, stored_map

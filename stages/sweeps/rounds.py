@@ -4,7 +4,8 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 
-from diffps.taps import FeatureName, published_models
+from diffps.backbone.published import published_models
+from diffps.taps import FeatureName
 from stages.features.reading import Reading
 from stages.sweeps.variants import Variant
 
