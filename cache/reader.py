@@ -9,31 +9,26 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cache.arrays import Part, Place, StoredArray
 from cache.checksum import CHECKSUM_BYTES, extend
-from cache.encodings import BLOCK, Encoded, Project
-from cache.errors import CacheError, DamagedError, NotCachedError, RecipeError, SkippedImage
-from cache.files import read_json
-from cache.fingerprint import explain_difference
-from cache.foreign import METADATA, ForeignArray, why_foreign
-from cache.layout import ATTRIBUTE, SCALES, ZARR, ArraySpec, GroupKey, read_basis, shard_file, shard_size
-from cache.receipts import Receipt, ReceiptBook
+from cache.encodings import BLOCK, Encoded
+from cache.errors import CacheError, DamagedError, NotCachedError, SkippedImage
+from cache.foreign import ForeignArray
+from cache.layout import SCALES, ArraySpec, GroupKey
+from cache.receipts import ReceiptBook
 from cache.rows import RowTable
 from cache.shards import (
-    ABSENT,
     REPAIR,
     decompress,
-    open_shard,
     prefetch,
     read_cached,
     read_fully,
-    read_index,
 )
 from cache.system import refusal
 
@@ -42,91 +37,6 @@ log = logging.getLogger(__name__)
 PIECE = 1 << 20  # bytes read at a time: small enough for the caches beside what is made of it, large enough to be few
 Image: TypeAlias = "str | tuple[str, str]"  # scene id, or (scene id, view)
 Output: TypeAlias = Literal["stored", "float32"]
-
-
-class _Place(NamedTuple):
-    """Where an image lies: shard, slot in it, and its position in the receipt."""
-
-    shard: int
-    slot: int
-    position: int
-    receipt: Receipt
-
-
-@dataclass
-class _Part:
-    """One Zarr array read directly; ``plain`` reads it where the layout is not ours."""
-
-    folder: Path
-    shape: tuple[int, ...]  # of one image
-    dtype: np.dtype[Any]
-    shard_size: int
-    codec: dict[str, Any] | None
-    checked: bool  # whether chunks end in their checksum
-    index_at_end: bool
-    plain: ForeignArray | None = None
-
-    def __post_init__(self) -> None:
-        self._indexes: dict[int, tuple[tuple[int, ...], NDArray[np.uint64]]] = {}
-        self.nbytes = int(np.prod(self.shape)) * self.dtype.itemsize
-
-    def file(self, shard: int) -> Path:
-        return shard_file(self.folder, shard, len(self.shape))
-
-    def open(self, shard: int, slot: int) -> tuple[int, int, int]:
-        """(descriptor to close, offset, size) of one chunk. Raises DamagedError."""
-        path = self.file(shard)
-        descriptor = open_shard(path)
-        try:
-            status = os.fstat(descriptor)
-            identity = (status.st_ino, status.st_size, status.st_mtime_ns)
-            known = self._indexes.get(shard)
-            if known is None or known[0] != identity:
-                known = identity, read_index(descriptor, path, self.shard_size, at_end=self.index_at_end)
-                self._indexes[shard] = known
-            offset, size = (int(number) for number in known[1][slot])
-            if offset == ABSENT or offset + size > status.st_size:
-                raise DamagedError(f"{path}: image {slot} of the shard is absent from its index; {REPAIR}")
-        except BaseException:
-            os.close(descriptor)
-            raise
-        return descriptor, offset, size
-
-
-class _Array:
-    """One feature: spec, parts and receipts of the array that holds it."""
-
-    def __init__(self, root: Path, spec: ArraySpec, book: ReceiptBook, rows: RowTable) -> None:
-        self.spec, self._id, self._book, self._rows = spec, spec.id, book, rows
-        folder = root / ZARR / spec.path
-        try:
-            metadata = read_json(folder / "zarr.json")
-        except FileNotFoundError:
-            raise NotCachedError(f"{folder}: no such array; run {spec.group.command}") from None
-        try:
-            found, recipe = metadata["attributes"][ATTRIBUTE]["id"], metadata["attributes"][ATTRIBUTE]["full_recipe"]
-        except (KeyError, TypeError) as error:
-            raise DamagedError(f"{folder}/zarr.json: is no array's metadata ({error!r}); {METADATA}") from error
-        if found != spec.id:
-            fields = "; ".join(explain_difference(spec.full_recipe, recipe)) or "its metadata contradicts itself"
-            raise RecipeError(f"{folder}: holds another recipe ({fields}); run {spec.group.command} for this one")
-        if isinstance(spec.encoding, Project) and spec.encoding.basis is None:
-            self.spec = replace(spec, encoding=Project(spec.encoding.k, read_basis(folder, spec)))
-        self._shard_size = shard_size(root, spec.group)
-        self.parts = {suffix: _parse(folder.with_name(folder.name + suffix)) for suffix in spec.parts()}
-
-    def locate(self, scene_id: str) -> _Place:
-        row = self._rows.row(scene_id)
-        size, command = self._shard_size, self.spec.group.command
-        receipt = self._book.find(row // size, self.spec.name)
-        if receipt is None or row not in receipt.rows or receipt.arrays[self.spec.name][0] != self._id:
-            raise NotCachedError(f"{self.spec.path}: no receipt for scene {scene_id!r}; run {command}")
-        position = receipt.rows.index(row)
-        if receipt.digests[position] != self._rows.digest(row):
-            raise NotCachedError(f"{self.spec.path}: scene {scene_id!r} was edited since; run {command}")
-        if row in receipt.skipped:
-            raise SkippedImage(f"scene {scene_id!r}: was skipped when extracted: {receipt.skipped[row]}")
-        return _Place(row // size, row % size, position, receipt)
 
 
 class FeatureReader:
@@ -144,7 +54,7 @@ class FeatureReader:
         self._local = threading.local()
         books: dict[GroupKey, ReceiptBook] = {}
         tables: dict[str, RowTable] = {}
-        self._arrays: dict[tuple[str, str], _Array] = {}
+        self._arrays: dict[tuple[str, str], StoredArray] = {}
         for view, specs in views.items():
             for spec in specs:
                 group = spec.group
@@ -156,7 +66,7 @@ class FeatureReader:
                         tables[group.split].see(images)
                 if (view, spec.name) in self._arrays:
                     raise CacheError(f"reader: two arrays are called {spec.name!r} in view {view!r}")
-                self._arrays[view, spec.name] = _Array(root, spec, books[group], tables[group.split])
+                self._arrays[view, spec.name] = StoredArray(root, spec, books[group], tables[group.split])
         self._default = next(iter(views), "")
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -244,7 +154,7 @@ class FeatureReader:
 
         self._stream_part(array, "", scene, place, max(1, PIECE // (BLOCK * channels)) * BLOCK * channels, expand)
 
-    def _array(self, name: str, view: str) -> _Array:
+    def _array(self, name: str, view: str) -> StoredArray:
         try:
             return self._arrays[view, name]
         except KeyError:
@@ -263,7 +173,7 @@ class FeatureReader:
         view: NDArray[Any] = buffer[:nbytes].view(dtype).reshape(shape)
         return view
 
-    def _read_part(self, array: _Array, suffix: str, scene: str, place: _Place, out: NDArray[Any]) -> None:
+    def _read_part(self, array: StoredArray, suffix: str, scene: str, place: Place, out: NDArray[Any]) -> None:
         part = array.parts[suffix]
         if out.nbytes != part.nbytes or not out.flags.c_contiguous:
             raise CacheError(f"{part.folder}: needs a contiguous buffer of {part.nbytes} bytes, got {out.nbytes}")
@@ -277,10 +187,10 @@ class FeatureReader:
 
     def _stream_part(
         self,
-        array: _Array,
+        array: StoredArray,
         suffix: str,
         scene: str,
-        place: _Place,
+        place: Place,
         piece: int,
         use: Callable[[int, NDArray[np.uint8]], None] | None,
         target: NDArray[np.uint8] | None = None,
@@ -318,7 +228,7 @@ class FeatureReader:
             os.close(descriptor)
 
     def _read_compressed(
-        self, array: _Array, part: _Part, suffix: str, scene: str, place: _Place, out: NDArray[Any]
+        self, array: StoredArray, part: Part, suffix: str, scene: str, place: Place, out: NDArray[Any]
     ) -> None:
         descriptor, offset, size = part.open(place.shard, place.slot)
         try:
@@ -332,7 +242,9 @@ class FeatureReader:
             os.close(descriptor)
         decompress(stored, out)
 
-    def _read_plainly(self, array: _Array, plain: ForeignArray, suffix: str, scene: str, place: _Place) -> NDArray[Any]:
+    def _read_plainly(
+        self, array: StoredArray, plain: ForeignArray, suffix: str, scene: str, place: Place
+    ) -> NDArray[Any]:
         # Of compressed values the receipt holds the checksum of our compressed form, which nobody else's bytes have.
         known = self._verify and (array.spec.encoding.codec is None or suffix != "")
         expected = place.receipt.arrays[array.spec.name][1][suffix].crc32c[place.position] if known else None
@@ -342,7 +254,7 @@ class FeatureReader:
             raise DamagedError(f"{error}; scene {scene!r} is damaged; {REPAIR}") from error
 
     def _compare(
-        self, array: _Array, suffix: str, scene: str, place: _Place, found: int, descriptor: int, offset: int
+        self, array: StoredArray, suffix: str, scene: str, place: Place, found: int, descriptor: int, offset: int
     ) -> None:
         """Check a chunk against its receipt and, where the file has one, the checksum behind it."""
         part = array.parts[suffix]
@@ -357,27 +269,5 @@ class FeatureReader:
                 part, scene, place, f"checksum {found:08x}, file says {stored:08x}, receipt {expected:08x}"
             )
 
-    def _damaged(self, part: _Part, scene: str, place: _Place, what: str) -> DamagedError:
+    def _damaged(self, part: Part, scene: str, place: Place, what: str) -> DamagedError:
         return DamagedError(f"{part.file(place.shard)}: scene {scene!r} is damaged ({what}); {REPAIR}")
-
-
-def _parse(folder: Path) -> _Part:
-    """How to read the array at ``folder``: directly, or with a logged reason through zarr-python."""
-    try:
-        metadata = read_json(folder / "zarr.json")
-    except FileNotFoundError:
-        raise DamagedError(f"{folder}: is missing; delete the array it belongs to and run `diffps extract`") from None
-    reason = why_foreign(metadata, folder)
-    try:
-        shape = tuple(map(int, metadata["shape"][1:]))
-        dtype = np.dtype(metadata["data_type"]).newbyteorder("<")
-        shard_size = int(metadata["chunk_grid"]["configuration"]["chunk_shape"][0])
-    except (KeyError, IndexError, TypeError, ValueError) as error:
-        raise DamagedError(f"{folder}/zarr.json: is no array's metadata ({error!r}); {METADATA}") from error
-    if reason:
-        log.warning("%s: read through zarr-python, which is slower: %s", folder, reason)
-        return _Part(folder, shape, dtype, shard_size, None, False, True, ForeignArray(folder, dtype))
-    inner = metadata["codecs"][0]["configuration"]
-    codec = next((codec for codec in inner["codecs"] if codec["name"] == "blosc"), None)
-    checked = inner["codecs"][-1]["name"] == "crc32c"
-    return _Part(folder, shape, dtype, shard_size, codec, checked, inner.get("index_location", "end") == "end")

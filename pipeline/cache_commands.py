@@ -3,28 +3,18 @@
 import math
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-if TYPE_CHECKING:
-    from cache import FeatureStore
-    from diffps.records import Scene
-    from pipeline.runtime import Shell
-    from stages.job import Runtime
-    from stages.params import Params
+from pipeline.cache_changes import export, gc, transcode
+from pipeline.cache_options import PARAMS, ParamsOption, SetOption, indexed, opened, shell
 
 app = typer.Typer(help="Look after the feature store.", no_args_is_help=True, rich_markup_mode=None)
 
-ParamsOption = Annotated[Path, typer.Option("--params", metavar="FILE", help="The parameters, one section a stage.")]
-SetOption = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Change a parameter, e.g. extract.encoding=int8. Repeatable."),
-]
 ArrayArgument = Annotated[
     str, typer.Argument(metavar="ARRAY", help="Path of an array, as `diffps cache status` shows it.")
 ]
-PARAMS = Path("params.yaml")
 EVERY_ARRAY = "the store has every array these parameters ask for; `diffps cache status` counts the images in them"
 NO_STORE = "{}: no store here yet; `diffps encode` and `diffps extract` make it"
 UNITS = {"GB": 10**9, "TB": 10**12, "MB": 10**6, "GIB": 2**30, "TIB": 2**40}
@@ -53,7 +43,7 @@ def plan(
     from stages.forecasts.store import plan_store, what_fits
     from stages.text import size
 
-    settings, runtime, store = _open(params, overrides)
+    settings, runtime, store = opened(params, overrides)
     if not 0 <= rate < math.inf:
         raise typer.BadParameter(f"{rate:g}: expected images per second, such as 0.5", param_hint="--rate")
     free = _bytes(disk) if disk else free_bytes(store.root)
@@ -78,7 +68,7 @@ def status(params: ParamsOption = PARAMS, overrides: SetOption = None) -> None:
     """Data sets and their images; each array: images done, missing, skipped; size; recipe."""
     from stages.text import duration, size
 
-    _, _, store = _open(params, overrides)
+    _, _, store = opened(params, overrides)
     groups = store.status()
     if not groups:
         typer.echo(NO_STORE.format(store.root))
@@ -111,12 +101,12 @@ def verify(
     from stages.features.upkeep import repairs
     from stages.text import size
 
-    settings, runtime, store = _open(params, overrides)
+    settings, runtime, store = opened(params, overrides)
     tables = damaged_tables(store.root)
     for split, what in tables.items():
         typer.echo(what)
         if repair:
-            images = [(scene.scene_id, scene.digest) for scene in _indexed() if scene.split == split]
+            images = [(scene.scene_id, scene.digest) for scene in indexed() if scene.split == split]
             built = rebuild_rows(store.root, split, images, store.dataset)
             typer.echo(
                 f"rows of {split}: made anew from receipts, {built.images} images ({built.unnamed} without a name "
@@ -130,7 +120,7 @@ def verify(
         typer.echo(NO_STORE.format(store.root))
         return
     total = sum(group.nbytes for group in groups)
-    with _shell().track("verify", total, "bytes") as tracker:
+    with shell().track("verify", total, "bytes") as tracker:
         damages = check(
             store.root, store.arrays(), threads=threads, progress=lambda nbytes: tracker.advance(nbytes, nbytes)
         )
@@ -174,7 +164,7 @@ def explain(
     from stages.features import upkeep
     from stages.features.plan import PassPlan
 
-    settings, _, store = _open(params, overrides)
+    settings, _, store = opened(params, overrides)
     if first and second:
         lines = explain_difference(store.array(first).full_recipe, store.array(second).full_recipe)
         typer.echo("\n".join(lines) or "the recipes are equal")
@@ -185,84 +175,6 @@ def explain(
     typer.echo(
         "\n".join(upkeep.explain(PassPlan(settings.encode, settings.extract, store).arrays(), store)) or EVERY_ARRAY
     )
-
-
-@app.command()
-def gc(
-    params: Annotated[
-        list[Path] | None,
-        typer.Option("--params", metavar="FILE", help="Keep what this file asks for. Repeatable; default params.yaml."),
-    ] = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
-) -> None:
-    """Delete the arrays that none of the given params files asks for, and forget images that the index has no longer
-    (runtime.keep_removed keeps them), after showing them."""
-    from dataclasses import replace
-
-    from cache.garbage import find_garbage, remove
-    from stages.features.plan import PassPlan
-    from stages.forgetting.everywhere import forget_removed, removed_images
-    from stages.places import images_root
-    from stages.text import size
-
-    files = params or [PARAMS]
-    opened = [_open(file, None) for file in files]
-    roots = {store.root for _, _, store in opened}
-    if len(roots) > 1:
-        raise typer.BadParameter(f"the files name different stores: {', '.join(map(str, sorted(roots)))}")
-    store = opened[0][2]
-    plans = [
-        PassPlan(settings.encode, replace(settings.extract, encoding=encoding), store)
-        for settings, _, _ in opened
-        for encoding in (settings.extract.encoding, *settings.extract.transcode)
-    ]
-    wanted = {(spec.path, spec.id) for plan in plans for spec in plan.arrays()}
-    garbage = find_garbage(store.root, wanted)
-    for item in garbage:
-        typer.echo(f"{size(item.nbytes):>10}  {item.path}")
-    settings, runtime, _ = opened[0]
-    removed = removed_images(runtime)
-    for traces in removed:
-        typer.echo(f"{size(traces.nbytes):>10}  of {len(traces.rows)} {traces.split} images that were removed")
-    if not garbage and not removed:
-        typer.echo("nothing to delete: every array is asked for")
-        return
-    total = size(sum(item.nbytes for item in garbage) + sum(traces.nbytes for traces in removed))
-    if not yes:
-        images = f", and all of {sum(len(traces.rows) for traces in removed)} images" if removed else ""
-        typer.confirm(f"Delete these {len(garbage)} arrays{images}, {total}?", abort=True)
-    remove(store.root, garbage)
-    forget_removed(removed, Path(settings.evaluate.head), images_root(settings.index.root), runtime, _shell())
-    typer.echo(f"{total} freed")
-
-
-@app.command()
-def export(
-    arrays: Annotated[list[str], typer.Argument(metavar="ARRAY...", help="Paths of arrays of one split and view.")],
-    to: Annotated[Path, typer.Option("--to", metavar="FOLDER", help="Where the files go.")],
-    scenes: Annotated[
-        list[str] | None, typer.Option("--scene", metavar="ID", help="Only this scene. Repeatable; default all.")
-    ] = None,
-    kind: Annotated[str, typer.Option("--format", help="npy (a file per scene and array) or safetensors.")] = "npy",
-    params: ParamsOption = PARAMS,
-    overrides: SetOption = None,
-) -> None:
-    """Decoded features as .npy or safetensors files."""
-    from cache import CacheError
-    from cache.transcode import export as write
-    from stages.features.transcode import current_names
-
-    if kind not in ("npy", "safetensors"):
-        raise typer.BadParameter("expected npy or safetensors", param_hint="--format")
-    _, _, store = _open(params, overrides)
-    specs = [store.array(path) for path in arrays]
-    if len({(spec.group.split, spec.group.view) for spec in specs}) > 1:
-        raise CacheError("export: the arrays are of different splits or views; export them one after the other")
-    reader = store.reader(specs)
-    names = current_names(store, specs[0], _indexed())
-    chosen = scenes or [scene for scene in names if reader.has(scene, specs[0].name)]
-    written = list(write(reader, chosen, [spec.name for spec in specs], to, "npy" if kind == "npy" else "safetensors"))
-    typer.echo(f"{len(written)} files below {to}")
 
 
 @app.command()
@@ -279,7 +191,7 @@ def stats(
 
     from cache.statistics import statistics
 
-    _, _, store = _open(params, overrides)
+    _, _, store = opened(params, overrides)
     spec = store.array(array)
     found = statistics(store, spec)
     typer.echo(f"{array}: {found.images} images of {spec.shape[0]} x {spec.shape[1]} x {spec.shape[2]}")
@@ -298,49 +210,8 @@ def stats(
         typer.echo(f"  kept in {to}")
 
 
-@app.command()
-def transcode(
-    encoding: Annotated[str, typer.Argument(metavar="ENCODING", help="float16, int8, bitround:n or project:k.")],
-    source: Annotated[
-        str,
-        typer.Option("--from", metavar="ENCODING", help="What it is made from; float16 is as good as extracting."),
-    ] = "float16",
-    params: ParamsOption = PARAMS,
-    overrides: SetOption = None,
-) -> None:
-    """Write every tap the parameters keep again under another encoding, without the backbone.
-
-    Heads find the result with --set extract.encoding=ENCODING. Made from float16 it counts as extracted: values may be
-    one step of the encoding off where the UNet computes in float32, and are the same where it computes in float16.
-    """
-    from stages.features.transcode import transcode_pass
-
-    settings, runtime, store = _open(params, overrides)
-    sections, takeover = (settings.encode, settings.extract), runtime.takeover
-    transcode_pass(*sections, store, _indexed(), encoding, source, _shell(), takeover=takeover)
-
-
-def _open(params: Path, overrides: list[str] | None) -> "tuple[Params, Runtime, FeatureStore]":
-    from pipeline.config import load_params
-    from stages.features.opening import open_store
-
-    settings, runtime = load_params(params, overrides or [])
-    return settings, runtime, open_store(runtime.store)
-
-
-def _shell() -> "Shell":
-    from pipeline.runtime import Shell
-
-    return Shell(Path("results/cache/log.jsonl"))
-
-
-def _indexed() -> "list[Scene]":
-    """The scenes of the index; none where there is no index."""
-    from diffps.datasets.tables import read_scenes
-    from stages.places import INDEX
-    from stages.together import index_folder
-
-    return list(read_scenes(index_folder())) if INDEX.is_dir() else []
+for _command in (gc, export, transcode):
+    app.command()(_command)
 
 
 def _bytes(text: str) -> int:

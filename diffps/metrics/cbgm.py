@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
+from diffps.metrics.counting import Overrides
 from diffps.metrics.matching import box_iou
-from diffps.metrics.scan import Overrides
 from diffps.metrics.similarity import exact_unit_rows
 
 Value = Literal["max", "sum"]

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffps.errors import DatasetError
-from diffps.metrics.scan import Overrides
+from diffps.metrics.counting import Overrides
 from diffps.metrics.search import Positives, SearchScores, score_search
 from diffps.records import UNLABELLED, Annotations, Convention, Gallery, Query, Scene
 

@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffps.errors import DatasetError
+from diffps.metrics.counting import Overrides, Targets
 from diffps.metrics.matching import iou_thresholds
-from diffps.metrics.scan import Overrides, Targets, find_targets, list_galleries, no_overrides, scan
+from diffps.metrics.scan import find_targets, list_galleries, no_overrides, scan
 from diffps.metrics.similarity import exact_unit_rows
 from diffps.records import Convention
 

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score
 
 from diffps.errors import DatasetError
+from diffps.metrics.counting import Overrides
 from diffps.metrics.matching import Convention
-from diffps.metrics.scan import Overrides
 from diffps.metrics.search import Positives, SearchScores, score_search
 from diffps.metrics.similarity import GRID, exact_unit_rows
 from tests.metrics.worlds import iou

@@ -1,4 +1,5 @@
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -76,4 +77,4 @@ def test_what_makes_one_doubt_the_head_stands_above_everything(run: Run) -> None
     run.write("results/evaluate/metrics.json", json.loads(path.read_text()) | {"doubts": [doubt]})
     run.report()
     html = (run.folder / "results/report/index.html").read_text()
-    assert f'role="note">{doubt}.</p>' in html
+    assert re.search(rf'<p class="warning" role="note">.*</span> {re.escape(doubt)}\.</p>', html)
