@@ -44,7 +44,8 @@ from stages.search.scoring import score_colours
 
 STRIDES = {32: "level1", 16: "level2", 8: "level3"}
 PROBED = 60  # training scenes
-BYTES = 217_088  # int8: the most that the CNN has of one width a stride
+BYTES = 434_176  # an image's, in float16: the most that the CNN has of one width a stride
+BYTES_A_VALUE = 2
 SEEDS = (1, 2, 3)
 PRIORS = ("builtin:streets", "timm:tf_efficientnet_lite0", "builtin:random")
 BATCH = 4
@@ -105,9 +106,14 @@ def _precision(rows: NDArray[np.float32], person: NDArray[np.int64], place: NDAr
     return float(np.mean(found))
 
 
+def nbytes(tap: TapSpec, canvas: int) -> int:
+    """Of one image."""
+    return BYTES_A_VALUE * tap.channels * (canvas // tap.stride) ** 2
+
+
 def chosen(table: Mapping[str, TapSpec], scores: Mapping[str, float], canvas: int) -> list[str]:
     """Taps by falling score: the best of each stride, then what still fits."""
-    size = {tap: table[tap].channels * (canvas // table[tap].stride) ** 2 for tap in scores}
+    size = {tap: nbytes(table[tap], canvas) for tap in scores}
     ranked = sorted(scores, key=lambda tap: -scores[tap])
     small = [tap for tap in ranked if size[tap] <= BYTES // 2]
     taken = [next(tap for tap in small if table[tap].stride == stride) for stride in STRIDES]
@@ -154,7 +160,7 @@ def measure(name: str, base: Params, runtime: Runtime) -> dict[str, Any]:
     ]
     return {
         "taps": {tap: {"probe_map": scores[tap], "stride": prior.taps[tap].stride} for tap in taps},
-        "bytes": sum(prior.taps[tap].channels * (canvas // prior.taps[tap].stride) ** 2 for tap in taps),
+        "bytes": sum(nbytes(prior.taps[tap], canvas) for tap in taps),
         "seeds": kept,
         "mean": {key: statistics.fmean(row[key] for row in kept) for key in kept[0]},
         "std": {key: statistics.stdev(row[key] for row in kept) for key in kept[0]},
