@@ -96,6 +96,10 @@ class EncodeConfig:
             check_sides(*self.canvas)
         if "identity" not in self.views or len(set(self.views)) != len(self.views):
             raise ConfigError(f"encode.views {list(self.views)}: expected identity, and hflip at most once")
+        if len(set(self.words)) != len(self.words) or not all(map(str.strip, self.words)):
+            raise ConfigError(f"encode.words {list(self.words)}: each a word, and each once")
+        if self.text_encoder not in (1, 2):
+            raise ConfigError(f"encode.text_encoder {self.text_encoder}: 1, or 2 where the model has two")
 
     @property
     def is_diffusion(self) -> bool:
@@ -176,6 +180,10 @@ class ExtractConfig:
                 raise ConfigError(f"extract.timesteps {timestep}: UNet timesteps are 0 to {LAST_TIMESTEP}")
         if not self.taps or not self.timesteps:
             raise ConfigError("extract: taps and timesteps must not be empty")
+        if not all(map(str.strip, self.words)):
+            raise ConfigError(f"extract.words {list(self.words)}: one of them is empty")
+        if self.seed < 0:
+            raise ConfigError(f"extract.seed {self.seed}: must not be negative")
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -69,6 +69,8 @@ class Params:
         model = self.train.model
         if model.dgrpn is not None and self.train.taps.guidance is None:
             raise ConfigError("train.model.dgrpn: needs a map in train.taps.guidance; name one, or set it to null")
+        if model.sfan is not None and not self.encode.words:
+            raise ConfigError("train.model.sfan: needs encode.words to compare with; name some, or set it to null")
         if model.sfan is not None and self.encode.checkpoint.startswith(TIMM):
             raise ConfigError(
                 f"train.model.sfan: {self.encode.checkpoint} has no text to compare with; set train.model.sfan: null"

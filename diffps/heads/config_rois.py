@@ -103,6 +103,7 @@ class BoxConfig:
     def __post_init__(self) -> None:
         _check_sampling("box", self.samples, self.positive_iou, self.negative_iou, self.positive_fraction)
         check_grid("box", self.grid, 1)
+        check(self.sampling_ratio > 0, "box.sampling_ratio", self.sampling_ratio, "at least 1")
         check(min(self.coder_weights) > 0, "box.coder_weights", self.coder_weights, "above 0, each of them")
         check(0 <= self.score_threshold < 1, "box.score_threshold", self.score_threshold, "in [0, 1)")
         check(0 <= self.nms <= 1, "box.nms", self.nms, "an IoU, in [0, 1]")
@@ -134,6 +135,7 @@ class ReIDConfig:
     def __post_init__(self) -> None:
         _check_sampling("reid", self.samples, self.positive_iou, self.negative_iou, self.positive_fraction)
         check_grid("reid", self.grid, 1)
+        check(self.sampling_ratio > 0, "reid.sampling_ratio", self.sampling_ratio, "at least 1")
 
 
 def check(holds: bool, name: str, value: object, expected: str) -> None:

@@ -4,10 +4,12 @@ from hypothesis import strategies as st
 
 from cache import explain_difference, fingerprint
 
-LEAVES = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text()
+NUMBERS = st.integers() | st.floats(allow_nan=False, allow_infinity=False)
+LEAVES = st.none() | st.booleans() | NUMBERS | st.text(max_size=4)
+KEYS = st.sampled_from("abcde")
+INNER = LEAVES | st.lists(LEAVES, max_size=3) | st.dictionaries(KEYS, LEAVES, max_size=3)
 RECIPES = st.dictionaries(
-    st.text(min_size=1, alphabet="abcdef"),
-    st.recursive(LEAVES, lambda inner: st.lists(inner) | st.dictionaries(st.text("xyz", min_size=1), inner)),
+    KEYS, INNER | st.lists(INNER, max_size=2) | st.dictionaries(KEYS, INNER, max_size=2), max_size=4
 )
 
 
