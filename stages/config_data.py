@@ -98,8 +98,8 @@ class EncodeConfig:
             raise ConfigError(f"encode.views {list(self.views)}: expected identity, and hflip at most once")
         if len(set(self.words)) != len(self.words) or not all(map(str.strip, self.words)):
             raise ConfigError(f"encode.words {list(self.words)}: each a word, and each once")
-        if self.text_encoder not in (1, 2):
-            raise ConfigError(f"encode.text_encoder {self.text_encoder}: 1, or 2 where the model has two")
+        if self.text_encoder not in (1, 2, 3):
+            raise ConfigError(f"encode.text_encoder {self.text_encoder}: 1, or up to 3 where the model has more")
 
     @property
     def is_diffusion(self) -> bool:
