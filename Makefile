@@ -1,6 +1,7 @@
 # make demo   install into .venv, run the whole pipeline on drawn street scenes, print the scores and the page's path
 # make test   install into .venv, run the tests
 # make docs   install into .venv, build these documents as a site in build/site, which needs no network to be read
+# make mutants   plant small faults in what changed since BASE (the last commit), print those that no test notices
 # make gpu    on a machine with a CUDA GPU: the tests that need one, then everything only a GPU can measure; 20 minutes
 PYTHON ?= python3
 VENV ?= .venv
@@ -12,7 +13,7 @@ RUN := $(VENV)/installed
 TESTS := $(VENV)/installed-for-tests
 SITE := $(VENV)/installed-for-docs
 
-.PHONY: demo test check gpu docs
+.PHONY: demo test check mutants gpu docs
 
 demo: $(RUN)
 	PATH="$(BIN):$$PATH" dvc repro
@@ -35,6 +36,11 @@ docs: $(SITE)
 # For contributors: what the pre-commit hooks and the reviewers look at. Needs the extra `dev`.
 check: $(TESTS)
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/codespell
+
+BASE ?= HEAD~1
+COUNT ?= 20
+mutants: $(TESTS)
+	PATH="$(BIN):$$PATH" python tests/mutants.py --base $(BASE) --count $(COUNT) $(PLACES)
 
 # Installed once; again only when the dependencies may have changed.
 $(RUN): pyproject.toml

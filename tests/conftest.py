@@ -1,14 +1,29 @@
 """What all tests share. Threads are limited before anything heavy is imported: tests run side by side."""
 
 import os
+from typing import Any
 
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
 # A test that reaches for the network must fail at once, not wait.
 os.environ["HF_HUB_OFFLINE"] = "1"
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 # Shared machines pause for seconds: a deadline would report those as failures.
 settings.register_profile("diffps", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("diffps")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """A file goes to one process, and all that look at a pipeline DVC ran to the same one, which runs it once."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class OneRun(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file: str = super()._split_scope(nodeid)
+            return "dvc" if "/test_dvc" in file else file
+
+    return OneRun(config, log) if config.getvalue("dist") == "loadfile" else None
