@@ -168,6 +168,18 @@ def measure(name: str, base: Params, runtime: Runtime) -> dict[str, Any]:
     }
 
 
+def table(measured: Mapping[str, Any], colours: Mapping[str, Any]) -> str:
+    """For documents: means over the seeds, with the error of the mean between runs, in percent."""
+    lines = ["| prior | kB an image | taps | detection AP | mAP | top-1 |", "|---|---|---|---|---|---|"]
+    for prior, found in measured.items():
+        keys = ("detection_ap", "map", "top1")
+        error = {key: found["std"][key] / len(found["seeds"]) ** 0.5 for key in keys}
+        scores = " | ".join(f"{100 * found['mean'][key]:.1f} ± {100 * error[key]:.1f}" for key in keys)
+        lines.append(f"| `{prior}` | {found['bytes'] / 1000:.0f} | {len(found['taps'])} | {scores} |")
+    lines.append(f"| colours of true boxes | | | | {100 * colours['map']:.1f} | {100 * colours['top1']:.1f} |")
+    return "\n".join(lines)
+
+
 def _results(params: Params) -> list[Path]:
     from stages.sweeps.variants import read_variants
 
@@ -203,6 +215,7 @@ def main() -> None:
         colours = score_colours(task, test, ImageFolder.of(base.index), QuietJob())
         facts = {"bytes_at_most": BYTES, "probed_scenes": PROBED, "seeds": SEEDS}
         write("priors_demo", {**facts, "colours": colours, "priors": measured})
+        print(table(measured, colours))
 
 
 if __name__ == "__main__":
