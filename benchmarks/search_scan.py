@@ -15,10 +15,10 @@ clock.
 import argparse
 import hashlib
 import json
+import multiprocessing
 import os
 import platform
 import random
-import resource
 import subprocess
 import sys
 import tempfile
@@ -158,19 +158,27 @@ def quantiles(seconds: list[float]) -> dict[str, float]:
     return {name: round(value, 2) for name, value in zip(("ms", "q25", "q75", "p95"), found, strict=True)}
 
 
-def mapped(folder: Path, rows: int, dimensions: int, people: int, asked: int) -> dict[str, Any]:
-    """A gallery in files of PART rows: how long mapping takes, queries, and memory of this process's own."""
+def write_parts(files: list[Path], rows: int, dimensions: int, people: int) -> None:
+    """A gallery in files of PART rows: the same people everywhere, other numbers in each."""
     content = gallery(PART, dimensions, people)
-    files = [folder / f"{number}" for number in range(-(-rows // PART))]
     rng = np.random.default_rng(1)
     for number, file in enumerate(files):
         part = content[: min(PART, rows - number * PART)]
         part = part[rng.permutation(len(part))]
         np.roll(part, number, axis=1).tofile(file)
+
+
+def mapped(folder: Path, rows: int, dimensions: int, people: int, asked: int) -> dict[str, Any]:
+    """A gallery in files of PART rows: how long mapping takes, queries, and the memory of a process that only
+    searches."""
+    files = [folder / f"{number}" for number in range(-(-rows // PART))]
+    writer = multiprocessing.get_context("spawn").Process(target=write_parts, args=(files, rows, dimensions, people))
+    writer.start()
+    writer.join()
+    queries = np.fromfile(files[0], np.float16, asked * dimensions).reshape(asked, dimensions).astype(np.float32)
     start = time.perf_counter()
     parts = [np.memmap(file, np.float16, "r").reshape(-1, dimensions) for file in files]
     opened = time.perf_counter() - start
-    queries = content[:asked].astype(np.float32)
     nearest(queries[:1], parts, TOP)
     seconds, rankings = [], []
     for query in queries:
@@ -179,16 +187,16 @@ def mapped(folder: Path, rows: int, dimensions: int, people: int, asked: int) ->
         seconds.append(time.perf_counter() - start)
     # Read before the plain scan, which needs more.
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
     same = [bool((found == exact_top(query, parts)).all()) for found, query in zip(rankings, queries, strict=True)]
     return {
         "rows": rows,
         "mapping_ms": round(1000 * opened, 1),
         **quantiles(seconds),
         "same": sum(same) / asked,
+        "load": round(os.getloadavg()[0], 1),
         "bytes": rows * dimensions * 2,
         "own_memory_mb": int(status["RssAnon"].split()[0]) // 1024,
-        "peak_resident_mb": peak,
+        "peak_resident_mb": int(status["VmHWM"].split()[0]) // 1024,  # with the mapped file's pages, all of them
     }
 
 

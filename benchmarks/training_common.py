@@ -75,7 +75,7 @@ def new_head(params: Params, data: TrainingSet, source: FeatureSource, folder: P
     """The head of section ``train``, to be trained into ``folder``."""
     train, encode, extract = params.train, params.encode, params.extract
     identity = HeadIdentity.of(params.index.dataset, train, encode, extract)
-    words = None if train.model.sfan is None else read_words()
+    words = None if train.model.sfan is None else read_words(encode.words)
     return HeadRun(train, data, source, words, identity, folder, choose_device(runtime))
 
 

@@ -1,13 +1,15 @@
 """Files that carry the SHA-256 of all their bytes, and stay what they are to every other reader.
 
 The digest stands in the file behind a mark, and is taken with zeros in its place. JSON has it under ``seal``, Parquet
-and safetensors in their metadata, ``.npy`` behind the values, where its readers do not look. A folder has a list of its
-files' digests. Readers take ``remake``, the command that makes the file anew, and name it when they refuse.
+and safetensors in their metadata, ``.npz`` in its comment, ``.npy`` behind the values, where its readers do not look.
+A folder has a list of its files' digests. Readers take ``remake``, the command that makes the file anew, and name it
+when they refuse.
 """
 
 import hashlib
 import io
 import json
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -121,6 +123,22 @@ def read_array(path: Path, remake: str) -> NDArray[Any]:
     """The array :func:`write_array` was given."""
     array: NDArray[Any] = np.load(io.BytesIO(read_sealed(path, remake)), allow_pickle=False)
     return array
+
+
+def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Write ``arrays`` as .npz."""
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)  # type: ignore[arg-type]
+    with zipfile.ZipFile(buffer, "a") as archive:
+        archive.comment = OPEN.encode()
+    write_bytes(path, seal(buffer.getvalue()))
+
+
+def read_arrays(path: Path, remake: str) -> Mapping[str, NDArray[Any]]:
+    """The arrays :func:`write_arrays` was given, each read from the file when it is asked for."""
+    read_sealed(path, remake)
+    found: Mapping[str, NDArray[Any]] = np.load(path, allow_pickle=False)
+    return found
 
 
 def tensors_bytes(data: bytes) -> bytes:

@@ -108,6 +108,8 @@ class Query:
     def __post_init__(self) -> None:
         if self.box.shape != (4,) or not (self.box[2:] > self.box[:2]).all():
             raise DatasetError(f"query {self.query_id}: box {self.box.tolist()} is empty or not (4,)")
+        if self.identity <= UNLABELLED:
+            raise DatasetError(f"query {self.query_id}: identity {self.identity} is nobody's (unlabelled)")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -88,6 +88,8 @@ class TrainingConfig:
         for name in ("lr", "clip", "decay"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"{name} {getattr(self, name)}: must be above 0")
+        if self.lr > 1e30:  # Adam's first step is ten times as long, and overflows
+            raise ConfigError(f"lr {self.lr}: must be at most 1e30")
         if not 0 < self.warmup_start <= 1:
             raise ConfigError(f"warmup_start {self.warmup_start}: must be in (0, 1], a share of lr")
         if self.warmup_epochs < 0 or self.seed < 0:

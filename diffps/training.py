@@ -139,7 +139,7 @@ class HeadTrainer:
     ) -> StepResult:
         """Learn from one batch, whose features took ``waited`` seconds to come (kept in the record).
 
-        Raises DivergedError, naming the loss and the scenes, before a NaN reaches the weights.
+        Raises DivergedError, naming the loss and the scenes, before a NaN reaches a checkpoint.
         """
         config, position, began = self.config, self.position, time.perf_counter()
         dtype: torch.dtype = getattr(torch, config.precision)
@@ -180,6 +180,10 @@ class HeadTrainer:
             raise self._diverged(self.position - 1, f"the gradient's norm is {norm}", scene_ids)
         self._scaler.step(self._optimizer)
         self._scaler.update()
+        weights: list[Tensor] = [parameter.detach() for parameter in self._parameters]
+        size = float(torch.stack(torch._foreach_norm(weights)).amax())
+        if not math.isfinite(size):
+            raise self._diverged(self.position - 1, f"the weights' norm is {size}", scene_ids)
         self._optimizer.zero_grad(set_to_none=True)
         return norm if math.isfinite(norm) else None
 

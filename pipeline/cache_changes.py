@@ -22,7 +22,6 @@ def gc(
     from cache.garbage import find_garbage, remove
     from stages.features.plan import PassPlan
     from stages.forgetting.everywhere import forget_removed, removed_images
-    from stages.places import images_root
     from stages.text import size
 
     files = params or [PARAMS]
@@ -52,7 +51,7 @@ def gc(
         images = f", and all of {sum(len(traces.rows) for traces in removed)} images" if removed else ""
         typer.confirm(f"Delete these {len(garbage)} arrays{images}, {total}?", abort=True)
     remove(store.root, garbage)
-    forget_removed(removed, Path(settings.evaluate.head), images_root(settings.index.root), runtime, shell())
+    forget_removed(removed, Path(settings.evaluate.head), runtime, shell())
     typer.echo(f"{total} freed")
 
 

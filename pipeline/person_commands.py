@@ -66,6 +66,9 @@ def search(
         str | None, typer.Option("--format", metavar="KIND", help="Also write csv, json, parquet or coco.")
     ] = None,
     page: Annotated[bool, typer.Option("--serve", help="A page on this machine instead.")] = False,
+    keep_features: Annotated[
+        bool, typer.Option("--keep-features", help="Also keep the pictures' features in the store, for other heads.")
+    ] = False,
     anyway: Annotated[
         bool, typer.Option("--anyway", help="Show photographs to a head of drawn scenes, where answers mean nothing.")
     ] = False,
@@ -97,6 +100,7 @@ def search(
         checkpoint=checkpoint,
         top=top,
         promise=promise,
+        keep_features=keep_features,
         anyway=anyway,
         format=kind,  # type: ignore[arg-type]  # checked above
         **(chosen | ({} if head is None else {"head": head})),  # type: ignore[arg-type]

@@ -2,6 +2,7 @@
 
 import signal
 import sys
+import time
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from pathlib import Path
@@ -47,6 +48,7 @@ def run_in(job: "Shell", run: "Callable[[Shell], None]") -> None:
     """``run`` with ``job`` around it; exits with 128 + the signal's number when it was stopped."""
     from stages.job import StoppedError
 
+    began = time.monotonic()  # which nobody sets back
     with job.signals():
         try:
             run(job)
@@ -58,7 +60,7 @@ def run_in(job: "Shell", run: "Callable[[Shell], None]") -> None:
     if job.signal is not None:
         job.say("stopped; the same command continues")
         sys.exit(128 + job.signal)
-    job.record("finished")
+    job.record("finished", seconds=round(time.monotonic() - began, 3))
 
 
 def shell(name: str) -> "Shell":

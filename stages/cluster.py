@@ -73,7 +73,7 @@ def _address(file: str) -> str:
     """Where the scheduler that wrote ``file`` listens. Raises ConfigError."""
     try:
         found = json.loads(Path(file).read_text(encoding="utf-8"))["address"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ConfigError(
             f"runtime.scheduler {file!r}: no scheduler file ({error}); "
             f"`dask scheduler --scheduler-file {file}` writes one"

@@ -37,10 +37,10 @@ def installed(name: str) -> str | None:
         return None
 
 
-def software(version_of: Callable[[str], str | None] = installed) -> Iterator[str]:
-    """Versions of what matters most, and a line for each that does not go with the rest."""
+def software(version_of: Callable[[str], str | None] = installed, package: str = "diffps") -> Iterator[str]:
+    """Versions of what matters most, and a line for each that does not go with what ``package`` asks for."""
     yield "software: " + ", ".join(f"{name} {version_of(name) or 'MISSING'}" for name in PACKAGES)
-    yield from _outside_requirements(version_of)
+    yield from _outside_requirements(version_of, package)
     try:
         from torchvision.ops import nms  # noqa: F401 - a mismatched build fails here, and takes diffusers down with it
     except (ImportError, RuntimeError) as error:
@@ -48,11 +48,16 @@ def software(version_of: Callable[[str], str | None] = installed) -> Iterator[st
         yield f"PROBLEM: {versions} ({error}); install both in one command, from the same index"
 
 
-def _outside_requirements(version_of: Callable[[str], str | None]) -> Iterator[str]:
-    """What this package asks for and the environment does not have."""
+def _outside_requirements(version_of: Callable[[str], str | None], package: str) -> Iterator[str]:
+    """What the package asks for and the environment does not have."""
     from packaging.requirements import Requirement
 
-    for requirement in map(Requirement, requires("diffps") or ()):
+    try:
+        needed = requires(package) or ()
+    except PackageNotFoundError:
+        yield f"PROBLEM: {package} is not installed, so what it needs is not known; pip install -e ."
+        return
+    for requirement in map(Requirement, needed):
         if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
             continue
         found = version_of(requirement.name)

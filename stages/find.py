@@ -20,7 +20,8 @@ class SearchRequest:
 
     ``query``: a picture; None only where a page is served. ``folder``: the pictures that are searched; None: the test
     split of ``index`` as `diffps evaluate` left it. ``box``: x, y, width, height; ``person`` from 1. ``also``: more
-    pictures of the person. ``head``, ``revision``, ``checkpoint``, ``anyway``: see ``Searcher.from_pretrained``.
+    pictures of the person. ``head``, ``revision``, ``checkpoint``, ``keep_features``, ``anyway``: see
+    ``Searcher.from_pretrained``.
     """
 
     query: Path | None
@@ -34,6 +35,7 @@ class SearchRequest:
     checkpoint: str | None = None
     top: int = 20
     promise: float = 0.01
+    keep_features: bool = False
     anyway: bool = False
     format: Format | None = None
 
@@ -45,14 +47,16 @@ def run(request: SearchRequest, runtime: Runtime, job: Job) -> None:
     """
     from cache.files import write_bytes, write_text
     from diffps.errors import ConfigError
+    from diffps.search.answer import check_promise
+    from stages.finding.meant import SeveralPeopleError
     from stages.finding.output import write_answer
-    from stages.finding.searcher import SeveralPeopleError
     from stages.finding.shown import answer_lines, numbered
     from stages.finding.web.page import finished_search
     from stages.places import SEARCH
 
     if request.query is None:
         raise ConfigError("search: name the picture that shows the person, or --serve a page")
+    check_promise(request.promise)
     searcher = _searcher(request, runtime, job)
     if request.folder is None:
         _add(searcher, request)
@@ -60,8 +64,7 @@ def run(request: SearchRequest, runtime: Runtime, job: Job) -> None:
         searcher.check(request.folder)
     try:
         # A query that is none is known at once, and a folder may take hours.
-        asked = [searcher.ask(request.query, box=request.box, person=request.person)]
-        asked += [searcher.ask(each) for each in request.also]
+        asked = searcher.ask(request.query, box=request.box, person=request.person, also=request.also)
     except SeveralPeopleError as error:
         write_bytes(SEARCH / "people.jpg", numbered(error.photo.pixels, error.people.boxes))
         raise ConfigError(f"{error} ({SEARCH / 'people.jpg'} has their numbers)") from error
@@ -98,12 +101,16 @@ def serve(request: SearchRequest, runtime: Runtime, job: Job) -> None:
 
 
 def _searcher(request: SearchRequest, runtime: Runtime, job: Job) -> "Searcher":
+    from diffps.errors import ConfigError
     from stages.finding.searcher import Searcher
 
+    if request.keep_features and request.folder is None:
+        raise ConfigError("--keep-features: the test split's are in the store already; name a folder with --in")
     return Searcher.from_pretrained(
         request.head,
         revision=request.revision,
         checkpoint=request.checkpoint,
+        keep_features=request.keep_features,
         anyway=request.anyway,
         max_pixels=request.index.max_pixels,
         runtime=runtime,

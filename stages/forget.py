@@ -40,4 +40,4 @@ def run(
         parts.append(by_person(person, scenes, read_annotations(tables), index, root))
     if not parts:
         raise ConfigError("forget: whom? Name images, or give --person NAME or --folder FOLDER")
-    forget_everywhere(parts, head, root, runtime, job, heads=heads, dry=dry)
+    forget_everywhere(parts, head, runtime, job, heads=heads, dry=dry)

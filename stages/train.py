@@ -28,7 +28,7 @@ def run(params: Params, runtime: Runtime, job: Job) -> None:
     )
     with StoreLock(TRAIN / "checkpoint" / "lock.json", takeover=runtime.takeover), source:
         data = training_set(train, encode.frame, index_folder(), skipped_scenes(source, job))
-        words = None if train.model.sfan is None else read_words()
+        words = None if train.model.sfan is None else read_words(encode.words)
         head = HeadRun(train, data, source, words, identity, TRAIN, device)
         with tracked(runtime.tracker, {"": TRAIN}) as watch:
             train_head(head, source, job, watch=watch)

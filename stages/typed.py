@@ -1,7 +1,6 @@
 """Plain mappings, as YAML gives them, into the stages' config classes: nothing unknown, nothing of another type."""
 
 import json
-import math
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from dataclasses import fields, is_dataclass
@@ -13,6 +12,7 @@ from diffps.errors import ConfigError, DiffPSError
 T = TypeVar("T")
 
 LONGEST = 1_000_000  # bytes of a params file; the presets have under 10,000
+LARGEST = 3.4e38  # float32 holds nothing larger
 MOST = 100_000  # values in one, aliases written out
 
 
@@ -64,15 +64,17 @@ def _check_repeated(node: Any, where: str) -> None:
 
 
 def _check_numbers(raw: Any, where: str, place: str) -> None:
-    """Raise ConfigError for a number no parameter can be: NaN, an infinity, or beyond 64 bits."""
+    """Raise ConfigError for a number no parameter can be: NaN, an infinity, beyond float32 or 64 bits."""
     if isinstance(raw, Mapping):
         for key, value in raw.items():
             _check_numbers(value, where, f"{place}.{key}" if place else str(key))
     elif isinstance(raw, list | tuple):
         for value in raw:
             _check_numbers(value, where, place)
-    elif (isinstance(raw, float) and not math.isfinite(raw)) or (isinstance(raw, int) and abs(raw) >= 2**63):
-        raise ConfigError(f"{where}: {place}: must be a finite number of at most 64 bits, found {str(raw)[:40]}")
+    elif (isinstance(raw, float) and not abs(raw) <= LARGEST) or (isinstance(raw, int) and abs(raw) >= 2**63):
+        raise ConfigError(
+            f"{where}: {place}: must be a finite number of at most 64 bits, below {LARGEST:g}; found {str(raw)[:40]}"
+        )
 
 
 def build(cls: type[T], raw: Mapping[str, Any], where: str, prefix: str = "") -> T:

@@ -57,6 +57,7 @@ def results(head: Path) -> Iterator[Check]:
         SWEEP,
         TRAIN,
         WORDS,
+        calibration_file,
         similarity_file,
     )
     from stages.together import remake, together
@@ -90,6 +91,8 @@ def results(head: Path) -> Iterator[Check]:
     for folder_of_json in (EXTRACTED / "checkpoints", KNOWN_WEIGHTS):
         sealed |= dict.fromkeys(sorted(folder_of_json.glob("*.json")), "extract")
     sealed |= dict.fromkeys(sorted(TRAIN.glob("checkpoint/*.safetensors")), "train")
+    sealed |= dict.fromkeys(sorted(PROBE.glob("parts/*/*/*.npz")), "probe")
+    sealed |= dict.fromkeys((path for path in (calibration_file(head),) if path.parent != head), "head calibrate")
     for pattern in ("heads/*/checkpoint/*.safetensors", "heads/*/result.json"):
         sealed |= dict.fromkeys(sorted(SWEEP.glob(pattern)), "sweep")
     for file, stage in sealed.items():

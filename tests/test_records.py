@@ -8,7 +8,7 @@ import pytest
 
 from diffps.errors import DatasetError
 from diffps.names import to_text
-from diffps.records import Annotations, Detections, Scene
+from diffps.records import Annotations, Detections, Gallery, Query, Scene, SearchIndex
 
 
 def boxes(*rows: tuple[float, ...]) -> np.ndarray:
@@ -49,3 +49,47 @@ def test_detections_must_agree_in_length() -> None:
 def test_scene_size_is_height_then_width() -> None:
     scene = Scene(scene_id="a.jpg", split="test", path="frames/a.jpg", width=30, height=20, digest="00")
     assert scene.size == (20, 30)
+
+
+def query(identity: int = 3, scene: str = "a") -> Query:
+    return Query(query_id="q", scene_id=scene, box=boxes((0, 0, 1, 1))[0], identity=identity)
+
+
+def test_nobody_is_no_query() -> None:
+    """-1 stands for every person without a name: all of them would count as right."""
+    assert query(0).identity == 0
+    with pytest.raises(DatasetError, match="query q: identity -1 is nobody's"):
+        query(-1)
+
+
+@pytest.mark.parametrize("corners", [(0, 0, 0, 5), (0, 0, 5, 0), (3, 0, 2, 5), (0, 0, np.nan, 5)])
+def test_a_query_without_a_box_is_refused(corners: tuple[float, ...]) -> None:
+    with pytest.raises(DatasetError, match="query q: box .* is empty or not"):
+        Query(query_id="q", scene_id="a", box=boxes(corners)[0], identity=3)
+
+
+def test_an_index_agrees_with_itself() -> None:
+    def scene(name: str) -> Scene:
+        return Scene(scene_id=name, split="test", path=name, width=10, height=10, digest="0", camera=None)
+
+    def index(scenes: list[str], annotated: list[str], queries: tuple[Query, ...] = ()) -> SearchIndex:
+        persons = {name: Annotations(boxes(), np.zeros(0, np.int64)) for name in annotated}
+        return SearchIndex(
+            scenes=tuple(map(scene, scenes)), annotations=persons, queries=queries, galleries=(), report={}
+        )
+
+    assert index(["a"], ["a"], (query(),)).scenes[0].scene_id == "a"
+    assert index([], []).scenes == ()
+    with pytest.raises(DatasetError, match="two scenes have the same id"):
+        index(["a", "a"], ["a"])
+    with pytest.raises(DatasetError, match="do not name the same images"):
+        index(["a", "b"], ["a"])
+    with pytest.raises(DatasetError, match="query q: its image b is not in the dataset"):
+        index(["a"], ["a"], (query(scene="b"),))
+
+
+def test_a_gallery_s_parts_have_an_entry_per_query() -> None:
+    rows = (np.zeros(1, np.int32),)
+    assert Gallery(name="g", query_ids=("q",), scenes=rows, positive_scenes=rows, positive_boxes=rows).name == "g"
+    with pytest.raises(DatasetError, match=r"gallery g: its parts have \[1, 2\] entries, not one per query"):
+        Gallery(name="g", query_ids=("q",), scenes=rows * 2, positive_scenes=rows, positive_boxes=rows)

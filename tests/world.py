@@ -273,7 +273,7 @@ def head_run(params: Params, source: FeatureSource, kind: type[HeadRun] = HeadRu
     train, encode, extract = params.train, params.encode, params.extract
     identity = HeadIdentity.of(params.index.dataset, train, encode, extract)
     data = training_set(train, encode.frame, INDEX, source.skipped())
-    words = None if train.model.sfan is None else read_words()
+    words = None if train.model.sfan is None else read_words(encode.words)
     return kind(train, data, source, words, identity, TRAIN, CPU, **options)
 
 

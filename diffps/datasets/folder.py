@@ -1,6 +1,7 @@
 """One's own photographs: a folder of images and a CSV table of boxes and names."""
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 from diffps.datasets.album import Album, Person
@@ -13,6 +14,7 @@ from diffps.datasets.image_names import ImageNames, missing_images
 from diffps.datasets.layouts import locate
 from diffps.datasets.words import CAMERA_LIMIT, NOBODY_NAMED, SIDE_LIMIT, SPLITS, flag, is_nobody, number, whole
 from diffps.errors import DatasetError
+from diffps.names import normal
 from diffps.records import SearchIndex
 
 FLOAT_NAME = re.compile(r"\d+\.0+")
@@ -30,22 +32,10 @@ def read_folder(
     are test scenes without annotated persons. Without a ``query`` column every labelled person of the test split who is
     seen in two test scenes is a query. Raises DatasetError naming file and line.
     """
-    folder = locate(root, "images", "folder", "folder of images")
-    path = locate(root, "persons.csv", "folder", "table of boxes")
     findings = Findings()
-    found = find_images(folder)
+    found = find_images(locate(root, "images", "folder", "folder of images"))
     found.note(findings)
-    names, album = ImageNames(found.images), Album(findings)
-    table = read_table(path, identity)
-    _tell(path, table, findings)
-    whole_names = _whole_names(table)
-    missing: dict[str, str] = {}
-    for line, row in table.rows:
-        at = f"{path.name} line {line}"
-        try:
-            _add_row(album, names, row, table, whole_names, missing, at, findings)
-        except ValueError as error:
-            raise DatasetError(f"folder: {path} line {line}: {error}") from None
+    album, missing = _read_album(root, found.images, identity, findings)
     if missing:
         raise missing_images("folder", missing, len(album.photos) + len(missing), found)
     for name in found.images:
@@ -61,6 +51,32 @@ def read_folder(
         findings=findings,
         way_out="if so, head the columns x1, y1, x2, y2",
     )
+
+
+def images_of(root: Path, person: str, scene_ids: Iterable[str], identity: str = "") -> set[str]:
+    """Those of ``scene_ids`` on which the table of ``root`` names ``person``, as :func:`read_folder` reads it; the
+    images may be gone. Raises DatasetError."""
+    album, _ = _read_album(root, scene_ids, identity, Findings())
+    wanted = {normal(person), normal(_without_point(person))}
+    photos = album.photos.items()
+    return {name for name, photo in photos if wanted & {normal(each.name) for each in photo.persons}}
+
+
+def _read_album(root: Path, images: Iterable[str], identity: str, findings: Findings) -> tuple[Album, dict[str, str]]:
+    """Those of ``images`` that the table names, with their persons, and the line of each that is missing."""
+    path = locate(root, "persons.csv", "folder", "table of boxes")
+    names, album = ImageNames(images), Album(findings)
+    table = read_table(path, identity)
+    _tell(path, table, findings)
+    whole_names = _whole_names(table)
+    missing: dict[str, str] = {}
+    for line, row in table.rows:
+        at = f"{path.name} line {line}"
+        try:
+            _add_row(album, names, row, table, whole_names, missing, at, findings)
+        except ValueError as error:
+            raise DatasetError(f"folder: {path} line {line}: {error}") from None
+    return album, missing
 
 
 def _add_row(
@@ -99,8 +115,12 @@ def _name(written: str, whole_names: bool, at: str, findings: Findings) -> str:
         return ""
     if whole_names and written:
         findings.add("repaired", FLOAT_NAMES, "boxes", at)
-        return written.split(".")[0]
+        return _without_point(written)
     return written
+
+
+def _without_point(name: str) -> str:
+    return name.split(".")[0] if FLOAT_NAME.fullmatch(name) else name
 
 
 def _whole_names(table: Table) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from diffps.errors import DatasetError
+from diffps.errors import CalibrationError, DatasetError
 from diffps.metrics.matching import box_iou
 from diffps.search.calibration import Calibration, odds
 from diffps.search.nearest import mean_embedding, nearest
@@ -118,6 +118,7 @@ def find(
     of the gallery that are these very pictures, left out. Of ``calibrations`` that for as many pictures is used.
     Raises DatasetError for embeddings that are none, CalibrationError for a promise outside (0, 1).
     """
+    check_promise(promise)
     left_out = np.unique(np.asarray([] if own is None else own, np.int64))
     query = mean_embedding(queries)
     ranked = nearest(query[None], gallery.embeddings, min(top, len(gallery)) + len(left_out))
@@ -160,6 +161,12 @@ def find(
         verdict=verdict,
         notes=tuple(notes),
     )
+
+
+def check_promise(promise: float) -> None:
+    """Raises CalibrationError for a share outside (0, 1)."""
+    if not 0 < promise < 1:
+        raise CalibrationError(f"promise {promise:g}: a share of strangers lies between 0 and 1; 0.01 is one in 100")
 
 
 def _what_was_searched(boxes: int, images: int, own: Sequence[str]) -> str:

@@ -7,7 +7,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from cache.files import read_bytes, write_bytes
-from cache.sealed import check, tensors_bytes
+from cache.sealed import check, tensors_bytes, tensors_metadata
 from diffps.backbone.prior import Prior
 from diffps.errors import ConfigError
 from stages.config_data import EncodeConfig
@@ -40,10 +40,14 @@ def embed_words(encode: EncodeConfig) -> Tensor:
     return embeddings
 
 
-def read_words() -> Tensor:
-    """Embeddings (W, D) of ``encode.words``. Raises ConfigError where encode has not run, DamagedError."""
+def read_words(wanted: Sequence[str]) -> Tensor:
+    """Embeddings (W, D) of ``wanted``, which are ``encode.words``. Raises ConfigError where encode has not run, or ran
+    for other words; DamagedError."""
     if not WORDS.exists():
         raise ConfigError(f"{WORDS} is missing: run `diffps encode` first")
     data = read_bytes(WORDS)
     check(data, WORDS, "`diffps encode`")
+    found = json.loads(tensors_metadata(data).get("words", "null"))
+    if found not in (None, list(wanted)):  # older files do not say
+        raise ConfigError(f"{WORDS}: is of the words {found}, encode.words are {list(wanted)}: run `diffps encode`")
     return load(data)["embeddings"]

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cache import explain_difference
+from cache import ArraySpec, FeatureStore, explain_difference
 from diffps.backbone.latents import NoiseKey
 from diffps.backbone.locate import at_hand
 from diffps.errors import CheckpointError, ConfigError
@@ -79,6 +79,24 @@ class SearchHead:
         return self.encode.checkpoint.startswith("builtin:") or self.dataset == "streets"
 
 
+def asked_pass(head: SearchHead, store: FeatureStore) -> tuple[PassPlan, dict[str, ArraySpec]]:
+    """The pass that a head reads, and of its arrays over searched pictures those that are read, by the head's names.
+
+    Raises CheckpointError where the checkpoint is not at hand, and where it is another than the head was trained on.
+    """
+    _require_at_hand(head)
+    plan = PassPlan(head.encode, head.reading.asked_of(head.extract), store)
+    if plan.unfitted([head.reading.timestep]):
+        raise ConfigError(
+            f"head {head.folder}: reads {head.reading.encoding}, whose basis lies in the store it was trained from; "
+            "search where that store is (runtime.store), or train a head on int8"
+        )
+    found = plan.specs("test", "identity", head.reading.timestep)
+    specs = {name: found[name] for name in head.reading.names}
+    _require_same(head, shown_recipe(specs.values()))
+    return plan, specs
+
+
 class Embedder:
     """The frozen backbone and a head on their device. One call at a time.
 
@@ -86,16 +104,8 @@ class Embedder:
     """
 
     def __init__(self, head: SearchHead, runtime: Runtime) -> None:
-        encode, extract = head.encode, head.reading.asked_of(head.extract)
-        _require_at_hand(head)
-        plan = PassPlan(encode, extract, open_store(runtime.store))
-        if plan.unfitted([head.reading.timestep]):
-            raise ConfigError(
-                f"head {head.folder}: reads {extract.encoding}, whose basis lies in the store it was trained from; "
-                "search where that store is (runtime.store), or train a head on int8"
-            )
-        self._specs = {name: plan.specs("test", "identity", head.reading.timestep)[name] for name in head.reading.names}
-        _require_same(head, shown_recipe(self._specs.values()))
+        encode = head.encode
+        plan, self._specs = asked_pass(head, open_store(runtime.store))
         self._device = choose_device(runtime)
         self.searcher = head.searcher.to(self._device).eval()
         self._timestep = head.reading.timestep

@@ -1,17 +1,17 @@
 """A folder of photographs as a gallery: what is new in it is computed once, what left it is forgotten."""
 
 import hashlib
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
+from typing import Protocol
 
 from cache.files import make_folder
 from diffps.datasets.discovery import find_images
 from diffps.errors import DatasetError, ImageError
-from diffps.geometry import Canvas
-from diffps.images import MAX_PIXELS, canvas_tensor
+from diffps.images import MAX_PIXELS
 from diffps.names import from_text
-from stages.features.batches import ahead, chunks
-from stages.finding.embedder import BATCH, Embedder, OnCanvas
+from diffps.records import Detections
+from stages.features.batches import ahead
 from stages.finding.gallery_files import MANIFEST, GalleryWriter, LoadedGallery, load_gallery
 from stages.finding.photos import content_of
 from stages.finding.segments import NamedFile
@@ -19,11 +19,28 @@ from stages.job import Job, StoppedError
 
 FOUND = 0.5  # detections below this score are kept in no gallery, as evaluate keeps none
 
+Found = tuple[NamedFile, tuple[int, int], Detections]  # a picture, its (height, width) as displayed, who is in it
+
+
+class Finder(Protocol):
+    """Who is in the pictures of a folder."""
+
+    def prepare(self, files: Sequence[NamedFile], job: Job) -> None:
+        """These are all that are there; nothing may be kept of others. Raises StoppedError."""
+
+    def find(self, files: Sequence[NamedFile]) -> Iterator[list[Found | ImageError]]:
+        """What is in some of them, batch by batch, in order; ImageError for one that cannot be read."""
+
+
+def folder_name(folder: Path) -> str:
+    """What ``folder`` is called among searched folders: its own name, and what tells it from others of that name."""
+    place = hashlib.sha256(str(folder.resolve()).encode(errors="surrogateescape")).hexdigest()[:8]
+    return f"{folder.resolve().name or 'root'}-{place}"
+
 
 def gallery_place(galleries: Path, folder: Path, head: str) -> Path:
     """Where what the head (a digest) found in ``folder`` is kept."""
-    place = hashlib.sha256(str(folder.resolve()).encode(errors="surrogateescape")).hexdigest()[:8]
-    return galleries / f"{folder.resolve().name or 'root'}-{place}-{head[:8]}"
+    return galleries / f"{folder_name(folder)}-{head[:8]}"
 
 
 def update_gallery(
@@ -31,16 +48,15 @@ def update_gallery(
     place: Path,
     head: str,
     size: int,
-    canvas: Canvas,
-    embedder: Callable[[], Embedder],
+    finder: Finder,
     job: Job,
     max_pixels: int = MAX_PIXELS,
 ) -> LoadedGallery:
     """Let the gallery at ``place`` hold exactly what ``folder`` shows, and load it; ``head`` is the digest of the head,
     ``size`` its embeddings' number of components.
 
-    Only content that was never seen is computed, ``BATCH`` pictures at a time, each batch durable. Pictures that cannot
-    be read are said and left out. Raises DatasetError for a folder without pictures, StoppedError.
+    Only content that was never seen is looked at, batch by batch, each durable. Pictures that cannot be read are said
+    and left out. Raises DatasetError for a folder without pictures, StoppedError.
     """
     there = find_images(folder)
     if not there.images:
@@ -48,9 +64,10 @@ def update_gallery(
     make_folder(place.parent)
     with GalleryWriter(place, head, size) as writer:
         files = list(_named(folder, there.images, writer.files(), job, max_pixels))
+        finder.prepare(files, job)
         lacking = writer.lacking(files)
         if lacking:
-            _compute(folder, lacking, writer, canvas, embedder, job, max_pixels)
+            _append(lacking, writer, finder, job)
         writer.keep(files)
     return load_gallery(place, head)
 
@@ -96,36 +113,13 @@ def _named(
             yield found
 
 
-def _compute(
-    folder: Path,
-    lacking: list[NamedFile],
-    writer: GalleryWriter,
-    canvas: Canvas,
-    embedder: Callable[[], Embedder],
-    job: Job,
-    max_pixels: int,
-) -> None:
-    model = embedder()
-
-    def load(file: NamedFile) -> OnCanvas | ImageError:
-        path = folder / from_text(file.name)
-        try:
-            _, size = content_of(path, max_pixels)
-            pixels = canvas_tensor(path, canvas, digest=file.digest, max_pixels=max_pixels)
-            return OnCanvas(file.digest, size, pixels)
-        except ImageError as error:
-            return error
-
+def _append(lacking: list[NamedFile], writer: GalleryWriter, finder: Finder, job: Job) -> None:
     with job.track("search", len(lacking), "new pictures") as tracker:
-        for batch in chunks(zip(lacking, ahead(load, lacking, threads=2, depth=2 * BATCH), strict=True), BATCH):
-            readable = [(file, picture) for file, picture in batch if isinstance(picture, OnCanvas)]
-            for _, picture in batch:
-                if isinstance(picture, ImageError):
-                    job.say(f"left out: {picture}")
-            found = model.detect([picture for _, picture in readable], FOUND)
-            writer.append(
-                [(file, picture.size, people) for (file, picture), people in zip(readable, found, strict=True)]
-            )
+        for batch in finder.find(lacking):
+            for found in batch:
+                if isinstance(found, ImageError):
+                    job.say(f"left out: {found}")
+            writer.append([found for found in batch if not isinstance(found, ImageError)])
             tracker.advance(len(batch))
             if job.stopping:
                 raise StoppedError("search: stopped; what was found is kept, the same command goes on")

@@ -285,7 +285,7 @@ def _manifest(path: Path) -> dict[str, Any]:
         checksum = manifest.pop("checksum")
     except FileNotFoundError as error:
         raise ConfigError(f"{path.parent}: no gallery is there ({path.name} is missing)") from error
-    except (ValueError, KeyError, AttributeError, TypeError) as error:
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
         raise DamagedError(f"{path}: is no gallery's description; delete the gallery and search again") from error
     if checksum != _checksum(manifest):
         raise DamagedError(f"{path}: its bytes are not those that were written; delete the gallery and search again")

@@ -12,11 +12,13 @@ from diffps.errors import ConfigError, DatasetError, ImageError
 from diffps.images import MAX_PIXELS, load_image
 from diffps.names import from_text
 from diffps.records import Detections
-from diffps.search.answer import PROMISE, Answer, SearchedGallery, find
+from diffps.search.answer import PROMISE, Answer, SearchedGallery, check_promise, find
 from diffps.search.calibration import Calibration
 from stages.finding.embedder import Embedder, SearchHead
-from stages.finding.folders import FOUND, gallery_place, update_gallery
+from stages.finding.finders import FreshFinder, KeptFinder
+from stages.finding.folders import FOUND, Finder, gallery_place, update_gallery
 from stages.finding.gallery_files import LoadedGallery
+from stages.finding.meant import CANDIDATE, SeveralPeopleError, box_meant
 from stages.finding.photos import Photo, require_drawn
 from stages.finding.prepared import evaluated_gallery
 from stages.finding.web.service import Asked, DrawnBox
@@ -25,16 +27,6 @@ from stages.head.saved import head_digest
 from stages.head.travel import find_head
 from stages.job import Job, QuietJob, Runtime
 from stages.places import GALLERIES
-
-CANDIDATE = 0.05  # of a picture in which nobody is found, boxes above it are named
-
-
-class SeveralPeopleError(ConfigError):
-    """More people in a query than one, and nobody said which: ``people`` with their boxes in ``photo``."""
-
-    def __init__(self, message: str, photo: Photo, people: Detections) -> None:
-        super().__init__(message)
-        self.photo, self.people = photo, people
 
 
 class _Searched(NamedTuple):
@@ -60,12 +52,14 @@ class Searcher:
         *,
         calibrations: Sequence[Calibration] = (),
         galleries: Path = GALLERIES,
+        keep_features: bool = False,
         anyway: bool = False,
         max_pixels: int = MAX_PIXELS,
         runtime: Runtime | None = None,
         job: Job | None = None,
     ) -> None:
         self._head, self._calibrations, self._galleries, self._anyway = head, calibrations, galleries, anyway
+        self._keep_features = keep_features
         self._digest, self._max_pixels = head_digest(head.folder), max_pixels
         self._runtime, self._job = runtime or Runtime(), job or QuietJob()
         self._parts: dict[Path, LoadedGallery] = {}
@@ -78,6 +72,7 @@ class Searcher:
         revision: str | None = None,
         checkpoint: str | None = None,
         galleries: str | Path = GALLERIES,
+        keep_features: bool = False,
         anyway: bool = False,
         max_pixels: int = MAX_PIXELS,
         runtime: Runtime | None = None,
@@ -86,14 +81,16 @@ class Searcher:
         """The head in a folder or of a hub id at ``revision``; it knows its checkpoint, canvas, pass and reading.
 
         ``checkpoint``: a folder or hub id that holds the checkpoint it names. ``galleries``: where what is found in
-        added pictures is kept. ``anyway``: a head that was trained on drawn scenes may be shown photographs, where its
-        answers mean nothing. The backbone is loaded when it is first needed. Raises CheckpointError, CalibrationError.
+        added pictures is kept; with ``keep_features`` their features too, in the store. ``anyway``: a head that was
+        trained on drawn scenes may be shown photographs, where its answers mean nothing. The backbone is loaded when it
+        is first needed. Raises CheckpointError, CalibrationError.
         """
         folder = find_head(str(head), revision)
         return cls(
             SearchHead.open(folder, checkpoint),
             calibrations=read_calibrations(folder),
             galleries=Path(galleries),
+            keep_features=keep_features,
             anyway=anyway,
             max_pixels=max_pixels,
             runtime=runtime,
@@ -107,13 +104,9 @@ class Searcher:
         """
         root = self.check(folder)
         place = gallery_place(self._galleries, root, self._digest)
-        size, canvas = self._head.searcher.config.embedding.size, self._head.searcher.canvas
-        self._keep(
-            root,
-            update_gallery(
-                root, place, self._digest, size, canvas, lambda: self._embedder, self._job, self._max_pixels
-            ),
-        )
+        size = self._head.searcher.config.embedding.size
+        gallery = update_gallery(root, place, self._digest, size, self._finder(root), self._job, self._max_pixels)
+        self._keep(root, gallery)
 
     def check(self, folder: str | Path) -> Path:
         """What :meth:`add` raises at once, before anything is loaded."""
@@ -147,33 +140,38 @@ class Searcher:
         which of those found, from 1. ``also``: more pictures, of this person alone. ``promise``: the share of strangers
         for whom somebody is taken. Raises SeveralPeopleError, ConfigError, ImageError.
         """
-        asked = [self.ask(query, box=box, person=person), *(self.ask(each) for each in also)]
-        return self.find(asked, top, promise)
+        check_promise(promise)
+        return self.find(self.ask(query, box=box, person=person, also=also), top, promise)
 
-    def ask(self, query: str | Path, *, box: Sequence[float] | None = None, person: int | None = None) -> DrawnBox:
-        """The person in a picture that is meant, see :meth:`search`."""
+    def ask(
+        self,
+        query: str | Path,
+        *,
+        box: Sequence[float] | None = None,
+        person: int | None = None,
+        also: Sequence[str | Path] = (),
+    ) -> list[DrawnBox]:
+        """The person in the pictures that is meant, see :meth:`search`."""
+        asked = [self._asked(query, box, person)]
+        for each in also:
+            try:
+                asked.append(self._asked(each))
+            except SeveralPeopleError as error:
+                many = len(error.people)
+                raise ConfigError(f"{each}: {many} people are in it; cut out the one that is meant") from error
+            if any(asked[-1].photo.digest == known.photo.digest for known in asked[:-1]):
+                raise ConfigError(f"{each}: shows what another picture of the person shows; leave it out")
+        return asked
+
+    def _asked(self, query: str | Path, box: Sequence[float] | None = None, person: int | None = None) -> DrawnBox:
         path = Path(query).expanduser()
         photo = Photo.open(path, self._max_pixels)
         self._require_fitting(path)
+        if box is not None and person is not None:
+            raise ConfigError("--person and --box both say who is meant; give one of them")
         if box is not None:
             return DrawnBox(photo, photo.box(box))
-        candidates = self._detect(photo, CANDIDATE)
-        people = _above(candidates, FOUND)
-        if not len(people):
-            best = f"the best candidate, {box_text(candidates.boxes[0])}, scores {candidates.scores[0]:.2f}"
-            seen = f"{best} where {FOUND} is needed" if len(candidates) else "there is no candidate either"
-            raise ConfigError(
-                f"{path}: no person is found in it ({seen}); say where one is with --box x,y,width,height"
-            )
-        if person is None and len(people) > 1:
-            raise SeveralPeopleError(
-                f"{path}: {len(people)} people are in it; say which with --person 1 to {len(people)}, or with --box",
-                photo,
-                people,
-            )
-        if person is not None and not 1 <= person <= len(people):
-            raise ConfigError(f"person {person}: {path} shows {len(people)}; expected 1 to {len(people)}")
-        return DrawnBox(photo, people.boxes[(person or 1) - 1])
+        return DrawnBox(photo, box_meant(photo, self._detect(photo, CANDIDATE), person))
 
     @property
     def gallery(self) -> SearchedGallery:
@@ -219,6 +217,12 @@ class Searcher:
             promise=promise,
         )
 
+    def _finder(self, folder: Path) -> Finder:
+        if self._keep_features:
+            return KeptFinder(self._head, folder, self._runtime, self._max_pixels)
+        canvas = self._head.searcher.canvas
+        return FreshFinder(folder, canvas, lambda: self._embedder, self._runtime, self._max_pixels)
+
     @cached_property
     def _embedder(self) -> Embedder:
         return Embedder(self._head, self._runtime)
@@ -257,14 +261,3 @@ class Searcher:
     def _require_fitting(self, path: Path) -> None:
         if self._head.of_drawings and not self._anyway:
             require_drawn(path)
-
-
-def box_text(box: NDArray[np.floating]) -> str:
-    """x1, y1, x2, y2 as "120,80,60,190": x, y, width, height in whole pixels, as --box takes it."""
-    x1, y1, x2, y2 = (round(float(value)) for value in box)
-    return f"{x1},{y1},{x2 - x1},{y2 - y1}"
-
-
-def _above(found: Detections, score: float) -> Detections:
-    kept = found.scores >= score
-    return Detections(found.boxes[kept], found.scores[kept], found.embeddings[kept])

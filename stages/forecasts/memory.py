@@ -47,7 +47,7 @@ def head_bytes(variant: Variant) -> tuple[int, int]:
     train, encode, extract = variant.params.train, variant.params.encode, variant.params.extract
     shapes = feature_shapes(variant.reading, encode, sizes_of(encode, extract))
     identities = training_set(train, encode.frame, index_folder()).identities
-    words = None if train.model.sfan is None else read_words()
+    words = None if train.model.sfan is None else read_words(encode.words)
     parts = costs(new_model(train, encode.frame, shapes, words, identities), train.batch)
     features = sum(prod(shape) for shape in shapes.values()) * 4 * train.batch
     parameters = sum(part.parameters for part in parts)

@@ -36,7 +36,7 @@ def forecast_training(train: TrainConfig, encode: EncodeConfig, extract: Extract
     data, device = training_set(train, encode.frame, index_folder()), choose_device(runtime)
     reading, sizes = Reading.of(train, extract), sizes_of(encode, extract)
     shapes, batch = feature_shapes(reading, encode, sizes), train.batch
-    words = None if train.model.sfan is None else read_words()
+    words = None if train.model.sfan is None else read_words(encode.words)
     with torch.device("meta"):  # counted before anything has to fit into memory
         counted = build_searcher(train.model, train.taps, shapes, encode.frame, words, data.identities)
     parts = costs(counted, batch)

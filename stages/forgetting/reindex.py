@@ -15,11 +15,7 @@ def without(folder: Path, report: dict[str, Any], names: Collection[str], digest
     """The index in ``folder`` without scenes called one of ``names`` or of one of ``digests``; its counts stay those
     that `diffps index` read, and ``forgotten`` says how many are gone."""
     scenes, annotations, queries = read_scenes(folder), read_annotations(folder), read_queries(folder)
-    kept = [
-        row
-        for row, scene in enumerate(scenes)
-        if not {scene.scene_id, scene.path} & {*names} and scene.digest not in digests
-    ]
+    kept = [row for row, each in enumerate(scenes) if each.scene_id not in names and each.digest not in digests]
     rows = {old: new for new, old in enumerate(kept)}
     ids = {scenes[row].scene_id for row in kept}
     asked = tuple(query for query in queries if query.scene_id in ids)

@@ -4,6 +4,7 @@ import json
 import shutil
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
@@ -16,11 +17,27 @@ from cache.garbage import remove as remove_arrays
 from cache.sealed import LIST, read_table, write_table
 from cache.system import files_below, naming
 from stages.forgetting.chosen import Chosen
-from stages.places import EVALUATE, FIGURES, KNOWN_FILES, REPORT, SWEEP, TRAIN, similarity_file
+from stages.places import (
+    ENCODED,
+    EVALUATE,
+    FIGURES,
+    INPUTS,
+    KNOWN_FILES,
+    KNOWN_WEIGHTS,
+    PROBE,
+    REPORT,
+    SWEEP,
+    TRAIN,
+    WORDS,
+    calibration_file,
+    similarity_file,
+)
 from stages.together import remake
 
 RESULTS = Path("results")
 LOG = "log.jsonl"
+# What this program writes below data, but for the index, the store and galleries. Other data sets are not its own.
+OWN = (ENCODED.parent, INPUTS, WORDS.parent, KNOWN_WEIGHTS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,31 +58,34 @@ def memories(chosen: Chosen, head: Path, *, heads: bool) -> Iterator[Memory]:
         tables = (SWEEP / name for name in ("effects.json", "table.csv", "table.parquet", LIST))
         for path in (*sorted(SWEEP.glob("heads/*/result.json")), *tables):
             yield from _whole(path, "scores over all test scenes")
-        yield from _whole(similarity_file(head), "drawn from the embeddings of all test scenes")
+        for path in _beside(head, similarity_file):
+            yield from _whole(path, "drawn from the embeddings of all test scenes")
     for folder in (REPORT, FIGURES):
         yield from _whole(folder, "pictures")
+    for path in _beside(head, calibration_file):
+        yield from _whole(path, "measured on people of the dataset")
     if "train" in chosen.splits:
+        yield from _whole(PROBE, "persons of training scenes as numbers")
         for folder in (TRAIN, *sorted(path.parent for path in SWEEP.glob("heads/*/head"))):
             yield from _whole(folder / "checkpoint", "a head's memory of whom it was shown")
             if (folder / "head").is_dir():
                 yield _learned(folder / "head", heads=heads)
         if (head / "config.json").is_file() and head != TRAIN / "head":
             yield _learned(head, heads=heads)
-    words = {*chosen.names, *chosen.digests}
-    for log in sorted(RESULTS.glob(f"*/{LOG}")):
-        if _log_without(log, words) is not None:
-            yield Memory(log, "lines that name them", lambda log=log: _rewrite_log(log, words))  # type: ignore[misc]
+    for log in sorted(RESULTS.rglob(LOG)):
+        if _log_without(log, chosen.words) is not None:
+            act = partial(_rewrite_log, log, chosen.words)
+            yield Memory(log, "lines that name them", act)
     known = _known_without(chosen)
     if known is not None:
         yield Memory(KNOWN_FILES, "their size and digest", lambda: write_table(KNOWN_FILES, known))
 
 
-def others(chosen: Chosen, apart: Sequence[Path], known: Collection[Path]) -> Iterator[Memory]:
-    """Whatever else below data and results names the images: all of ``apart`` and of ``known`` is left out."""
-    words = {*chosen.names, *chosen.digests}
-    traces = [each.encode() for word in words if word for each in (word, json.dumps(word)[1:-1])]
-    seen = [path.resolve() for path in (*apart, *known, KNOWN_FILES)]
-    for top in (Path("data"), RESULTS):
+def others(chosen: Chosen, known: Collection[Path]) -> Iterator[Memory]:
+    """Whatever else this program wrote that names the images; ``known`` is left out."""
+    traces = _traces(chosen.words)
+    seen = [path.resolve() for path in known]
+    for top in (*OWN, RESULTS):
         for path in files_below(top):
             if path.name == LOG or any(path.resolve().is_relative_to(each) for each in seen):
                 continue
@@ -124,17 +144,28 @@ def _text(path: Path) -> bytes:
             table = pq.read_table(pa.BufferReader(data))
         except (pa.ArrowException, OSError):
             return data
-        texts = [column for column in table.columns if pa.types.is_string(column.type)]
-        data += "\n".join(str(value) for column in texts for value in column.unique().to_pylist()).encode()
+        texts = [column for column in table.columns if not pa.types.is_primitive(column.type)]
+        data += "\n".join(str(value) for column in texts for value in column.to_pylist()).encode()
     return data
 
 
 def _log_without(log: Path, words: Collection[str]) -> bytes | None:
     """The log without lines that hold one of ``words``; None where none does."""
-    traces = [each.encode() for word in words if word for each in (word, json.dumps(word)[1:-1])]
+    traces = _traces(words)
     lines = read_bytes(log).splitlines(keepends=True)
     kept = [line for line in lines if not any(trace in line for trace in traces)]
     return b"".join(kept) if len(kept) < len(lines) else None
+
+
+def _traces(words: Collection[str]) -> list[bytes]:
+    """Words as files have them: plain, and as JSON writes them."""
+    return [each.encode() for word in words if word for each in (word, json.dumps(word)[1:-1])]
+
+
+def _beside(head: Path, file: Callable[[Path], Path]) -> list[Path]:
+    """Files of this kind of the head that is scored, and of those that were trained here."""
+    heads = {head, TRAIN / "head", *SWEEP.glob("heads/*/head")}
+    return sorted({file(each) for each in heads})
 
 
 def _rewrite_log(log: Path, words: Collection[str]) -> None:

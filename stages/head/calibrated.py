@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from cache.files import write_json
+from cache.files import read_bytes
+from cache.sealed import check, is_sealed, write_json
 from diffps.errors import CalibrationError
 from diffps.search.calibration import Calibration
 from diffps.search.openset import HeldOut, calibrate, several_pictures
@@ -40,14 +41,18 @@ def keep_calibrations(head: Path, found: Sequence[Calibration], people: Mapping[
 
 
 def read_calibrations(head: Path) -> tuple[Calibration, ...]:
-    """Those of a head; none where it has none. Raises CalibrationError for a file that is not this head's."""
+    """Those of a head; none where it has none. Raises CalibrationError for a file that is not this head's,
+    DamagedError for one that is not what was written."""
     path = calibration_file(head)
     if not path.is_file():
         return ()
+    data = read_bytes(path)
+    if is_sealed(data):  # those made by hand are not
+        check(data, path, "`diffps head calibrate`")
     try:
-        content = json.loads(path.read_bytes())
-        made_for, records = content["head"], content["calibrations"]
-    except (ValueError, KeyError, TypeError) as error:
+        content = json.loads(data)
+        made_for, records = content["head"], list(content["calibrations"])
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise CalibrationError(f"{path}: is no calibration; delete it, or calibrate again") from error
     if made_for != head_digest(head):
         raise CalibrationError(

@@ -76,7 +76,7 @@ def _versions() -> Iterator[str]:
 def _stage(evidence: Evidence, stage: str) -> list[object]:
     """When a stage last finished, how long its work took, and how it was called."""
     run, finished = _last_run(LOGS / stage / "log.jsonl")
-    seconds = finished["time"] - run["time"] if run and finished else None
+    seconds = finished.get("seconds") if finished else None
     if stage in ("encode", "extract"):  # a run that found all there took no time
         seconds = seconds_of_groups(evidence, stage)
     elif stage == "train":
@@ -92,13 +92,15 @@ def _last_run(path: Path) -> tuple[Json | None, Json | None]:
     started: Json | None = None
     found: tuple[Json | None, Json | None] = None, None
     if path.is_file():
-        with path.open(encoding="utf-8") as lines:
+        with path.open(encoding="utf-8", errors="replace") as lines:
             for line in lines:
                 if '"run"' not in line and '"finished"' not in line:
                     continue
                 try:
-                    event: Json = json.loads(line)
-                except ValueError:  # a line torn by a crash
+                    event = json.loads(line)
+                except (ValueError, RecursionError):  # a line torn by a crash
+                    continue
+                if not isinstance(event, dict):
                     continue
                 if event.get("event") == "run":
                     started = event

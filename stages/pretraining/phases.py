@@ -1,5 +1,6 @@
 """The backbone of the demo trained from drawn streets: VAE, latents, UNet and text encoder, each phase resumable."""
 
+import io
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -10,8 +11,10 @@ from typing import Any
 import numpy as np
 import torch
 from diffusers import DDIMScheduler
+from numpy.typing import NDArray
 
-from cache.files import write_file, write_json
+from cache.files import write_bytes, write_json
+from cache.sealed import OPEN, read_arrays, read_sealed, seal, write_arrays
 from diffps.backbone.builtin.topology import SCHEDULE, Parts, build, read_recipe, save_checkpoint
 from diffps.backbone.checkpoint import load_checkpoint
 from diffps.pretraining.codec import CodecTrainer, psnr
@@ -69,9 +72,9 @@ def _encode(config: PretrainConfig, job: Job, world: World, parts: Parts, device
     recipe = {name: value for name, value in _plain(config).items() if name in (*_VAE_FIELDS, "scenes")}
     text = json.dumps(recipe, sort_keys=True)
     if path.exists():
-        with np.load(path) as arrays:
-            if str(arrays["recipe"]) == text:
-                return TrainingScenes(world, arrays["latents"], arrays["masks"], arrays["persons"])
+        arrays = read_arrays(path, _anew(path))
+        if str(arrays["recipe"]) == text:
+            return TrainingScenes(world, arrays["latents"], arrays["masks"], arrays["persons"])
     pieces = []
     with job.track("pretrain: latents", config.scenes, "scenes") as tracker:
         for first in range(0, config.scenes, _ENCODE_BATCH):
@@ -81,13 +84,14 @@ def _encode(config: PretrainConfig, job: Job, world: World, parts: Parts, device
             if job.stopping:
                 raise StoppedError("stopped while encoding scenes; the same command encodes them again")
     scenes = TrainingScenes.join(pieces)
-
-    def write(temporary: Path) -> None:
-        with temporary.open("wb") as file:
-            np.savez(file, recipe=text, latents=scenes.latents, masks=scenes.masks, persons=scenes.persons)
-
-    write_file(path, write)
+    kept: dict[str, NDArray[Any]] = {"latents": scenes.latents, "masks": scenes.masks, "persons": scenes.persons}
+    write_arrays(path, {"recipe": np.array(text), **kept})
     return scenes
+
+
+def _anew(path: Path) -> str:
+    """How messages name the way to another file."""
+    return f"delete {path}, `{COMMAND}`"
 
 
 def _train_denoiser(
@@ -131,7 +135,8 @@ class _State:
         self.step = 0
         if not path.exists():
             return
-        kept = torch.load(path, weights_only=True, map_location="cpu")
+        data = read_sealed(path, _anew(path))
+        kept = torch.load(io.BytesIO(data[: -len(OPEN)]), weights_only=True, map_location="cpu")
         if kept["recipe"] != self._recipe or kept["step"] > last:
             job.say(f"{path} is of another recipe; starting over")
             return
@@ -143,7 +148,9 @@ class _State:
         """Keep the state after ``step`` steps. Raises StoppedError when the job is asked to stop."""
         state = {name: module.state_dict() for name, module in self._modules.items()}
         kept = {"recipe": self._recipe, "step": step, **state}
-        write_file(self._path, lambda path: torch.save(kept, path))
+        buffer = io.BytesIO()
+        torch.save(kept, buffer)
+        write_bytes(self._path, seal(buffer.getvalue() + OPEN.encode()))
         if self._job.stopping:
             raise StoppedError(f"stopped after step {step}; the same command goes on from there")
 

@@ -5,8 +5,6 @@
 bits are the same.
 """
 
-import io
-import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,8 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.files import write_bytes
-from diffps.errors import DiffPSError
+from cache.sealed import read_arrays, write_arrays
 from diffps.probe.part import Arrays, Part, together
 from stages.probing.setting import Phase, Stretch
 
@@ -35,8 +32,8 @@ class ProbeState:
     def keep(self, stretch: Stretch, part: Part) -> None:
         """Write a stretch's part; its rows last, whose presence says that it is whole."""
         if part.sums:
-            _write(self._sums_file(stretch.number), part.sums)
-        _write(self._rows_file(stretch.phase, stretch.number), part.rows)
+            write_arrays(self._sums_file(stretch.number), part.sums)
+        write_arrays(self._rows_file(stretch.phase, stretch.number), part.rows)
 
     def fold(self) -> None:
         """Add the sums that lie beside their rows to those before them, as far as none is missing."""
@@ -46,7 +43,7 @@ class ProbeState:
             total = together([Part(sums=total), Part(sums=dict(_read(self._sums_file(count))))]).sums
             count += 1
         if count > folded:
-            _write(self.folder / "sums.npz", {**total, FOLDED: np.array(count)})
+            write_arrays(self.folder / "sums.npz", {**total, FOLDED: np.array(count)})
         for number in range(count):
             self._sums_file(number).unlink(missing_ok=True)
 
@@ -91,17 +88,10 @@ class StoredRows(Mapping[str, NDArray[Any]]):
         return len(list(iter(self)))
 
 
-def _write(path: Path, arrays: Arrays) -> None:
-    archive = io.BytesIO()
-    np.savez(archive, **arrays)  # type: ignore[arg-type]
-    write_bytes(path, archive.getvalue())
+def remake(folder: Path) -> str:
+    """How messages name the way to new parts of the timestep in ``folder``."""
+    return f"delete {folder}, `diffps probe`"
 
 
 def _read(path: Path) -> Mapping[str, NDArray[Any]]:
-    try:
-        found: Mapping[str, NDArray[Any]] = np.load(path)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise DiffPSError(
-            f"{path}: cannot be read ({type(error).__name__}); delete {path.parent}, it is made again"
-        ) from error
-    return found
+    return read_arrays(path, remake(path.parent))

@@ -93,7 +93,7 @@ def train_round(
 
 def words_of(variant: Variant) -> Tensor:
     """T_c of a head: encode's file, or what the prior of its own pass says."""
-    return embed_words(variant.params.encode) if FILE in variant.changes else read_words()
+    return embed_words(variant.params.encode) if FILE in variant.changes else read_words(variant.params.encode.words)
 
 
 def open_round(variants: Sequence[Variant], runtime: Runtime) -> OpenFeatures:

@@ -23,6 +23,8 @@ KEYS_OF_FILE = ("base", "variants", "grid")
 ENCODING = "extract.encoding"
 # The params file of another pass: a variant takes its sections encode, extract and train.
 FILE = "params"
+MOST = 1000  # heads of one sweep
+LONGEST = 200  # letters of a head's name, which is a folder's
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,6 +62,9 @@ def read_variants(params: Params) -> list[Variant]:
     for key, values in grid.items():
         if not isinstance(values, list) or not values:
             raise ConfigError(f"{path}: grid.{key}: expected a list of values, found {values!r}")
+    count = len(listed) * math.prod(map(len, grid.values()))
+    if count > MOST:
+        raise ConfigError(f"{path}: asks for {count:,} heads, more than {MOST:,}; name fewer variants or values")
     found: dict[str, tuple[str, dict[str, Any]]] = {}
     passes: dict[str, Params] = {}
     for name, value in listed.items():
@@ -168,6 +173,8 @@ def _check_distinct(variants: Sequence[Variant], path: Path) -> None:
     for variant in variants:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.:=+-]*", variant.name):
             raise ConfigError(f"{path}: variant {variant.name!r}: use letters, digits and . : = + _ - for names")
+        if len(variant.name) > LONGEST:
+            raise ConfigError(f"{path}: variant {variant.name[:40]}...: its name is longer than {LONGEST} letters")
         same = fingerprint(variant.settings)
         if same in seen:
             raise ConfigError(f"{path}: {seen[same]} and {variant.name} are the same settings")

@@ -128,3 +128,18 @@ def test_the_unet_can_be_used_again_after_an_error(frozen: FrozenUNet) -> None:
         frozen.extract([image], [RES], 1000, canvas=(64, 64))
     assert not any(module._forward_hooks for module in frozen.unet.modules())
     assert frozen.extract([image], [RES], canvas=(64, 64))[RES].isfinite().all()
+
+
+def test_a_mirrored_view_is_the_view_of_the_mirrored_picture(frozen: FrozenUNet) -> None:
+    """Of a picture without any symmetry, as an array and as a tensor, also where it is stretched."""
+    image = np.random.default_rng(0).integers(0, 256, (50, 90, 3), np.uint8)
+    tensor = torch.rand(1, 3, 64, 128) * 2 - 1
+
+    def run(given: object, view: str, canvas: tuple[int, int] | None) -> torch.Tensor:
+        return frozen.extract(given, [RES], 20, canvas=canvas, noise="none", view=view)[RES]  # type: ignore[arg-type]
+
+    mirrored = run([image], "hflip", (64, 128))
+    torch.testing.assert_close(mirrored, run([np.ascontiguousarray(image[:, ::-1])], "identity", (64, 128)))
+    assert not torch.equal(mirrored, run([image], "identity", (64, 128)))
+    assert torch.equal(run(tensor, "hflip", None), run(tensor.flip(3), "identity", None))
+    assert not torch.equal(run(tensor, "hflip", None), run(tensor, "identity", None))

@@ -104,3 +104,12 @@ def test_the_stream_is_the_same_on_every_machine() -> None:
 
 # A change here changes every stored feature: raise EXTRACTION_VERSION in stages/recipes.py with it.
 PINNED = [-0.031138908, -0.703901887, 0.723709583]
+
+
+@pytest.mark.parametrize(("given", "taken"), [(1000.0, 20.0), (-1000.0, -30.0)])
+def test_a_log_variance_is_held_within_diffusers_range(given: float, taken: float) -> None:
+    far, near = torch.zeros(1, 4, 4, 8), torch.zeros(1, 4, 4, 8)
+    far[..., 4:], near[..., 4:] = given, taken
+    sample = scaled_latents(far, "sample", KEYS[:1], 0, 1.0)
+    assert torch.equal(sample, scaled_latents(near, "sample", KEYS[:1], 0, 1.0))
+    assert 0.3 < float(sample.std()) / float(np.exp(taken / 2)) < 3

@@ -65,3 +65,13 @@ def test_special_tokens_map_decides_the_pad_token(folder: Path, tmp_path: Path) 
     )
     with pytest.raises(CheckpointError, match="no pad_token"):
         load_checkpoint(str(copy)).load_tokenizer()
+
+
+def test_a_tokenizer_without_a_limit_has_the_encoder_s(folder: Path, encoder: PromptEncoder, tmp_path: Path) -> None:
+    """Published ones say 10^30 where nobody set a length."""
+    copy = Path(shutil.copytree(folder, tmp_path / "copy"))
+    config = copy / "tokenizer/tokenizer_config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"model_max_length": int(1e30)}))
+    unlimited = PromptEncoder(load_checkpoint(str(copy)))
+    assert unlimited.length == encoder.length
+    assert torch.equal(unlimited.encode("person").embedding, encoder.encode("person").embedding)

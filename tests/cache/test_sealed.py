@@ -33,12 +33,14 @@ WRITERS: dict[str, Callable[[Path], None]] = {
     "table.parquet": lambda path: sealed.write_table(path, TABLE),
     "array.npy": lambda path: sealed.write_array(path, ARRAY),
     "head.safetensors": write_tensors,
+    "arrays.npz": lambda path: sealed.write_arrays(path, {"array": ARRAY, "count": np.array(3)}),
 }
 READERS: dict[str, Callable[[Path, str], Any]] = {
     "value.json": sealed.read_json,
     "table.parquet": sealed.read_table,
     "array.npy": sealed.read_array,
     "head.safetensors": sealed.read_sealed,
+    "arrays.npz": sealed.read_arrays,
 }
 
 
@@ -51,6 +53,7 @@ def test_each_reads_what_it_was_given(tmp_path: Path) -> None:
     np.testing.assert_array_equal(table["score"].to_numpy(), TABLE["score"].to_numpy())
     assert sealed.read_table(tmp_path / "table.parquet", REMAKE, ["name"]).column_names == ["name"]
     np.testing.assert_array_equal(sealed.read_array(tmp_path / "array.npy", REMAKE), ARRAY)
+    np.testing.assert_array_equal(sealed.read_arrays(tmp_path / "arrays.npz", REMAKE)["array"], ARRAY)
     found = load(sealed.read_sealed(tmp_path / "head.safetensors", REMAKE))
     for name, tensor in TENSORS.items():
         np.testing.assert_array_equal(found[name], tensor)
@@ -65,6 +68,7 @@ def test_others_read_them_as_before(tmp_path: Path) -> None:
     assert b"ARROW:schema" in pq.read_metadata(tmp_path / "table.parquet").metadata
     for mode in (None, "r"):
         np.testing.assert_array_equal(np.load(tmp_path / "array.npy", mmap_mode=mode), ARRAY)
+    np.testing.assert_array_equal(np.load(tmp_path / "arrays.npz")["array"], ARRAY)
     for name, tensor in load_file(tmp_path / "head.safetensors").items():
         np.testing.assert_array_equal(tensor, TENSORS[name])
     with safe_open(tmp_path / "head.safetensors", "np") as file:

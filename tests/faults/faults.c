@@ -2,6 +2,7 @@
  *
  * Armed by fault_arm(), or at the start by FAULT="call errno nth lasting pattern". A lasting fault fails every call from
  * the n-th on. Patterns are fnmatch's, over whole paths; what has only a descriptor is looked up in /proc.
+ * fault_clock() puts the clock off by so many seconds, for this process alone.
  */
 #define _GNU_SOURCE
 #include <dirent.h>
@@ -17,7 +18,9 @@
 #include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
+#include <sys/time.h>
 #include <sys/uio.h>
+#include <time.h>
 #include <unistd.h>
 
 static char armed[32], pattern[4096];
@@ -35,6 +38,10 @@ void fault_arm(const char *call, int number, long first, int stays, const char *
 }
 
 long fault_hits(void) { return hits; }
+
+static atomic_long off;
+
+void fault_clock(long seconds) { off = seconds; }
 
 __attribute__((constructor)) static void start(void)
 {
@@ -142,7 +149,46 @@ ON_PATH("stat", stat64, (const char *path, struct stat64 *found), (path, found))
 ON_PATH("stat", fstatat64, (int folder, const char *path, struct stat64 *found, int flags), (folder, path, found, flags))
 ON_PATH("statvfs", statvfs, (const char *path, struct statvfs *found), (path, found))
 ON_PATH("statvfs", statvfs64, (const char *path, struct statvfs64 *found), (path, found))
-ON_PATH("touch", utimensat, (int folder, const char *path, const struct timespec times[2], int flags),
-        (folder, path, times, flags))
+
+/* The kernel's own clock is not put off: what it stamps is from before the clock was set. */
+int clock_gettime(clockid_t which, struct timespec *found)
+{
+    static __typeof__(&clock_gettime) real;
+    if (!real)
+        real = REAL(clock_gettime);
+    int failed = real(which, found);
+    if (!failed && (which == CLOCK_REALTIME || which == CLOCK_REALTIME_COARSE))
+        found->tv_sec += off;
+    return failed;
+}
+
+int gettimeofday(struct timeval *found, void *zone)
+{
+    int failed = REAL(gettimeofday)(found, zone);
+    if (!failed)
+        found->tv_sec += off;
+    return failed;
+}
+
+time_t time(time_t *found)
+{
+    time_t now = REAL(time)(NULL) + off;
+    if (found)
+        *found = now;
+    return now;
+}
+
+int utimensat(int folder, const char *path, const struct timespec times[2], int flags)
+{
+    struct timespec now[2];
+    if (fails("touch", path))
+        return -1;
+    if (off && !times) {
+        clock_gettime(CLOCK_REALTIME, now);
+        now[1] = now[0];
+        times = now;
+    }
+    return REAL(utimensat)(folder, path, times, flags);
+}
 
 DIR *opendir(const char *path) { return fails("list", path) ? NULL : REAL(opendir)(path); }

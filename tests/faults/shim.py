@@ -66,3 +66,7 @@ class Faults:
         hits = int(self._library.fault_hits())
         self._library.fault_arm(b"", 0, ctypes.c_long(0), 0, b"")
         return hits
+
+    def clock(self, seconds: int) -> None:
+        """Put the clock off by so many seconds: the process's, not the one that stamps files."""
+        self._library.fault_clock(ctypes.c_long(seconds))

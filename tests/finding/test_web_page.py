@@ -364,6 +364,11 @@ def test_nothing_is_wider_than_the_window_and_text_stands_out(
         assert visitor.evaluate("document.documentElement.scrollWidth") <= width
         assert visitor.evaluate(FITS) == []
     assert visitor.evaluate(CONTRAST) == []
+    long = (
+        "document.querySelectorAll('#hits .name').forEach(e => { e.textContent = 'a/name/of/several/folders_01.jpg'; })"
+    )
+    visitor.evaluate(long)
+    assert max(visitor.evaluate("[...document.querySelectorAll('#hits .likeness')].map(e => e.offsetHeight)")) < 40
     visitor.choose(wide_picture)
     visitor.evaluate("draw([40, 40, 60, 150])")
     assert visitor.evaluate("document.getElementById('large').scrollWidth") <= width

@@ -1,5 +1,6 @@
 """The page's server, asked by its page, by strangers and by those who mean it harm."""
 
+import contextlib
 import http.client
 import io
 import json
@@ -8,6 +9,7 @@ import struct
 import threading
 import zlib
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -235,6 +237,7 @@ def test_other_methods_are_refused(server: SearchServer, method: str) -> None:
         *(b"", b"[]", b"null", b"{", b'{"parts": 5}', b'{"parts": []}', b'{"parts": [5]}', b'{"parts": [{}]}'),
         *(b'{"parts": [{"row": -1}]}', b'{"parts": [{"row": 1e9}]}', b'{"parts": [{"row": true}]}', b"[" * 60000),
         *(b'{"parts": [{"row": 1}], "top": 100000}', b'{"parts": [{"row": 1}], "top": "x"}', b"\xff\xfe"),
+        b'{"parts": [{"row": 1}, {"row": 2}, {"row": 1}]}',
         b'{"parts": [{"picture": ["x"], "box": [1, 2, 3, 4]}]}',
         b'{"parts": [' + b",".join([b'{"row": 1}'] * 21) + b"]}",
     ],
@@ -301,6 +304,82 @@ def test_noise_is_no_end_of_the_server(server: SearchServer, request_line: bytes
         answer = connection.recv(1 << 16)
     assert b"Traceback" not in answer
     assert ask(server, "GET", "").status == 200
+
+
+def raw(server: SearchServer, request: str) -> bytes:
+    """The first line of what comes back; TOKEN and HOST in ``request`` are the server's."""
+    text = request.replace("TOKEN", server.token).replace("HOST", f"127.0.0.1:{server.server_port}")
+    with socket.create_connection(("127.0.0.1", server.server_port), timeout=30) as connection:
+        connection.sendall(text.encode())
+        return connection.makefile("rb").readline()
+
+
+@pytest.mark.parametrize(
+    ("request_text", "status"),
+    [
+        ("GET http://elsewhere/TOKEN/ HTTP/1.1\r\nHost: HOST\r\n\r\n", 404),
+        ("GET http://HOST/TOKEN/ HTTP/1.1\r\nHost: HOST\r\n\r\n", 404),
+        ("GET /TOKEN/ HTTP/1.1\r\nHost: HOST\r\nHost: elsewhere\r\n\r\n", 404),
+        ("GET /TOKEN/ HTTP/1.1\r\nHost: HOST\r\n" + "X: y\r\n" * 200 + "\r\n", 431),
+        ("GET /TOKEN/ HTTP/1.1\r\nHost: HOST\r\nX: " + "y" * 70000 + "\r\n\r\n", 431),
+        ("POST /TOKEN/search HTTP/1.1\r\nHost: HOST\r\nOrigin: http://HOST\r\n\r\n", 411),
+        (
+            "POST /TOKEN/pictures HTTP/1.1\r\nHost: HOST\r\nOrigin: http://HOST\r\nTransfer-Encoding: chunked\r\n\r\n"
+            "5\r\nhello\r\n0\r\n\r\n",
+            411,
+        ),
+        (
+            "POST /TOKEN/search HTTP/1.1\r\nHost: HOST\r\nOrigin: http://HOST\r\nContent-Length: 2\r\n"
+            "Content-Length: 50\r\n\r\n{}",
+            400,
+        ),
+    ],
+)
+def test_requests_that_no_browser_makes(server: SearchServer, request_text: str, status: int) -> None:
+    assert f" {status} ".encode() in raw(server, request_text)
+
+
+def test_many_idle_connections_keep_nobody_waiting(server: SearchServer) -> None:
+    with contextlib.ExitStack() as idle:
+        for _ in range(200):
+            connection = socket.create_connection(("127.0.0.1", server.server_port), timeout=30)
+            idle.enter_context(connection).sendall(b"GET /")
+        assert ask(server, "GET", "images").status == 200
+
+
+def test_many_ask_at_once(server: SearchServer) -> None:
+    def one(number: int) -> int:
+        if number % 3 == 0:
+            return ask(server, "POST", "pictures", png()).status
+        return (ask(server, "GET", f"image/{number}") if number % 3 == 1 else search(server, {"row": number})).status
+
+    with ThreadPoolExecutor(16) as pool:
+        assert set(pool.map(one, range(48))) == {200}
+
+
+PICTURES = {
+    "cmyk.jpg": lambda image: image.convert("CMYK"),
+    "deep.png": lambda image: Image.fromarray(np.asarray(image.convert("L")).astype(np.uint16) * 257),
+    "one bit.png": lambda image: image.convert("1"),
+    "clear.png": lambda image: image.convert("RGBA"),
+    "palette.png": lambda image: image.convert("P"),
+    "moving.gif": lambda image: image,
+    "moving.webp": lambda image: image,
+    "pages.tiff": lambda image: image,
+}
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_pictures_of_every_kind_are_searched(server: SearchServer, name: str) -> None:
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (60, 90, 3), np.uint8))
+    frames = [image] * 3 if name.startswith(("moving", "pages")) else []
+    buffer = io.BytesIO()
+    made = PICTURES[name](image)
+    kind = {"jpg": "jpeg"}.get(name.rpartition(".")[2], name.rpartition(".")[2])
+    made.save(buffer, kind, **({"save_all": True, "append_images": frames} if frames else {}))
+    taken = ask(server, "POST", "pictures", buffer.getvalue()).json
+    assert (taken["width"], taken["height"]) == (90, 60)
+    assert search(server, {"picture": taken["picture"], "box": [5, 5, 40, 40]}).status == 200
 
 
 def test_the_server_listens_on_this_machine_alone(server: SearchServer) -> None:

@@ -5,6 +5,9 @@ import random
 import struct
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,8 @@ from diffps.geometry import Canvas
 from diffps.model import CONFIG_FILE, WEIGHTS_FILE, PersonSearcher, build_searcher
 from pipeline.config import load_params
 from stages.job import Runtime
+from stages.params import override
+from stages.sweeps.variants import read_variants
 from stages.typed import parse_yaml
 from tests.world import ROOT, SmallSource, small_params, write_params
 
@@ -86,6 +91,29 @@ def test_numbers_out_of_range_are_named(tmp_path: Path, key: str, text: str) -> 
         load_params(tmp_path / "params.yaml", [f"{key}={text}"])
 
 
+def numbers(section: Any, above: str = "") -> Iterator[tuple[str, Any]]:
+    """Every field with numbers, and what it holds."""
+    for each in fields(section):
+        key, value = above + each.name, getattr(section, each.name)
+        if is_dataclass(value):
+            yield from numbers(value, f"{key}.")
+        elif "int" in str(each.type) or "float" in str(each.type):
+            yield key, value
+
+
+def test_no_number_of_any_section_is_infinite_or_too_large() -> None:
+    params, accepted, tried = small_params(), list[str](), 0
+    for key, value in numbers(params):
+        for number in (float("nan"), float("inf"), -float("inf"), 1e39, 2**70, -(2**70)):
+            written = [number] * max(len(value), 1) if isinstance(value, tuple) else number
+            tried += 1
+            with suppress(ConfigError):
+                override(params, {key: written}, "x.yaml")
+                accepted.append(f"{key} = {written}")
+    assert accepted == []
+    assert tried > 400
+
+
 @pytest.mark.parametrize(
     "name", ["../../x", "/tmp/x", "", ".", "..", "a/b", "a\\b", "a\0b", "x" * 200, ".hidden", "a b"]
 )
@@ -93,6 +121,31 @@ def test_names_stay_in_their_folders(tmp_path: Path, name: str) -> None:
     write_params(tmp_path)
     with pytest.raises(ConfigError, match=r"extract\.name"):
         load_params(tmp_path / "params.yaml", [f"extract.name={json.dumps(name)}"])
+
+
+SWEEPS = {
+    "variants: {../../x: {}}": "use letters",
+    "variants: {/tmp/x: {}}": "use letters",
+    f"variants: {{{'x' * 300}: {{}}}}": "longer than",
+    "grid:\n"
+    + "".join(f"  {key}: [1, 2, 3, 4, 5, 6, 7, 8, 9]\n" for key in "abcdefg"): "4,782,969 heads, more than 1,000",
+    BOMB: "x.yaml",
+}
+
+
+@pytest.mark.parametrize("number", range(len(SWEEPS)))
+def test_a_sweep_stays_in_its_folder_and_within_reason(here: Path, number: int) -> None:
+    text, message = list(SWEEPS.items())[number]
+    (here / "x.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=message) as error:
+        read_variants(small_params({"sweep.file": "x.yaml"}))
+    assert "\n" not in str(error.value)
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
 
 
 @pytest.mark.parametrize("store", ["", " "])

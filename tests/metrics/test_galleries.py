@@ -235,3 +235,10 @@ def test_colour_histograms_tell_clothes_apart() -> None:
     assert found[0] @ found[1] == pytest.approx(lengths[0] * lengths[1])
     assert found[0] @ found[2] == pytest.approx(0)
     assert lengths[3] == 0
+
+
+def test_a_camera_numbered_0_is_a_camera() -> None:
+    scenes = [replace(each, camera=0 if each.camera == 1 else each.camera) for each in SCENES]
+    for rule, expected in (("same_camera", [[1], [2]]), ("cross_camera", [[2, 3], [0, 1]])):
+        task = rule_task(scenes, ANNOTATIONS, QUERIES, rule, "protocol")  # type: ignore[arg-type]
+        assert [members(task, q) for q in range(2)] == expected

@@ -15,19 +15,19 @@ from tests.page.conftest import SMALL, Run, save_head
 def write_log(run: Run, stage: str, *overrides: str, start: float = 1_790_000_000.0, seconds: float = 12.0) -> None:
     events = [
         {"time": start, "event": "run", "command": stage, "params": "/home/anna/params.yaml", "overrides": overrides},
-        {"time": start + seconds, "event": "finished"},
+        {"time": start - 3600, "event": "finished", "seconds": seconds},  # the clock was set back meanwhile
         {"time": start + 99, "event": "run", "command": stage, "overrides": []},
     ]
     path = run.folder / "results" / stage / "log.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps(event) + "\n" for event in events) + '{"time": 1, "ev')
+    path.write_text("".join(json.dumps(event) + "\n" for event in events) + '["run"]\n{"time": 1, "ev')
 
 
 def test_stages_have_their_date_their_time_and_their_command(run: Run) -> None:
     write_log(run, "evaluate", "evaluate.gallery=all", "index.root=/home/anna/prw")
     section = provenance_section(run.evidence)
     rows = {row[0]: [str(cell) for cell in row] for row in section.tables[0].rows}
-    assert rows["evaluate"][1:3] == ["2026-09-21 14:13 UTC", "12 s"]
+    assert rows["evaluate"][1:3] == ["2026-09-21 13:13 UTC", "12 s"]
     assert "--set evaluate.gallery=all" in rows["evaluate"][3]
     assert rows["encode"][2] == rows["extract"][2] == "9 s"  # two receipts of 4.5 seconds
     assert rows["train"][2] == "31 s"

@@ -79,7 +79,7 @@ def test_another_promise_moves_the_threshold() -> None:
     strict = find(EMBEDDINGS[:1], GALLERY, calibrations=[calibration()], promise=0.001)
     loose = find(EMBEDDINGS[:1], GALLERY, calibrations=[calibration()], promise=0.5)
     assert strict.threshold > loose.threshold  # type: ignore[operator]
-    with pytest.raises(CalibrationError, match="must lie between 0 and 1"):
+    with pytest.raises(CalibrationError, match="lies between 0 and 1"):
         find(EMBEDDINGS[:1], GALLERY, calibrations=[calibration()], promise=1)
 
 

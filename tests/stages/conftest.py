@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file, save_file
 
-from stages import encode, evaluate, extract, index, train
+from stages import encode, evaluate, extract, index, report, sweep, train
 from stages.places import TRAIN
 from tests.world import FLOAT16, Project, write_small_index
 
@@ -34,6 +34,18 @@ def extracted(encoded: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("extracted") / "project"
     with pytest.MonkeyPatch.context() as monkeypatch:
         Project.copy_of(encoded, folder, monkeypatch).run(extract, extract=FLOAT16)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def whole(extracted: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project after every stage, with a sweep of one head; nothing in it is changed."""
+    folder = tmp_path_factory.mktemp("whole") / "project"
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        project = Project.copy_of(extracted, folder, monkeypatch)
+        project.change(extract=FLOAT16, sweep={"file": "one.yaml"})
+        Path("one.yaml").write_text("variants: {one: {}}")
+        project.run(train, evaluate, sweep, report)
     return folder
 
 

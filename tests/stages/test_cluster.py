@@ -225,7 +225,7 @@ def test_a_scheduler_that_is_none_is_named(scheduler: str, message: str) -> None
 
 
 def test_a_file_that_is_no_scheduler_s_is_named(here: Path) -> None:
-    for content in ("[]", "{}", "no JSON", '{"address": "tcp://127.0.0.1:1"}'):
+    for content in ("[]", "{}", "no JSON", "[" * 100_000, '{"address": "tcp://127.0.0.1:1"}'):
         Path("file.json").write_text(content)
         with (
             pytest.raises(ConfigError, match="file.json.*no scheduler"),

@@ -60,6 +60,11 @@ def test_other_unet_weights_are_named(project: Project) -> None:
     assert f"  UNet weights from {weights}" in heard(project, extract={"unet": weights})
 
 
+def test_a_source_tree_that_is_not_installed_is_a_problem_not_a_traceback() -> None:
+    problems = [line for line in doctor.software(package="no-such-package") if line.startswith("PROBLEM")]
+    assert problems == ["PROBLEM: no-such-package is not installed, so what it needs is not known; pip install -e ."]
+
+
 def test_versions_that_do_not_go_together_are_problems(monkeypatch: pytest.MonkeyPatch) -> None:
     versions = {"zarr": "2.18", "scipy": None}
     monkeypatch.setitem(sys.modules, "torchvision.ops", None)  # what importing a mismatched build comes to

@@ -3,8 +3,9 @@
 import csv
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +14,20 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import diffps
-from diffps.errors import CheckpointError, ConfigError, DatasetError, ImageError
+from cache import FeatureStore
+from cache.traces import find_traces
+from diffps.errors import CalibrationError, CheckpointError, ConfigError, DatasetError, ImageError
+from diffps.features import Feature
 from diffps.images import load_image
+from diffps.records import Detections
+from diffps.search.answer import SearchedGallery
 from stages import find
 from stages.config_data import IndexConfig
+from stages.features.backbone import PassComputer
+from stages.finding.embedder import OnCanvas
+from stages.finding.meant import SeveralPeopleError
 from stages.finding.photos import Photo
-from stages.finding.searcher import Searcher, SeveralPeopleError
+from stages.finding.searcher import Searcher
 from stages.job import Runtime, StoppedError, Tracker
 from stages.places import EVALUATE, INDEX
 from stages.search.tables import read_detections
@@ -98,6 +107,77 @@ def test_what_is_there_is_never_computed_again(project: Path, loaded: Searcher, 
     assert len({path.parent for path in kept.rglob("gallery.json")}) == 1
 
 
+def test_kept_features_find_the_same_and_need_no_backbone_again(
+    project: Path, loaded: Searcher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photos, store = tmp_path / "photos", tmp_path / "features"
+    photos.mkdir()
+    first, second, third, *_ = sorted((project / FRAMES).glob("*s2_*.jpg"))
+    for path in (first, second, third):
+        shutil.copy(path, photos)
+    (photos / "torn.jpg").write_bytes(third.read_bytes()[:-900])
+
+    def searched(job: Counting, name: str = "galleries") -> SearchedGallery:
+        runtime = replace(RUNTIME, store=str(store))
+        kept = {"galleries": tmp_path / name, "keep_features": True, "anyway": True}
+        searcher = Searcher.from_pretrained(HEAD.absolute(), runtime=runtime, job=job, **kept)
+        searcher.add(photos)
+        assert "_embedder" not in searcher.__dict__
+        return searcher.gallery
+
+    job = Counting()
+    gallery = searched(job)
+    assert job.computed == [4, 4]  # features, then people
+    assert [line for line in job.lines if "left out" in line and "torn.jpg" in line]
+    for path in (first, second, third):
+        mine, others = (
+            gallery.rows_of(str(photos / path.name)),
+            loaded.gallery.rows_of(str(project / FRAMES / path.name)),
+        )
+        assert len(mine) == len(others) > 0
+        np.testing.assert_allclose(gallery.boxes[mine], loaded.gallery.boxes[others], atol=0.02)
+        for row, other in zip(mine.tolist(), others.tolist(), strict=True):
+            alike = gallery.embedding(row).astype(float) @ loaded.gallery.embedding(other).astype(float)
+            assert alike > 0.999
+    # As another head would: no gallery of it is there, but all features are.
+    monkeypatch.setattr(PassComputer, "rows", None)
+    again = Counting()
+    assert len(searched(again, "others")) == len(gallery)
+    assert again.computed == [4]
+
+
+def test_kept_features_leave_with_their_picture_and_others_keep_theirs(project: Path, tmp_path: Path) -> None:
+    shutil.copytree(project / "data/features", tmp_path / "features")
+    photos, store = tmp_path / "photos", FeatureStore(tmp_path / "features")
+    photos.mkdir()
+    shared, own = sorted((project / FRAMES).glob("*s2_*.jpg"))[0], photos / "own.jpg"
+    shutil.copy(shared, photos)
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (90, 60, 3), np.uint8)).save(own)
+    digests = {path.name: Photo.open(path).digest for path in (shared, own)}
+    runtime, job = replace(RUNTIME, store=str(store.root)), Counting()
+
+    def search(**kept: bool) -> None:
+        searcher = Searcher.from_pretrained(
+            HEAD.absolute(), galleries=tmp_path / "kept", anyway=True, runtime=runtime, job=job, **kept
+        )
+        searcher.add(photos)
+
+    def known() -> set[str]:
+        return {digest for digest in store.rows("test").digests if digest}
+
+    before = known()
+    search(keep_features=True)
+    assert job.computed == [1, 2]  # the test split has brought the other
+    assert known() == before | {digests["own.jpg"]}
+    # By content, which is how `diffps forget` looks for it.
+    assert find_traces(store.root, "test", digests={digests["own.jpg"]}).nbytes > 0
+    own.unlink()
+    (photos / shared.name).unlink()
+    shutil.copy(sorted((project / FRAMES).glob("*s2_*.jpg"))[1], photos)
+    search()
+    assert known() == before
+
+
 def test_a_stopped_search_goes_on(project: Path, loaded: Searcher, tmp_path: Path) -> None:
     job = StoppingJob(1)
     stopped = Searcher.from_pretrained(HEAD, galleries=tmp_path, runtime=RUNTIME, job=job)
@@ -124,12 +204,43 @@ def test_the_query_itself_is_left_out_and_the_answer_says_that_it_is_a_ranking(p
 
 
 def test_a_box_drawn_where_somebody_was_found_finds_the_same(project: Path, loaded: Searcher) -> None:
-    x1, y1, x2, y2 = loaded.ask(project / QUERY, person=1).box.tolist()
+    x1, y1, x2, y2 = loaded.ask(project / QUERY, person=1)[0].box.tolist()
     drawn = loaded.search(project / QUERY, box=(x1, y1, x2 - x1, y2 - y1), top=3)
     found = loaded.search(project / QUERY, person=1, top=3)
     assert [hit.row for hit in drawn] == [hit.row for hit in found]
     several = loaded.search(project / QUERY, person=1, also=[], top=3)
     assert several == found
+
+
+def test_a_query_costs_its_own_picture_and_nothing_of_the_gallery_is_read(
+    project: Path, loaded: Searcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str] = []
+    embedder = loaded._embedder
+    through = embedder._features
+
+    def watched(pictures: Sequence[OnCanvas]) -> dict[str, Feature]:
+        seen.extend(picture.digest for picture in pictures)
+        return through(pictures)
+
+    monkeypatch.setattr(embedder, "_features", watched)
+    assert loaded.search(project / QUERY, box=(10, 10, 30, 60)).hits
+    assert seen == [Photo.open(project / QUERY).digest]
+    assert loaded.find([3]).hits
+    assert len(seen) == 1
+
+
+def test_the_test_split_is_searched_without_store_images_or_backbone(project: Path, tmp_path: Path) -> None:
+    for folder in (INDEX, EVALUATE):
+        shutil.copytree(folder, tmp_path / folder)
+    (tmp_path / "streets.json").write_text("{}")
+    searcher = Searcher.from_pretrained(HEAD, runtime=replace(RUNTIME, store=str(tmp_path / "nowhere")))
+    searcher.add_evaluated(tmp_path / INDEX, tmp_path / EVALUATE, tmp_path)
+    found = read_detections(EVALUATE / "detections.parquet")
+    assert len(searcher.gallery) == sum(map(len, found.values()))
+    assert searcher.find([0]).boxes == len(searcher.gallery) - 1
+    assert "_embedder" not in searcher.__dict__
+    assert not (tmp_path / "nowhere").exists()
 
 
 def test_several_people_are_asked_about(project: Path, loaded: Searcher) -> None:
@@ -138,6 +249,31 @@ def test_several_people_are_asked_about(project: Path, loaded: Searcher) -> None
     assert len(told.value.people) > 1
     with pytest.raises(ConfigError, match="person 99: .* expected 1 to"):
         loaded.search(project / QUERY, person=99)
+
+
+def test_who_is_meant_is_said_once(project: Path, loaded: Searcher, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, other, *_ = sorted((project / FRAMES).glob("*s2_*.jpg"))
+    with pytest.raises(ConfigError, match="--person and --box both say who"):
+        loaded.search(first, person=1, box=(1, 1, 20, 20))
+    with pytest.raises(ConfigError, match=rf"{other.name}: \d+ people are in it; cut out the one") as told:
+        loaded.search(first, person=1, also=[other])
+    assert not isinstance(told.value, SeveralPeopleError)  # whose remedy is of the query alone
+    found = loaded.detect(Photo.open(first))
+    alone = Detections(found.boxes[:1], found.scores[:1], found.embeddings[:1])
+    monkeypatch.setattr(loaded, "_detect", lambda photo, threshold: alone)
+    assert [part.photo.name for part in loaded.ask(first, also=[other])] == [str(first), str(other)]
+    with pytest.raises(ConfigError, match=f"{other.name}: shows what another picture"):
+        loaded.ask(first, also=[other, other])
+
+
+@pytest.mark.parametrize("promise", [0, 1, -0.1, 2, float("nan")])
+def test_a_promise_that_is_none_is_refused_without_a_calibration_too(
+    project: Path, loaded: Searcher, promise: float
+) -> None:
+    with pytest.raises(CalibrationError, match="promise .*lies between 0 and 1"):
+        loaded.search(project / QUERY, person=1, promise=promise)
+    with pytest.raises(CalibrationError, match="promise .*lies between 0 and 1"):  # before anything is loaded
+        find.run(find.SearchRequest(query=QUERY, folder=None, head="nowhere", promise=promise), RUNTIME, Listener())
 
 
 @pytest.mark.parametrize(
@@ -173,7 +309,7 @@ def test_the_door_answers_in_words_as_a_page_and_as_files(
 ) -> None:
     job = Listener()
     index = IndexConfig(root="data/streets")
-    x1, y1, x2, y2 = loaded.ask(project / QUERY, person=1).box.tolist()
+    x1, y1, x2, y2 = loaded.ask(project / QUERY, person=1)[0].box.tolist()
     box = (x1, y1, x2 - x1, y2 - y1)
     find.run(find.SearchRequest(query=QUERY, folder=None, index=index, box=box, top=4, format="csv"), RUNTIME, job)
     assert "cannot tell" in capsys.readouterr().out
@@ -197,6 +333,8 @@ def test_what_is_missing_is_said_before_anything_is_loaded(project: Path, loaded
         asked(tmp_path / "nowhere")
     with pytest.raises(CheckpointError, match="no such folder"):
         asked(FRAMES, "nowhere")
+    with pytest.raises(ConfigError, match="--keep-features: .* name a folder with --in"):
+        find.run(find.SearchRequest(query=QUERY, folder=None, keep_features=True), RUNTIME, Listener())
     with pytest.raises(ConfigError, match="name the picture"):
         find.run(find.SearchRequest(query=None, folder=FRAMES), RUNTIME, Listener())
     (tmp_path / "streets.json").write_text("{}")

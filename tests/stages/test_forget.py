@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,10 +18,10 @@ from PIL import Image
 from cache import FeatureStore
 from cache.verify import verify
 from diffps.datasets.files import measure_image
-from diffps.datasets.tables import read_queries, read_scenes
+from diffps.datasets.tables import read_annotations, read_queries, read_scenes
 from diffps.errors import ConfigError
 from diffps.records import Detections, Scene
-from stages import evaluate, extract, forget, report, sweep, train
+from stages import evaluate, extract, forget, report, train
 from stages import verify as verify_all
 from stages.features.opening import open_store
 from stages.finding.gallery_files import GalleryWriter, load_gallery
@@ -30,7 +31,7 @@ from stages.forgetting.everywhere import forget_removed, removed_images
 from stages.forgetting.galleries import in_galleries
 from stages.forgetting.reindex import without
 from stages.job import QuietJob
-from stages.places import EVALUATE, INDEX, REPORT, TRAIN
+from stages.places import EVALUATE, INDEX, PROBE, REPORT, TRAIN, calibration_file
 from stages.together import json_content
 from tests.world import FLOAT16, ROOT, STORE, Listener, Project, rewrite_index
 
@@ -38,14 +39,11 @@ HEAD = TRAIN / "head"
 
 
 @pytest.fixture(scope="module")
-def whole(extracted: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project after every stage, with the logs that the commands write."""
-    folder = tmp_path_factory.mktemp("whole") / "project"
+def logged(whole: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project after every stage, with answers and with the logs that the commands write."""
+    folder = tmp_path_factory.mktemp("logged") / "project"
     with pytest.MonkeyPatch.context() as monkeypatch:
-        project = Project.copy_of(extracted, folder, monkeypatch)
-        project.change(extract=FLOAT16, sweep={"file": "one.yaml"})
-        Path("one.yaml").write_text("variants: {one: {}}")
-        project.run(train, evaluate, sweep, report)
+        Project.copy_of(whole, folder, monkeypatch)
         Path("results/search").mkdir()
         for scene in read_scenes(INDEX):
             Path(f"results/search/{scene.digest[:6]}.html").write_text(f"<p>{scene.scene_id}</p>")
@@ -56,8 +54,8 @@ def whole(extracted: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def project(whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
-    made = Project.copy_of(whole, tmp_path / "project", monkeypatch)
+def project(logged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
+    made = Project.copy_of(logged, tmp_path / "project", monkeypatch)
     made.change(extract=FLOAT16, sweep={"file": "one.yaml"})
     return made
 
@@ -142,9 +140,59 @@ def test_images_that_left_the_dataset_are_forgotten_by_gc(project: Project) -> N
     project.change(runtime={"keep_removed": False})
     found = removed_images(project.runtime)
     assert [(traces.split, len(traces.rows)) for traces in found] == [(gone.split, 1)]
-    forget_removed(found, HEAD, Path("data/streets"), project.runtime, QuietJob())
+    forget_removed(found, HEAD, project.runtime, QuietJob())
     assert remembering(traces) == []
     assert removed_images(project.runtime) == []
+
+
+def test_an_image_that_moved_to_the_other_split_is_lost_in_its_old_one_alone(project: Project) -> None:
+    scenes = read_scenes(INDEX)
+    moved = next(scene for scene in scenes if scene.split == "test")
+    report = json_content(INDEX / "report.json", "index")
+    index = without(INDEX, report, (), ())
+    queries = tuple(query for query in index.queries if query.scene_id != moved.scene_id)
+    kept = tuple(replace(scene, split="train") if scene == moved else scene for scene in index.scenes)
+    rewrite_index(replace(index, scenes=kept, queries=queries, galleries=()))
+    found = removed_images(project.runtime)
+    assert [(traces.split, len(traces.rows)) for traces in found] == [("test", 1)]
+    forget_removed(found, HEAD, project.runtime, QuietJob())
+    assert removed_images(project.runtime) == []
+    assert moved.scene_id in {scene.scene_id for scene in read_scenes(INDEX)}
+    assert not (EVALUATE / "embeddings.npy").exists()
+
+
+def test_what_learned_or_measured_goes_and_what_is_of_others_stays(project: Project) -> None:
+    scene = next(scene for scene in read_scenes(INDEX) if scene.split == "train")
+    ours = [PROBE / "parts/1/t0/fit-00000.npz", PROBE / "table.parquet", calibration_file(HEAD)]
+    theirs = [Path("data/other/persons.csv"), Path("data/old/rows/train.parquet"), Path("notes.txt")]
+    for path in (*ours, *theirs):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"train,{scene.scene_id},1,1,2,2,anna" if path in theirs else "{}")
+    Path("data/old/features.zarr").mkdir()
+    heard = Listener()
+    forget.run(project.params().index, HEAD, project.runtime, heard, (scene.scene_id, "nobody.jpg"))
+    assert not [path for path in ours if path.exists()]
+    assert all(scene.scene_id in path.read_text() for path in theirs)
+    assert any("data/old: is another store" in line for line in heard.lines)
+    assert any("nobody.jpg: neither the index nor the store" in line for line in heard.lines)
+
+
+def test_a_query_whose_only_match_was_forgotten_is_scored_as_having_none(project: Project) -> None:
+    annotations, query = read_annotations(INDEX), read_queries(INDEX)[0]
+    others = [
+        scene.scene_id
+        for scene in read_scenes(INDEX)
+        if scene.split == "test"
+        and scene.scene_id != query.scene_id
+        and query.identity in annotations[scene.scene_id].identities
+    ]
+    assert others
+    forget.run(project.params().index, HEAD, project.runtime, QuietJob(), tuple(others))
+    assert query.query_id in {each.query_id for each in read_queries(INDEX)}
+    project.run(evaluate)
+    scored = {row["query_id"]: row for row in pq.read_table(EVALUATE / "per_query.parquet").to_pylist()}
+    assert scored[query.query_id]["existing"] == 0
+    assert scored[query.query_id]["ap"] is None
 
 
 COMMAND = """
@@ -160,7 +208,7 @@ forget.run(params.index, Path("results/train/head"), runtime, QuietJob(), (sys.a
 
 
 @pytest.mark.slow
-def test_killed_half_way_it_can_be_run_again(project: Project, whole: Path, tmp_path: Path) -> None:
+def test_killed_half_way_it_can_be_run_again(project: Project, logged: Path, tmp_path: Path) -> None:
     scene = read_scenes(INDEX)[0]
     traces = traces_of(scene, open_store(str(STORE)))
     half = 0
@@ -180,7 +228,7 @@ def test_killed_half_way_it_can_be_run_again(project: Project, whole: Path, tmp_
         assert remembering(traces) == []
         assert scene.scene_id not in {each.scene_id for each in read_scenes(INDEX)}
         project.folder.rename(tmp_path / f"done{number}")
-        shutil.copytree(whole, project.folder)
+        shutil.copytree(logged, project.folder)
         os.chdir(project.folder)
         project.params()
     assert half >= 2

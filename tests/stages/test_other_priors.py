@@ -157,7 +157,7 @@ def test_sdxl_is_encoded_extracted_and_read_like_any_diffusion_model(here: Path,
     params = override(params, changes, "test")
     for stage in (encode, extract):
         stage.run(params, RUNTIME, QuietJob())
-    assert read_words().shape == (4, TEXT[1])
+    assert read_words(params.encode.words).shape == (4, TEXT[1])
     job = Listener()
     for stage in (encode, extract):
         stage.run(params, RUNTIME, job)
@@ -237,7 +237,7 @@ def test_word_maps_of_clip_guide_proposals_and_its_texts_sfan(here: Path, tmp_pa
     params = override(params, guided, "test")
     for stage in (encode, extract, train):
         stage.run(params, RUNTIME, QuietJob())
-    assert read_words().shape == (4, 48)
+    assert read_words(params.encode.words).shape == (4, 48)
     with source(params, "cached") as opened:
         assert opened.shapes["vit-text-map.person"] == (6, 10, 1)
     card = Path("results/train/head/README.md").read_text()

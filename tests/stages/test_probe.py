@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from ruamel.yaml import YAML
 
+from cache.errors import DamagedError
 from diffps.datasets.tables import read_annotations, read_scenes
 from diffps.errors import ConfigError, DatasetError, DiffPSError, ImageError
 from diffps.probe.part import Part
@@ -237,9 +238,10 @@ def test_a_part_that_is_half_written_is_made_again(tmp_path: Path) -> None:
     assert state.sums()["a/all"].tolist() == [111, 111]
     assert state.rows()["a/vectors"][:, 0].tolist() == [0, 1, 2]
     assert {path.name for path in tmp_path.iterdir()} == {"sums.npz", *(f"fit-0000{n}.npz" for n in range(3))}
-    (tmp_path / "fit-00002.npz").write_bytes(b"PK torn")
-    with pytest.raises(DiffPSError, match=r"fit-00002.npz: cannot be read .*; delete"):
-        state.rows()
+    for name, torn in (("fit-00002.npz", b"PK torn"), ("sums.npz", (tmp_path / "sums.npz").read_bytes()[:-1] + b"x")):
+        (tmp_path / name).write_bytes(torn)
+        with pytest.raises(DamagedError, match=rf"{name}: .* digest.*; delete .*, `diffps probe` makes it anew"):
+            state.rows() if name[0] == "f" else state.sums()
 
 
 def test_without_identities_only_detection_is_probed(project: ProbeProject) -> None:

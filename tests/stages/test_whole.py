@@ -8,27 +8,30 @@ from pathlib import Path
 import pytest
 
 from cache.errors import CacheError, DamagedError
-from stages import evaluate, extract, report, sweep, train, verify
+from cache.files import write_bytes
+from diffps.errors import ConfigError
+from stages import evaluate, extract, probe, report, sweep, train, verify
 from stages.features.opening import open_store
+from stages.head.calibrated import keep_calibrations
 from stages.job import QuietJob
-from stages.places import EVALUATE, SWEEP, TRAIN
+from stages.places import EVALUATE, FIGURES, SWEEP, TRAIN
+from stages.together import add
 from tests.world import FLOAT16, STORE, Listener, Project
 
 HEAD = TRAIN / "head"
 # Read by people and by DVC alone; a digest stands beside each all the same, but these have none.
 UNSEALED = {"log.jsonl", "lock.json"}
-
-
-@pytest.fixture(scope="module")
-def whole(extracted: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project after every stage."""
-    folder = tmp_path_factory.mktemp("whole") / "project"
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        project = Project.copy_of(extracted, folder, monkeypatch)
-        project.change(extract=FLOAT16, sweep={"file": "one.yaml"})
-        Path("one.yaml").write_text("variants: {one: {}}")
-        project.run(train, evaluate, sweep, report)
-    return folder
+PROBE_FILE = """
+scenes: 8
+timesteps: [0]
+taps: [down-level1-repeat0-vit-out]
+budgets: [0.1]
+control: null
+width: 8
+boxes: 4
+folds: 2
+resamples: 100
+"""
 
 
 @pytest.fixture
@@ -91,6 +94,14 @@ def test_two_hundred_flips_are_named(project: Project) -> None:
 
 @pytest.mark.slow
 def test_a_thousand_flips_are_named(project: Project) -> None:
+    """In what a run leaves, and a probe, figures and a calibration beside it."""
+    Path("probe.yaml").write_text(PROBE_FILE)
+    project.run(probe, probe={"file": "probe.yaml"})
+    write_bytes(FIGURES / "ranking.png", Path("results/report/index.html").read_bytes()[:2000])
+    add(FIGURES, ["ranking.png"], "figure")
+    keep_calibrations(HEAD, [], {"people": "test"})
+    names = {path.name for path in left_behind()}
+    assert {"fit-00000.npz", "sums.npz", "summary.txt", "head-calibration.json", "ranking.png"} <= names
     named, passed = flips(1000)
     assert passed == []
     assert named == 1000
@@ -165,6 +176,11 @@ def test_files_of_two_runs_are_refused_and_both_are_named(project: Project, tmp_
             shutil.rmtree(f"results/{name}", ignore_errors=True)
             shutil.copytree(tmp_path / "mine" / name, f"results/{name}")
     project.run(report)
+
+
+def test_words_that_encode_did_not_embed_are_refused(project: Project) -> None:
+    with pytest.raises(ConfigError, match=r"words.safetensors: is of the words .*'head'.* are \['a', 'b'\]"):
+        project.run(train, encode={"words": ["a", "b"]})
 
 
 def test_an_evaluation_that_was_killed_half_way_is_not_read(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:

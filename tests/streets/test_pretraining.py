@@ -10,6 +10,7 @@ import pytest
 import torch
 from diffusers import DDIMScheduler
 
+from cache.errors import DamagedError
 from diffps.backbone.builtin.topology import SCHEDULE, Widths, build, check_unseen, make_random, read_recipe
 from diffps.backbone.checkpoint import load_checkpoint
 from diffps.errors import ConfigError, DivergedError
@@ -184,6 +185,13 @@ def test_stopped_run_goes_on_to_the_same_weights(tmp_path: Path, monkeypatch: py
     for lines in (1, 2, 2, 1):
         with pytest.raises(StoppedError):
             _run(tmp_path / "stopped", StopAfter(lines), monkeypatch)
+    for path in sorted(Path("models/streets-work").glob("*.*")):
+        content = path.read_bytes()
+        path.write_bytes(content[:-400] + bytes([content[-400] ^ 1]) + content[-399:])
+        if path.name in ("vae.pt", "scenes.npz"):  # read by every run
+            with pytest.raises(DamagedError, match=f"{path}: does not match its digest; delete {path}"):
+                _run(tmp_path / "stopped", QuietJob(), monkeypatch)
+        path.write_bytes(content)
     assert _run(tmp_path / "stopped", QuietJob(), monkeypatch) == whole
     checkpoint = load_checkpoint("models/streets")
     assert {part: checkpoint.digest(part) for part in whole} == whole  # type: ignore[arg-type]

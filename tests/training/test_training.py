@@ -150,6 +150,13 @@ def test_a_nan_names_loss_and_scenes_and_stops_only_its_head(world) -> None:
         assert not any(isinstance(result, DivergedError) for result in results[name][:-1])
 
 
+def test_a_step_that_breaks_the_weights_is_told_before_they_are_saved(world) -> None:
+    head = world.trainer(replace(CONFIG, lr=1e30, clip=1e30, warmup_epochs=0.0))
+    (first,) = run(world, {"wild": head})["wild"]
+    assert isinstance(first, DivergedError)
+    assert "the weights' norm is inf" in str(first)
+
+
 def test_the_other_heads_go_on_after_one_diverged(world) -> None:
     wild = world.trainer(replace(CONFIG, lr=1e30, clip=1e30, warmup_epochs=0.0))
     calm = world.trainer(CONFIG)

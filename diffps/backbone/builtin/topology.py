@@ -140,10 +140,10 @@ def make_random(folder: Path, widths: Widths | None = None, seed: int = 0) -> Pa
 def read_recipe(folder: Path) -> dict[str, Any] | None:
     """The recipe that a checkpoint of ours was made by; None where there is none."""
     try:
-        recipe: dict[str, Any] = json.loads((folder / _RECIPE).read_text())
-    except (OSError, ValueError):
+        recipe = json.loads((folder / _RECIPE).read_text())
+    except (OSError, ValueError, RecursionError):
         return None
-    return recipe
+    return recipe if isinstance(recipe, dict) else None
 
 
 def check_unseen(folder: Path, seed: int) -> None:

@@ -112,7 +112,7 @@ def draw(config: StreetsConfig, root: Path) -> None:
 def _read(marker: Path) -> object:
     try:
         return json.loads(marker.read_text())
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
 
 

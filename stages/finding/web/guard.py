@@ -13,7 +13,8 @@ def place_asked(command: str, path: str, headers: Message, hosts: Collection[str
     elsewhere which had it lead here; another origin, or none for a POST, is another page.
     """
     parts = urlsplit(path).path.split("/", 2)
-    if len(parts) < 3 or not hmac.compare_digest(parts[1].encode(), token.encode()):
+    # A whole address in place of a path is a proxy's way, and names a host of its own.
+    if not path.startswith("/") or len(parts) < 3 or not hmac.compare_digest(parts[1].encode(), token.encode()):
         return None
     named = headers.get_all("Host", [])
     if len(named) != 1 or named[0] not in hosts:

@@ -53,6 +53,7 @@ class SearchServer(ThreadingHTTPServer):
     """Serves ``service`` on a free port of the loopback; ``address`` is what to open in a browser."""
 
     daemon_threads = True
+    request_queue_size = 128  # a page asks for sixty pictures at a time; whoever finds no place waits a second
 
     def __init__(self, service: SearchService, port: int = 0) -> None:
         super().__init__(("127.0.0.1", port), _Handler)
@@ -158,6 +159,8 @@ class _Handler(BaseHTTPRequestHandler):
             top = _whole(str(wanted.get("top", 20)), TOP + 1)
             if not isinstance(parts, list) or not 0 < len(parts) <= PARTS:
                 raise RefusedError(HTTPStatus.BAD_REQUEST, f"Between 1 and {PARTS} pictures of the person are taken.")
+            if any(part in parts[:number] for number, part in enumerate(parts)):
+                raise RefusedError(HTTPStatus.BAD_REQUEST, "A picture of the person counts once.")
             sent = {part["picture"]: self.server.pictures.get(part["picture"]) for part in parts if "row" not in part}
             asked = [self._asked(part, sent) for part in parts]
         except DiffPSError:
