@@ -41,8 +41,9 @@ class DiffusionTransformer(ABC):
 
     def __post_init__(self) -> None:
         vae = self.folder.config("vae")
-        if 2 ** (len(vae["block_out_channels"]) - 1) != LATENT_STRIDE:
-            raise CheckpointError(f"checkpoint {self.name}: its VAE shrinks otherwise than {LATENT_STRIDE} times")
+        stride = 2 ** (len(vae["block_out_channels"]) - 1)
+        if stride != LATENT_STRIDE:
+            raise CheckpointError(f"checkpoint {self.name}: its VAE shrinks {stride} times, expected {LATENT_STRIDE}")
         if self.config["in_channels"] != vae["latent_channels"]:
             raise CheckpointError(
                 f"checkpoint {self.name}: its transformer takes {self.config['in_channels']} channels and its VAE "
