@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(help="Send and fetch heads; calibrate one.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(help="Send, fetch and export heads; calibrate one.", no_args_is_help=True, rich_markup_mode=None)
 
 
 @app.command()
@@ -31,3 +31,14 @@ def pull(
     from stages.head.travel import pull_head
 
     typer.echo(f"{pull_head(head, into, revision)}: written")
+
+
+@app.command()
+def export(
+    head: Annotated[str, typer.Argument(metavar="HEAD", help="The folder that `diffps train` wrote, or a hub id.")],
+    into: Annotated[Path, typer.Argument(metavar="INTO", help="A folder that is not there yet.")],
+) -> None:
+    """Write a head as ONNX: detect.onnx finds persons in features, embed.onnx embeds given boxes."""
+    from stages.head.exchange import export_head
+
+    typer.echo(f"{export_head(head, into)}: detect.onnx and embed.onnx written")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from diffps.backbone.weights import PICKLES, read_json
+from diffps.durable import sync
 from diffps.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -61,7 +62,9 @@ def _convert(path: Path) -> Path:
         ) from error
     partial = target.with_suffix(".partial")
     save_file(_tensors(path, loaded), partial, {"format": "pt"})
+    sync(partial)
     partial.replace(target)
+    sync(target.parent)
     return target
 
 

@@ -57,7 +57,10 @@ def pca_sheet(scenes: Sequence[Shown], features: Mapping[str, Sequence[Map]]) ->
             for name, images in pictures.items()
         ]
         rows.append(Row(label=scene.scene_id, tiles=(scene.tile(), *tiles)))
-    note = "Three principal components per tap and timestep, fitted over the scenes shown, as red, green and blue."
+    note = (
+        "Three principal components per tap and timestep, fitted over the scenes shown, as red, green and blue: places "
+        "of one colour are alike to the backbone. Level 3 is the finest grid, level 1 the coarsest."
+    )
     return Sheet(title="Principal components of taps", rows=tuple(rows), note=note)
 
 
@@ -68,18 +71,18 @@ def frequency_sheet(scenes: Sequence[Shown], before: Sequence[Map], after: Seque
     for index, scene in enumerate(scenes):
         tiles = [scene.tile()]
         for name, grids, images in (("before", before, pictures[0]), ("after", after, pictures[1])):
-            energy, share = high_frequency(grids[index])
+            energy, part = high_frequency(grids[index])
+            share = f"{100 * part:.0f} %"
             picture = heat(np.sqrt(normalise(energy, 0, 99)))
             tiles.append(scene.beside(images[index], name, f"Feature {name} refinement in scene {scene.scene_id}"))
             tiles.append(
-                scene.beside(
-                    picture, f"fine part, {share:.0%}", f"Fine structure {name} refinement: {share:.0%} of energy"
-                )
+                scene.beside(picture, f"fine part, {share}", f"Fine structure {name} refinement: {share} of energy")
             )
         rows.append(Row(label=scene.scene_id, tiles=tuple(tiles)))
     note = (
-        "The re-ID feature before and after MSFRN as principal components, each followed by its energy above half the "
-        "Nyquist frequency (the percentage is its share of the feature's variance)."
+        "The map that embeddings are cut from, before and after MSFRN, as principal components: like colours, like "
+        "features. Beside each its fine structure, bright where it is strong; the percentage is its share of the "
+        "feature's variance (above half the Nyquist frequency)."
     )
     return Sheet(title="Frequency refinement", rows=tuple(rows), note=note)
 

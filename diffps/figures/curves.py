@@ -7,6 +7,13 @@ import numpy as np
 from diffps.figures.sheets import Bar, Chart, Line
 
 MOST_POINTS = 400  # more than this is noise at the width of a page
+NOTES = {
+    "Total loss": "What training makes small, step by step. A curve that still falls at its end would gain by more.",
+    "Its parts": (
+        "rpn: proposals, prop: boxes; cls says person or not, reg places the box; reid tells persons apart. A part "
+        "that rises while the others fall is bought by them."
+    ),
+}
 LOG_SPAN = 20  # values that differ by more are drawn on a logarithmic axis
 
 
@@ -22,7 +29,15 @@ def loss_charts(columns: Mapping[str, Sequence[float]]) -> list[Chart]:
             values = [value for line in lines for value in line.y]
             log = min(values) > 0 and max(values) > LOG_SPAN * min(values)
             charts.append(
-                Chart(title=title, x_label="step", y_label="loss", lines=lines, log_y=log, summary=f"{title}: {ends}.")
+                Chart(
+                    title=title,
+                    x_label="step",
+                    y_label="loss",
+                    lines=lines,
+                    log_y=log,
+                    note=NOTES[title],
+                    summary=f"{title}: {ends}.",
+                )
             )
     return charts
 
@@ -39,8 +54,9 @@ def score_chart(title: str, x_label: str, rows: Mapping[str, Sequence[tuple[floa
         y_label="score",
         lines=tuple(lines),
         note=note,
+        shares="y",
         summary=". ".join(
-            f"{line.label}: " + ", ".join(f"{y:.3f} at {x:g}" for x, y in zip(line.x, line.y, strict=True))
+            f"{line.label}: " + ", ".join(f"{100 * y:.1f} % at {x:g}" for x, y in zip(line.x, line.y, strict=True))
             for line in lines
         ),
     )
@@ -50,9 +66,9 @@ def bar_chart(title: str, x_label: str, groups: Mapping[str, Sequence[tuple[str,
     """Horizontal bars: one group per name of the first series, one bar per series in it."""
     bars = tuple(Bar(label=label, values=values) for label, values in groups.items())
     summary = ". ".join(
-        f"{bar.label}: " + ", ".join(f"{name} {value:.3f}" for name, value in bar.values) for bar in bars
+        f"{bar.label}: " + ", ".join(f"{name} {100 * value:.1f} %" for name, value in bar.values) for bar in bars
     )
-    return Chart(title=title, x_label=x_label, bars=bars, note=note, summary=summary)
+    return Chart(title=title, x_label=x_label, bars=bars, shares="x", note=note, summary=summary)
 
 
 def _smooth(label: str, steps: Sequence[float], values: Sequence[float]) -> Line:

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import FuncFormatter, NullFormatter
+from matplotlib.ticker import FuncFormatter, NullFormatter, PercentFormatter
 
 from diffps.figures.pictures import letterbox
 from diffps.figures.sheets import Chart, Heat, Line, Picture, Row, Sheet
@@ -97,6 +97,9 @@ def _chart(chart: Chart, *, title: bool = True) -> Figure:
         axes.set_yscale("log")
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.yaxis.set_minor_formatter(NullFormatter())
+    for axis, name in ((axes.xaxis, "x"), (axes.yaxis, "y")):
+        if name in chart.shares:
+            axis.set_major_formatter(PercentFormatter(1.0, symbol=" %"))
     axes.set_xlabel(chart.x_label)
     axes.set_ylabel(chart.y_label)
     labels = [line.label for line in chart.lines] + [bar.label for bar in chart.bars]
@@ -166,7 +169,8 @@ def _bars(axes: Axes, chart: Chart) -> None:
         lengths = [value for _, value in bar.values]
         axes.barh(places, lengths, thickness * 0.9, color=SERIES[index % len(SERIES)], label=bar.label)
         for place, length in zip(places, lengths, strict=True):
-            axes.annotate(f"{length:.3g}", (length, place), (3, 0), textcoords="offset points", va="center", fontsize=8)
+            text = f"{100 * length:.1f} %" if "x" in chart.shares else f"{length:.3g}"
+            axes.annotate(text, (length, place), (3, 0), textcoords="offset points", va="center", fontsize=8)
     axes.set_yticks(np.arange(len(names)), names, fontsize=9)
     axes.invert_yaxis()
 

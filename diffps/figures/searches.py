@@ -11,6 +11,13 @@ from diffps.figures.scenes import LONGEST, scene_tile
 from diffps.figures.sheets import Image, Kind, Mark, Row, Sheet, Tile
 from diffps.metrics.matching import box_overlaps as box_overlaps
 
+FAILURES_NOTE = (
+    "The most telling cases of each kind. Under a missed person: the box's width and height in pixels, and what became "
+    "of it. “Below the threshold”: the head's own box was dropped for its low score; “not proposed”: there never was "
+    "one; “found loosely”: a box is there, too far off. Under a detection: its score, from 0 to 1. IoU: the area two "
+    "boxes share, over the area they cover together; 1 is the same box. Under a confused identity: similarity."
+)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Find:
@@ -93,7 +100,7 @@ def failures_sheet(
     rows = []
     if missed:
         tiles = tuple(
-            find.tile(_with_cause(_size(find), find), f"Missed person in {find.scene_id}, {_size(find)} pixels")
+            find.tile(_with_cause(_size(find), find), f"Missed person in {find.scene_id}, {_size(find)}")
             for find in missed
         )
         rows.append(Row(label="Missed persons", remark="annotated, not detected; the largest", tiles=tiles))
@@ -115,7 +122,7 @@ def failures_sheet(
         tiles = tuple(tile for case in confused for tile in _case(*case))
         remark = "who was looked for, who came first, and who should have; the most similar"
         rows.append(Row(label="Confused identities", remark=remark, tiles=tiles))
-    return Sheet(title="Failures", rows=tuple(rows), note="The most telling cases of each kind.", tall=True)
+    return Sheet(title="Failures", rows=tuple(rows), note=FAILURES_NOTE, tall=True)
 
 
 def telling(values: NDArray[np.floating], count: int) -> list[tuple[str, int]]:
@@ -140,7 +147,7 @@ def _with_cause(text: str, find: Find) -> str:
 
 def _size(find: Find) -> str:
     width, height = (find.box[2:] - find.box[:2]).round().astype(int)
-    return f"{width} × {height}"
+    return f"{width} × {height} px"
 
 
 def _case(query: Find, wrong: Find, right: Find) -> tuple[Tile, Tile, Tile]:

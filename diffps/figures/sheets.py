@@ -95,7 +95,8 @@ class Heat:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Chart:
     """Lines over one pair of axes, groups of bars, or a heat map. ``markers`` are vertical lines: position and label;
-    ``flat`` is for a chart that stands below numbers."""
+    ``flat`` is for a chart that stands below numbers; values along the axes in ``shares`` are fractions, written in
+    percent."""
 
     title: str
     x_label: str
@@ -105,6 +106,7 @@ class Chart:
     heat: Heat | None = None
     markers: tuple[tuple[float, str], ...] = ()
     log_y: bool = False
+    shares: Literal["", "x", "y", "xy"] = ""
     flat: bool = False
     note: str = ""
     summary: str = ""

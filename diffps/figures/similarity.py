@@ -78,7 +78,7 @@ def similarity_chart(pairs: Similarity) -> Chart:
     low = float(min(pairs.same[0], pairs.different[0]))
     high = float(max(pairs.same[-1], pairs.different[-1]))
     edges = np.linspace(low, high + 1e-6, BINS + 1)
-    rate, found = f"{100 * pairs.false_match_rate:.3g} %", f"{100 * pairs.true_match_rate:.3g} %"
+    rate, found = f"{100 * pairs.false_match_rate:.1f} %", f"{100 * pairs.true_match_rate:.1f} %"
     return Chart(
         title="Similarity of pairs",
         x_label="cosine similarity",
@@ -89,7 +89,7 @@ def similarity_chart(pairs: Similarity) -> Chart:
         ),
         markers=((pairs.threshold, f"threshold {pairs.threshold:.2f}"),),
         note=(
-            f"At a threshold of {pairs.threshold:.3f}, {rate} of pairs of different persons are taken for one person, "
+            f"At a threshold of {pairs.threshold:.2f}, {rate} of pairs of different persons are taken for one person, "
             f"and {found} of the pairs of one person are recognised. Only pairs from two different scenes count."
         ),
         summary=(

@@ -39,6 +39,11 @@ def find_peaks(strength: Float32[Tensor, "B H W"], window: int, count: int) -> P
     index = torch.arange(size, device=strength.device)
     flat = strength.reshape(batch, size)
     is_peak = (best.reshape(batch, size) == index) & (flat > 0)
+    if torch.compiler.is_exporting():  # ONNX does not know the bits of floats
+        top, order = (
+            each[:, :count] for each in flat.masked_fill(~is_peak, -1).sort(dim=1, stable=True, descending=True)
+        )
+        return Peaks(order // width, order % width, top >= 0)
     # Positive floats are ordered as their bits are: one integer key holds strength first, lowest index second.
     keys = flat.contiguous().view(torch.int32).long() * size + (size - 1 - index)
     top, order = keys.masked_fill(~is_peak, -1).topk(min(count, size))

@@ -178,13 +178,13 @@ class LabelRecall:
     def sentence(self, foreign: int = 0) -> str:
         """Both recalls in words. ``foreign``: boxes of training identities among the unlabelled of the test split."""
         parts = [
-            f"{name} {share:.1%} of {count}" if count else f"no {name}"
+            f"{name} {100 * share:.1f} % of {count}" if count else f"no {name}"
             for name, count, share in (
                 ("labelled", self.labelled, self.recall_labelled),
                 ("unlabelled", self.unlabelled, self.recall_unlabelled),
             )
         ]
-        said = f"Detected: {', '.join(parts)} persons."
+        said = f"Detected: {', '.join(parts)} persons; labelled are those whose identity is known."
         if foreign:
             said += (
                 f" {foreign} of the unlabelled carry identities of the training split: unlabelled here and in DiffPS, "

@@ -12,12 +12,11 @@ from diffps.errors import ConfigError
 from diffps.figures.searches import Search, ranking_sheet
 from diffps.figures.sheets import Chart, Line, Sheet
 from diffps.metrics.paired import paired_difference
-from stages.page.content import Cell, Section, Table
+from stages.page.content import Cell, Section, Table, change, share
 from stages.page.evidence import Evidence, Json
 from stages.page.scores import interval, interval_text
 from stages.page.searches import query_find, result_find
 from stages.places import EVALUATE
-from stages.text import percent
 
 CHANGED = 2  # queries shown that changed most, in each direction
 HITS = 3  # first answers shown of each
@@ -81,26 +80,20 @@ def _own_row(evidence: Evidence) -> list[Any]:
     persons = {name: query.identity for name, query in evidence.queries.items()}
     bounds = interval_text(interval(evidence.precisions, persons))
     found = evidence.scores
-    return ["this run", _share(found["search"]["map"]), bounds, "", *_rest(found), len(evidence.precisions)]
+    return ["this run", share(found["search"]["map"]), bounds, "", *_rest(found), len(evidence.precisions)]
 
 
 def _row(evidence: Evidence, run: Other) -> list[Any]:
     persons = {name: query.identity for name, query in evidence.queries.items()}
     bounds = interval_text(interval(run.precisions, persons))
     found = paired_difference([(run.precisions, evidence.precisions)])
-    change, error = found.get("map_diff"), found.get("map_diff_se")
-    text = "no query in common" if change is None else f"{100 * change:+.1f} points"
-    text += "" if error is None else f" ± {100 * error:.1f}"
     common = len(run.precisions.keys() & evidence.precisions.keys())
-    return [run.name, _share(run.metrics["search"]["map"]), bounds, Cell(change, text), *_rest(run.metrics), common]
+    apart = change(found["map_diff"], found.get("map_diff_se")) if common else "no query in common"
+    return [run.name, share(run.metrics["search"]["map"]), bounds, apart, *_rest(run.metrics), common]
 
 
 def _rest(metrics: Json) -> list[Cell]:
-    return [_share(metrics["search"]["top1"]), _share(metrics["detection"]["ap"])]
-
-
-def _share(value: float | None) -> Cell:
-    return Cell(value, percent(value))
+    return [share(metrics["search"]["top1"]), share(metrics["detection"]["ap"])]
 
 
 def _without(columns: list[str], rows: list[list[Any]], name: str) -> tuple[list[str], list[list[Any]]]:
@@ -112,13 +105,14 @@ def _scatter(evidence: Evidence, run: Other) -> Chart | None:
     names = sorted(run.precisions.keys() & evidence.precisions.keys())
     if not names:
         return None
-    x, y = [run.precisions[name] for name in names], [evidence.precisions[name] for name in names]
+    x, y = ([each[name] for name in names] for each in (run.precisions, evidence.precisions))
     above, below = sum(b > a for a, b in zip(x, y, strict=True)), sum(b < a for a, b in zip(x, y, strict=True))
     said = f"Queries answered better here: {above}; better there: {below}; alike: {len(names) - above - below}."
     return Chart(
         title=f"Average precision by query: this run and {run.name}",
         x_label=run.name,
         y_label="this run",
+        shares="xy",
         lines=(
             Line(label="queries", x=x, y=y, points=True, joined=False),
             Line(label="equal", x=[0.0, 1.0], y=[0.0, 1.0]),
@@ -131,8 +125,8 @@ def _scatter(evidence: Evidence, run: Other) -> Chart | None:
 def _changed(evidence: Evidence, run: Other) -> Sheet | None:
     """The queries that gained and lost most, each with the first answers here and there."""
     common = run.precisions.keys() & evidence.precisions.keys() & evidence.queries.keys()
-    change = {name: evidence.precisions[name] - run.precisions[name] for name in common}
-    order = sorted((name for name in change if change[name]), key=lambda name: (-change[name], name))
+    gained = {name: evidence.precisions[name] - run.precisions[name] for name in common}
+    order = sorted((name for name in gained if gained[name]), key=lambda name: (-gained[name], name))
     chosen = dict.fromkeys([*order[:CHANGED], *order[-CHANGED:]])
     searches = []
     for name in chosen:
@@ -143,7 +137,7 @@ def _changed(evidence: Evidence, run: Other) -> Sheet | None:
             searches.append(
                 Search(
                     query_id=name,
-                    kind=f"{'Better' if change[name] > 0 else 'Worse'} here, {where}",
+                    kind=f"{'Better' if gained[name] > 0 else 'Worse'} here, {where}",
                     query=query_find(evidence, name),
                     results=tuple(replace(result_find(evidence, row), found=None) for row in rows[:HITS]),
                     precision=value,

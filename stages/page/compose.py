@@ -11,7 +11,7 @@ from diffps.figures.sheets import Chart, Sheet
 from stages.head.identity import difference
 from stages.page import probed
 from stages.page.against import against_sections
-from stages.page.content import Page, Section, Table
+from stages.page.content import Page, Section, Table, share
 from stages.page.cost import Cost, cost_chart, measure_cost, store_table
 from stages.page.dataset import data_section
 from stages.page.evidence import Evidence, Json, NotThereError
@@ -89,9 +89,10 @@ def _lead(evidence: Evidence) -> str:
     epochs = count(trained_section(evidence)["epochs"], "epoch")
     trained_on = evidence.head_training.get("scenes", scenes.count("train"))
     return (
-        f"A head trained for {epochs} on {count(trained_on, 'scene')}, searched in "
-        f"{scenes.count('test'):,}. It reads features of a frozen diffusion backbone: {len(params.extract.taps)} taps "
-        f"at timestep {steps}, canvas {width} × {height}, kept as {params.extract.encoding}."
+        f"The head, the small network that is trained here, learned from {count(trained_on, 'scene')} in {epochs} and "
+        f"then searched {scenes.count('test'):,} others. It never sees pixels: it reads features of a frozen backbone, "
+        f"computed once and kept on disk, here {count(len(params.extract.taps), 'tap')} at timestep {steps} of images "
+        f"of {width} × {height} pixels, as {params.extract.encoding}."
     )
 
 
@@ -151,7 +152,7 @@ def _galleries(evidence: Evidence) -> list[Section]:
     galleries = {scores["search"].get("gallery", "all"): scores["search"], **scores["also"]}
     columns = {"map": "Mean AP", "top1": "Top-1", "top5": "Top-5", "top10": "Top-10", "queries": "Queries"}
     rows = [
-        [name, *(judged(found) if column == "queries" else found.get(column) for column in columns)]
+        [name, *(judged(found) if column == "queries" else share(found.get(column)) for column in columns)]
         for name, found in galleries.items()
     ]
     table = Table(caption="The same detections", columns=["Gallery", *columns.values()], rows=rows)

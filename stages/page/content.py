@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from diffps.figures.sheets import Chart, Sheet, Tile
+from stages.text import percent
 
 
 class Cell(NamedTuple):
@@ -15,6 +16,18 @@ class Cell(NamedTuple):
 
     def __str__(self) -> str:
         return self.text
+
+
+def share(value: float | None) -> Cell:
+    """A fraction in percent."""
+    return Cell(value, percent(value))
+
+
+def change(value: float | None, error: float | None = None) -> Cell:
+    """A difference of fractions in points of a percentage, with its standard error where there is one."""
+    if value is None:
+        return Cell(None, "–")
+    return Cell(value, f"{100 * value:+.1f} points" + ("" if error is None else f" ± {100 * error:.1f}"))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -8,7 +8,8 @@ from stages.page.evidence import Evidence
 
 CHECKED = (
     "What the index found when it read fields against each other, annotations against files, split against split and "
-    "image against image. Repaired: read as what was meant. Doubtful: read as it stands. Refused: not read."
+    "image against image. Repaired: read as what was meant. Doubtful: read as it stands. Refused: not read. "
+    "Labelled boxes are those whose identity is known; foreign ones are test boxes of persons of the training split."
 )
 PLAUSIBLE = "Nothing that was looked at contradicts anything else."
 
@@ -22,7 +23,7 @@ def data_section(evidence: Evidence) -> list[Section]:
     tables = []
     if keys:
         rows = [[key.replace("_", " "), *(counts.get(key) for counts in splits.values())] for key in keys]
-        tables.append(Table(caption="What was read", columns=["", *splits], rows=rows))
+        tables.append(Table(caption="What was read", columns=["Count", *splits], rows=rows))
     if found:
         lines = [[finding.kind, finding.line] for finding in found]
         tables.append(Table(caption="Plausibility", columns=["Kind", "Finding"], rows=lines))

@@ -115,7 +115,7 @@ def _causes(evidence: Evidence, missed: Sequence[_Case]) -> list[str]:
         persons, found = evidence.annotations[case.scene_id].boxes, evidence.detections.get(case.scene_id)
         verdicts = judge_persons(persons, NONE if found is None else found.boxes, dropped, scores, proposals)
         verdict = verdicts[int(np.flatnonzero((persons == case.box).all(axis=1))[0])]
-        score = "" if verdict.score is None else f", {verdict.score:.2f}"
+        score = "" if verdict.score is None else f", score {verdict.score:.2f}"
         told.append(FATES[verdict.fate].format(iou=verdict.iou) + score)
     return told
 

@@ -23,6 +23,7 @@ from stages.page.evidence import Evidence, NotThereError
 
 Grid = NDArray[np.float32]
 PERSONS = 2  # of each scene in the semantics figure
+FLAT = 0.1  # a map on a scale from 0 to 1 that varies by less is one colour to the eye
 
 
 def attention(evidence: Evidence) -> Sheet:
@@ -92,6 +93,11 @@ def semantics(evidence: Evidence) -> Sheet:
         ]
     if not persons:
         raise NotThereError("figure semantics: nobody is annotated in the scenes shown; raise report.scenes")
+    if all(np.ptp(grid) < FLAT for person in persons for grid in (*person.similarities.values(), person.gate / 2)):
+        raise NotThereError(
+            f"figure semantics: shows nothing, as no word's similarity varies by {FLAT} over a person; SFAN weighs all "
+            "places alike"
+        )
     return semantics_sheet(persons)
 
 

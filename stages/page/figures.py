@@ -13,6 +13,7 @@ from diffps.figures.similarity import similarity_chart
 from stages.page import failures, features, probed, searches
 from stages.page.evidence import Evidence, NotThereError
 
+SCORED = "Higher is better; the mean over the seeds of each variant. The table of the sweep has the errors."
 TIMESTEP = re.compile(r"-?timestep=\d+")  # in the name of a sweep's variant
 
 
@@ -51,7 +52,9 @@ def _timesteps(evidence: Evidence) -> Chart:
             name = label if len(kinds) == 1 else f"{label}, {kind or 'base'}"
             series.setdefault(name, {}).setdefault(float(row["timestep"]), []).append(float(row[column]))
     lines = {name: [(step, fmean(values)) for step, values in points.items()] for name, points in series.items()}
-    return score_chart("Scores against the timestep", "timestep", {k: v for k, v in lines.items() if len(v) > 1})
+    return score_chart(
+        "Scores against the timestep", "timestep", {k: v for k, v in lines.items() if len(v) > 1}, SCORED
+    )
 
 
 def _taps(evidence: Evidence) -> Chart:
@@ -62,7 +65,7 @@ def _taps(evidence: Evidence) -> Chart:
         label: [(name, fmean(row[column] for row in evidence.sweep if row["group"] == name)) for name in names]
         for label, column in _scores(evidence).items()
     }
-    return bar_chart("Scores per set of taps", "score", groups)
+    return bar_chart("Scores of each variant", "score", groups, SCORED)
 
 
 def _bytes(evidence: Evidence) -> Chart:
@@ -78,7 +81,8 @@ def _bytes(evidence: Evidence) -> Chart:
             for name, nbytes in groups.items()
         },
     )
-    return replace(chart, note="A point is the mean over the seeds of one variant; all read one store.")
+    note = "A point is the mean over the seeds of one variant; all read one store. Up and to the left is better."
+    return replace(chart, note=note)
 
 
 def _scores(evidence: Evidence) -> dict[str, str]:
@@ -139,7 +143,7 @@ FIGURES = {
     ),
     "taps": Figure(
         "Taps",
-        "Scores of heads trained on several sets of taps.",
+        "Scores of the sweep’s heads, which read several sets of taps.",
         lambda evidence: [_taps(evidence)],
     ),
     "bytes": Figure(

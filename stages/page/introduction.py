@@ -9,8 +9,8 @@ from stages.page.searches import query_find, result_find
 from stages.text import count
 
 TASK = (
-    "Person search: somebody is shown once and is to be found again in whole scenes, where nobody is cut out "
-    "beforehand. Every person has to be detected, and told from all others."
+    "Person search: given one picture of a person, find the same person in whole scenes, where everyone has to be "
+    "detected first and then told from all others."
 )
 TYPICAL = 10  # queries nearest to the median that the picture is taken from
 SCENE_PIXELS = 720  # longest side of the scene in the first picture
@@ -68,9 +68,9 @@ def example(evidence: Evidence) -> Example | None:
             caption="Where the head says this person is",
         ),
         note=(
-            f"Left: the person looked for, as the query shows them. Right: a whole scene of another moment. The head "
-            f"found {others} there, in thin lines, and ranked the one in thick lines first of all boxes of all scenes; "
-            "that is right."
+            "Left: the person looked for, as the query shows them. Right: a whole scene of another moment. The "
+            f"trained head found {others} there, in thin lines, and ranked the one in thick lines first of all boxes "
+            "of all scenes; that is right."
         ),
     )
 

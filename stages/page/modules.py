@@ -3,13 +3,19 @@
 from typing import Any
 
 from diffps.metrics.failures import LabelRecall, SearchCauses
-from stages.page.content import Section, Table
+from stages.page.content import Section, Table, change, share
 from stages.page.evidence import Evidence
 from stages.page.failures import kinds_of_detections
 
+NAMES = {
+    "dgrpn": "DGRPN, which guides proposals by the word’s map",
+    "msfrn": "MSFRN, which refines frequencies",
+    "sfan": "SFAN, which weighs parts by words",
+}
 OWED = (
     "Each module is taken out of the trained head and the same features are searched again; nothing is trained anew, "
-    "so no scatter between trainings enters. Changes are of mean AP, with their standard error over the queries."
+    "so no scatter between trainings enters. Changes are of mean AP, with their standard error over the queries: a "
+    "loss says that the head owes something to the module."
 )
 
 
@@ -39,11 +45,18 @@ def modules_section(evidence: Evidence) -> list[Section]:
     tables = []
     found = evidence.scores.get("knock_outs", {})
     if found:
-        columns = {"map_diff": "Change", "map_diff_se": "Error", "map": "Mean AP", "top1": "Top-1"}
+        columns = {"map": "Mean AP", "top1": "Top-1"}
         if evidence.is_annotated:
             columns["detection_ap"] = "Detection AP"
-        rows = [[name.upper(), *(scores.get(key) for key in columns)] for name, scores in found.items()]
-        tables.append(Table(caption="Taken out", columns=["Module", *columns.values()], rows=rows))
+        rows = [
+            [
+                NAMES.get(name, name.upper()),
+                change(scores.get("map_diff"), scores.get("map_diff_se")),
+                *(share(scores.get(key)) for key in columns),
+            ]
+            for name, scores in found.items()
+        ]
+        tables.append(Table(caption="Taken out", columns=["Module", "Change", *columns.values()], rows=rows))
     learned = [
         [module.upper(), name, value]
         for module, values in evidence.scores.get("learned", {}).items()

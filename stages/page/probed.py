@@ -4,10 +4,15 @@ import math
 from collections.abc import Sequence
 
 from diffps.figures.sheets import Chart, Heat, Line, Picture
-from stages.page.content import Table
+from stages.page.content import Table, share
 from stages.page.evidence import Evidence, Json
+from stages.text import percent
 
 SCORES = {"reid_map": "re-ID mAP", "detection_precision": "AP of positions"}
+FRACTIONS = {
+    *("reid_map", "reid_top1", "reid_whole", "reid_cosine", "detection_precision", "detection_recall"),
+    *("precision", "hit"),
+}
 SHARED = 24  # taps in the matrix of what they share
 
 
@@ -89,8 +94,8 @@ def _heat(rows: Sequence[Json], column: str, label: str) -> Chart:
         title=f"{label} by block and module",
         x_label="",
         heat=heat,
-        note=f"From {min(known):.2f}, palest, to {max(known):.2f}. The taps that the parameters name are outlined.",
-        summary=f"{label} is highest, {_value(best, column):.3f}, at {best['name']}.",
+        note=f"From {percent(min(known))}, palest, to {percent(max(known))}; outlined are the parameters' taps.",
+        summary=f"{label} is highest, {percent(_value(best, column))}, at {best['name']}.",
     )
 
 
@@ -113,8 +118,10 @@ def _against_bytes(rows: Sequence[Json], column: str, label: str) -> Chart:
         title=f"{label} against bytes",
         x_label="MB an image",
         y_label=label,
+        shares="y",
+        note="A point is a tap. On the stepped line lies the best that so many bytes or fewer can buy.",
         lines=tuple(lines),
-        summary="Best for its bytes: " + ", ".join(f"{name} {y:.3f} at {x:.3g} MB" for x, y, name in front) + ".",
+        summary="Best for its bytes: " + ", ".join(f"{name} {percent(y)} at {x:.3g} MB" for x, y, name in front) + ".",
     )
 
 
@@ -133,8 +140,10 @@ def _over_timesteps(rows: Sequence[Json], column: str, label: str) -> Chart:
         title=f"{label} over timesteps",
         x_label="timestep",
         y_label=label,
+        shares="y",
+        note="The timestep is the noise level the UNet is told, from 0 to 999.",
         lines=tuple(lines),
-        summary=", ".join(f"{value:.3f} at {step}" for step, value in zip(steps, lines[0].y, strict=True)) + ".",
+        summary=", ".join(f"{percent(value)} at {step}" for step, value in zip(steps, lines[0].y, strict=True)) + ".",
     )
 
 
@@ -159,12 +168,14 @@ def _shared(evidence: Evidence, rows: Sequence[Json]) -> Chart:
 
 def _table(caption: str, rows: Sequence[Json], columns: dict[str, str]) -> Table:
     kept = {name: label for name, label in columns.items() if _known(rows, name) or name in ("name", "timestep")}
-    cells = [[_cell(row.get(name)) for name in kept] for row in rows]
+    cells = [[_cell(name, row.get(name)) for name in kept] for row in rows]
     return Table(caption=caption, columns=list(kept.values()), rows=cells)
 
 
-def _cell(value: object) -> object:
-    return None if isinstance(value, float) and math.isnan(value) else value
+def _cell(column: str, value: object) -> object:
+    if isinstance(value, float) and math.isnan(value):
+        return None
+    return share(value) if column in FRACTIONS and isinstance(value, int | float) else value
 
 
 def _best_timestep(rows: Sequence[Json]) -> int:

@@ -26,7 +26,7 @@ RANKED = (
 DETECTED = "Detection AP: how well persons are found at all, whoever they are."
 BRACKETS = (
     "In brackets the interval of 95 %, from drawing persons anew (scenes for detection): it does not hold how far two "
-    "trainings of one head differ. Colours compare histograms of clothes in boxes drawn by hand; chance orders all "
+    "trainings of one head differ. Colours compare histograms of clothes in the annotated boxes; chance orders all "
     "boxes at random."
 )
 
@@ -45,7 +45,7 @@ def score_headlines(evidence: Evidence) -> list[Headline]:
         _headline("Top-1", search["top1"], interval(evidence.first_hits, _persons(evidence)), _bars(scores, "top1")),
     ]
     if queries:
-        headlines[1] = replace(headlines[1], remark=f"of {queries:,} queries")
+        headlines[:2] = (replace(headline, remark=f"over {queries:,} queries") for headline in headlines)
     if evidence.is_annotated:
         found = scores["detection"]
         headline = _headline("Detection AP", found["ap"], detection_interval(evidence), [])
@@ -55,8 +55,8 @@ def score_headlines(evidence: Evidence) -> list[Headline]:
 
 
 def interval_text(bounds: tuple[float, float] | None) -> str:
-    """ "[55.1, 69.0]" in percent; empty where there is none."""
-    return "" if bounds is None else f"[{100 * bounds[0]:.1f}, {100 * bounds[1]:.1f}]"
+    """ "[55.1, 69.0] %"; empty where there is none."""
+    return "" if bounds is None else f"[{100 * bounds[0]:.1f}, {100 * bounds[1]:.1f}] %"
 
 
 def interval(values: Mapping[str, float], persons: Mapping[str, int]) -> tuple[float, float] | None:
@@ -98,6 +98,7 @@ def precision_chart(evidence: Evidence) -> Chart | None:
         title="Queries by average precision",
         x_label="average precision",
         y_label="queries",
+        shares="x",
         lines=(line,),
         summary=f"Half of the queries lie between {low} and {high}, the median is {middle}.",
         note=f"How many queries reach which average precision. Half lie between {low} and {high}.",

@@ -32,7 +32,7 @@ def test_a_stage_takes_three_options_and_nothing_else(command, stage: str) -> No
 
 
 def test_what_becomes_of_heads(command) -> None:  # type: ignore[no-untyped-def]
-    assert set(command.commands["head"].commands) == {"push", "pull", "calibrate"}
+    assert set(command.commands["head"].commands) == {"push", "pull", "calibrate", "export"}
 
 
 def test_help_loads_nothing_slow() -> None:

@@ -2,6 +2,7 @@
  *
  * Armed by fault_arm(), or at the start by FAULT="call errno nth lasting pattern". A lasting fault fails every call from
  * the n-th on. Patterns are fnmatch's, over whole paths; what has only a descriptor is looked up in /proc.
+ * FAULT_LOG names a file that gets a line for each write, fsync and rename: the call, its path, and a rename's new one.
  * fault_clock() puts the clock off by so many seconds, for this process alone.
  */
 #define _GNU_SOURCE
@@ -16,6 +17,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/sendfile.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <sys/time.h>
@@ -32,12 +34,27 @@ void fault_arm(const char *call, int number, long first, int stays, const char *
 {
     armed[0] = 0;
     error = number, nth = first, lasting = stays;
-    seen = 0, hits = 0;
+    seen = 0;
+    hits = 0;
     snprintf(pattern, sizeof pattern, "%s", paths);
     snprintf(armed, sizeof armed, "%s", call);
 }
 
 long fault_hits(void) { return hits; }
+
+static int log_file = -1;
+
+/* One line, in one write: threads do not mix. Paths as they were given, of descriptors whole. */
+static void record(const char *call, const char *path, const char *to)
+{
+    char line[8400];
+    if (log_file < 0 || !path)
+        return;
+    int kept = errno, length = snprintf(line, sizeof line, "%s\t%s\t%s\n", call, path, to);
+    if (write(log_file, line, length) < 0)
+        abort();
+    errno = kept;
+}
 
 static atomic_long off;
 
@@ -51,6 +68,9 @@ __attribute__((constructor)) static void start(void)
     const char *wish = getenv("FAULT");
     if (wish && sscanf(wish, "%31s %d %ld %d %4095[^\n]", call, &number, &first, &stays, paths) == 5)
         fault_arm(call, number, first, stays, paths);
+    const char *file = getenv("FAULT_LOG");
+    if (file)
+        log_file = open(file, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
 }
 
 /* 1 and errno set when this call is to fail. */
@@ -69,7 +89,8 @@ static int fails(const char *call, const char *path)
 static int fails_on(const char *call, int descriptor)
 {
     char link[64], path[4096];
-    if (!armed[0] || strcmp(call, armed))
+    int recorded = log_file >= 0 && descriptor != log_file && (!strcmp(call, "write") || !strcmp(call, "fsync"));
+    if (!recorded && (!armed[0] || strcmp(call, armed)))
         return 0;
     int kept = errno;
     snprintf(link, sizeof link, "/proc/self/fd/%d", descriptor);
@@ -78,6 +99,8 @@ static int fails_on(const char *call, int descriptor)
     if (length < 0)
         return 0;
     path[length] = 0;
+    if (recorded && path[0] == '/')
+        record(call, path, "");
     return fails(call, path);
 }
 
@@ -131,13 +154,23 @@ ON_DESCRIPTOR("read", ssize_t, preadv64v2, (int descriptor, const struct iovec *
 ON_DESCRIPTOR("write", ssize_t, write, (int descriptor, const void *from, size_t size), (descriptor, from, size))
 ON_DESCRIPTOR("write", ssize_t, pwrite64, (int descriptor, const void *from, size_t size, off64_t at),
               (descriptor, from, size, at))
+ON_DESCRIPTOR("write", ssize_t, writev, (int descriptor, const struct iovec *from, int count), (descriptor, from, count))
+ON_DESCRIPTOR("write", ssize_t, pwrite, (int descriptor, const void *from, size_t size, off_t at),
+              (descriptor, from, size, at))
+ON_DESCRIPTOR("write", ssize_t, sendfile, (int descriptor, int from, off_t *at, size_t size),
+              (descriptor, from, at, size))
+ON_DESCRIPTOR("write", ssize_t, copy_file_range,
+              (int from, off64_t *at, int descriptor, off64_t *to, size_t size, unsigned flags),
+              (from, at, descriptor, to, size, flags))
 ON_DESCRIPTOR("fsync", int, fsync, (int descriptor), (descriptor))
 ON_DESCRIPTOR("fsync", int, fdatasync, (int descriptor), (descriptor))
 ON_DESCRIPTOR("flock", int, flock, (int descriptor, int operation), (descriptor, operation))
 
-ON_PATH("rename", rename, (const char *path, const char *to), (path, to))
-ON_PATH("rename", renameat, (int folder, const char *path, int other, const char *to), (folder, path, other, to))
-ON_PATH("exchange", renameat2, (int folder, const char *path, int other, const char *to, unsigned flags),
+#define TO_PATH(call, name, parameters, arguments)                                                                     \
+    int name parameters { return record(call, path, to), fails(call, path) ? -1 : REAL(name) arguments; }
+TO_PATH("rename", rename, (const char *path, const char *to), (path, to))
+TO_PATH("rename", renameat, (int folder, const char *path, int other, const char *to), (folder, path, other, to))
+TO_PATH("exchange", renameat2, (int folder, const char *path, int other, const char *to, unsigned flags),
         (folder, path, other, to, flags))
 ON_PATH("link", link, (const char *path, const char *to), (path, to))
 ON_PATH("mkdir", mkdir, (const char *path, mode_t mode), (path, mode))

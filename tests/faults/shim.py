@@ -42,6 +42,22 @@ def environment(
     return {**os.environ, "LD_PRELOAD": str(library()), **fault}
 
 
+def recording(log: Path) -> dict[str, str]:
+    """Environment of a child whose writes, fsyncs and renames are written into ``log``; see :func:`recorded`."""
+    return {**environment(), "FAULT_LOG": str(log)}
+
+
+def recorded(log: Path, below: Path) -> list[tuple[str, Path, Path | None]]:
+    """(call, path, a rename's new path) in order, of files below a folder in which the child ran."""
+    found = []
+    for line in log.read_text(encoding="utf-8", errors="surrogateescape").splitlines():
+        call, path, to = line.split("\t")
+        place, target = Path(below, path), Path(below, to) if to else None
+        if place.is_relative_to(below):
+            found.append((call, place, target))
+    return found
+
+
 def run(script: str, *arguments: str, **options: object) -> subprocess.CompletedProcess[str]:
     """Run Python code in a child with the shim, in the repository's root; ``options`` are :func:`environment`'s."""
     command = [sys.executable, "-c", script, *arguments]

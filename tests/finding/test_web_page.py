@@ -16,6 +16,7 @@ from stages.finding.web.page import finished_search
 from stages.finding.web.server import SearchServer
 from stages.finding.web.service import DrawnBox
 from tests.finding.fake import FakeService, draw
+from tests.page.axe import findings
 from tests.page.browser import EXECUTABLE, Browser
 from tests.page.test_browser import CONTRAST, WIDER
 
@@ -376,6 +377,19 @@ def test_nothing_is_wider_than_the_window_and_text_stands_out(
     visitor.press("Escape")
 
 
+@pytest.mark.parametrize("dark", [False, True])
+@pytest.mark.parametrize("width", [390, 1440])
+def test_a_screen_reader_finds_nothing_serious(visitor: Visitor, wide_picture: Path, width: int, dark: bool) -> None:
+    visitor.open(width=width, dark=dark)
+    assert findings(visitor.browser) == []
+    visitor.searched(lambda: visitor.click("#pictures .card:nth-child(3) button.box"))
+    assert findings(visitor.browser) == []
+    visitor.choose(wide_picture)
+    visitor.evaluate("draw([40, 40, 60, 150])")
+    assert findings(visitor.browser) == []
+    visitor.press("Escape")
+
+
 def test_without_a_calibration_there_is_no_line_but_a_warning(browser: Browser) -> None:
     service = FakeService(images=5, calibrated=False)
     with serve(service) as address:
@@ -418,5 +432,6 @@ def test_a_finished_search_is_one_file_that_asks_for_nothing(browser: Browser, t
     assert browser.evaluate("document.documentElement.scrollWidth") <= 390
     assert browser.evaluate(FITS) == []
     assert browser.evaluate(CONTRAST) == []
+    assert findings(browser) == []
     browser.evaluate("document.querySelector('#hits .foot .plain').click()")
     assert browser.evaluate("document.getElementById('large').open") is True

@@ -143,8 +143,12 @@ def test_recall_of_labelled_and_unlabelled_persons() -> None:
     recall = recall_by_label(found.matches, np.array([True, False, False, False]))
     assert (recall.labelled, recall.unlabelled) == (1, 3)
     assert (recall.recall_labelled, recall.recall_unlabelled) == (1.0, pytest.approx(1 / 3))
-    assert recall.sentence() == "Detected: labelled 100.0% of 1, unlabelled 33.3% of 3 persons."
+    assert recall.sentence() == (
+        "Detected: labelled 100.0 % of 1, unlabelled 33.3 % of 3 persons; labelled are those whose identity is known."
+    )
     assert "2 of the unlabelled carry identities of the training split" in recall.sentence(foreign=2)
     everyone = recall_by_label(found.matches, np.ones(4, bool))
     assert np.isnan(everyone.recall_unlabelled)
-    assert everyone.sentence() == "Detected: labelled 50.0% of 4, no unlabelled persons."
+    assert everyone.sentence() == (
+        "Detected: labelled 50.0 % of 4, no unlabelled persons; labelled are those whose identity is known."
+    )

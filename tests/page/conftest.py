@@ -18,7 +18,7 @@ from PIL import Image, ImageDraw
 from cache import FeatureStore
 from diffps.datasets.tables import box_columns, write_index
 from diffps.features import Feature, FeatureShape, Ref
-from diffps.heads.config import EmbeddingConfig, ModelConfig, TapsConfig
+from diffps.heads.config import EmbeddingConfig, ModelConfig, SFANConfig, TapsConfig
 from diffps.model import build_searcher
 from diffps.records import Annotations, Query, Scene, SearchIndex
 from stages import report
@@ -141,7 +141,7 @@ def run(tmp_path: Path) -> Iterator[Run]:
 def filled(run: Run) -> Run:
     """The run with a store and a small head of its own."""
     run.open_features = Stored
-    save_head(run, ModelConfig(**SMALL))
+    save_head(run, ModelConfig(**SMALL, sfan=SFANConfig(temperature=0.2)))
     return run
 
 

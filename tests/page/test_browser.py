@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.page.axe import findings
 from tests.page.browser import EXECUTABLE, Browser
 from tests.page.conftest import made_up_run
 
@@ -63,6 +64,37 @@ def test_nothing_is_wider_than_the_window(browser: Browser, page: Path, width: i
 def test_text_stands_out_from_its_ground(browser: Browser, page: Path, dark: bool) -> None:
     browser.show(page, dark=dark)
     assert browser.evaluate(CONTRAST) == []
+
+
+@pytest.mark.parametrize("dark", [False, True])
+@pytest.mark.parametrize("width", [390, 1440])
+def test_a_screen_reader_finds_nothing_serious(browser: Browser, page: Path, width: int, dark: bool) -> None:
+    browser.show(page, width=width, dark=dark)
+    assert findings(browser) == []
+    browser.evaluate("document.querySelector('.window').showPopover(); document.querySelector('details').open = true")
+    assert findings(browser) == []
+
+
+def test_what_a_screen_reader_cannot_read_would_be_found(browser: Browser, page: Path) -> None:
+    browser.show(page)
+    browser.evaluate("document.querySelector('main').insertAdjacentHTML('beforeend', '<button></button>')")
+    assert [each.partition(":")[0] for each in findings(browser)] == ["button-name"]
+
+
+@pytest.mark.parametrize("width", [390, 1440])
+def test_a_hit_opens_as_its_whole_scene_under_its_boxes(browser: Browser, page: Path, width: int) -> None:
+    browser.show(page, width=width)
+    browser.evaluate("document.querySelectorAll('#ranking .opens')[1].click()")
+    assert browser.evaluate("document.querySelectorAll('.window:popover-open').length") == 1
+    image, boxes, natural = browser.evaluate(
+        "(() => { const w = document.querySelector('.window:popover-open'), i = w.querySelector('img'); "
+        "const size = e => { const b = e.getBoundingClientRect(); return [b.left, b.top, b.width, b.height]; }; "
+        "return [size(i), size(w.querySelector('svg')), i.naturalWidth / i.naturalHeight]; })()"
+    )
+    assert image == pytest.approx(boxes, abs=0.6)
+    assert image[2] / image[3] == pytest.approx(natural, rel=0.02)
+    assert image[2] > min(width, 600) / 2
+    assert "found here" in browser.evaluate("document.querySelector('.window:popover-open p').textContent")
 
 
 def test_charts_follow_the_colour_scheme(browser: Browser, page: Path) -> None:

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from diffps.errors import ConfigError
-from diffps.heads.config import ModelConfig
+from diffps.heads.config import ModelConfig, SFANConfig
 from stages import figure
 from stages.page import failures, features
 from stages.page.evidence import NotThereError
@@ -65,6 +65,14 @@ def test_parts_that_are_off_have_no_figure(filled: Run) -> None:
     for name, part in (("frequency", "msfrn"), ("semantics", "sfan")):
         with pytest.raises(NotThereError, match=part):
             make(name, filled.evidence)
+
+
+def test_words_that_say_the_same_everywhere_are_left_out(filled: Run) -> None:
+    save_head(filled, ModelConfig(**SMALL, sfan=SFANConfig(temperature=100.0)))
+    with pytest.raises(NotThereError, match="shows nothing"):
+        make("semantics", filled.evidence)
+    filled.report()
+    assert 'id="semantics"' not in (filled.folder / "results/report/index.html").read_text()
 
 
 def test_an_empty_store_is_said(run: Run) -> None:

@@ -139,7 +139,7 @@ def test_with_few_pairs_the_threshold_lets_none_through() -> None:
     assert pairs is not None
     assert pairs.false_match_rate == 0
     assert pairs.threshold > 0
-    assert "0 % of pairs of different persons" in similarity_chart(pairs).note
+    assert " 0.0 % of pairs of different persons" in similarity_chart(pairs).note
 
 
 def test_pairs_of_one_kind_only_are_no_pairs() -> None:
@@ -256,6 +256,6 @@ def test_the_similarity_chart_names_its_threshold() -> None:
     pairs = compare_pairs(vectors, RNG.integers(0, 6, 60), np.arange(60), 0.05)
     assert pairs is not None
     chart = similarity_chart(pairs)
-    assert f"{100 * pairs.false_match_rate:.3g} % of pairs of different" in chart.note
+    assert f"{100 * pairs.false_match_rate:.1f} % of pairs of different" in chart.note
     for line in chart.lines:
         assert np.trapezoid(line.y, line.x) == pytest.approx(1, abs=1e-3)

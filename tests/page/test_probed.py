@@ -42,7 +42,7 @@ def test_heat_maps_have_a_place_for_every_tap_and_outline_the_parameters(run: Ru
     assert heat.columns == ["self-k", "block-out", "vit-out", "res-out"]
     assert heat.values == [[0.40, 0.55, 0.5, None], [None, None, None, 0.2]]
     assert heat.marked == {(0, 0)}
-    assert "0.550, at up-level3-repeat0-vit-block0-out" in first.summary
+    assert "55.0 %, at up-level3-repeat0-vit-block0-out" in first.summary
 
 
 def test_the_front_holds_what_is_best_for_its_bytes(run: Run) -> None:

@@ -16,6 +16,7 @@ from diffps.heads.config import ModelConfig
 from stages.page.cost import measure_cost
 from stages.page.evidence import NotThereError
 from tests.page.conftest import HOSTILE, SIZE, SMALL, Run, made_up_run, save_head
+from tests.page.made_probe import write_probe
 
 PAGE = "results/report/index.html"
 ADDRESS = {"src", "href", "srcset", "action", "poster", "data", "formaction", "xlink:href"}
@@ -63,11 +64,11 @@ def test_the_first_screen_says_what_was_run_and_how_good_it_is(page: Reader) -> 
     assert "41.2 %" in text
     assert "colours 31.0 %" in text
     assert "chance 7.0 %" in text
-    assert "Person search: somebody is shown once" in text
-    assert re.search(r"41\.2 % \[\d+\.\d, \d+\.\d\]", text)
+    assert "Person search: given one picture of a person" in text
+    assert re.search(r"41\.2 % \[\d+\.\d, \d+\.\d\] %", text)
     assert "71.2 %" in text
-    assert "6 epochs on 6 scenes, searched in 6" in text
-    assert "canvas 192 × 128" in text
+    assert "learned from 6 scenes in 6 epochs and then searched 6 others" in text
+    assert "images of 192 × 128 pixels" in text
 
 
 def test_what_the_cache_saved_is_reckoned_from_receipts(page: Reader) -> None:
@@ -102,7 +103,7 @@ def test_nothing_points_outside_the_file(page: Reader) -> None:
 
 def test_what_the_head_owes_to_its_modules_and_what_they_learned_is_told(page: Reader) -> None:
     text = " ".join(" ".join(page.text).split())
-    assert "MSFRN -0.03 0.01 0.38" in text
+    assert "MSFRN, which refines frequencies -3.0 points ± 1.0 38.0 %" in text
     assert "SFAN weights head 0.3" in text
     assert "DGRPN gate max 1.2" in text
 
@@ -112,7 +113,7 @@ def test_undefined_and_zero_scores_come_with_their_cause(page: Reader) -> None:
     assert "Left out of the means: 1 of 6 queries" in text
     assert "Scored 0 for want of a detection of their person: 1 of 5 queries." in text
     assert "Of 28 detections, 22 are right" in text
-    assert "Detected: labelled 80.0% of 20, unlabelled 25.0% of 4 persons. 3 of the unlabelled carry" in text
+    assert "Detected: labelled 80.0 % of 20, unlabelled 25.0 % of 4 persons; labelled are" in text
 
 
 def test_where_no_query_has_its_person_scores_are_dashes_and_the_cause_is_told(run: Run) -> None:
@@ -128,7 +129,7 @@ def test_where_no_query_has_its_person_scores_are_dashes_and_the_cause_is_told(r
     text = " ".join(" ".join(Reader((run.folder / PAGE).read_text()).text).split())
     assert "No score is defined: none of 6 queries has its person in its gallery." in text
     assert re.search(r"Mean AP\s+–", text)
-    assert "41.2" not in text
+    assert "Mean AP 41.2" not in text
 
 
 def test_what_every_band_of_msfrn_learned_is_told(run: Run) -> None:
@@ -150,8 +151,21 @@ def test_a_sweep_says_what_its_errors_count(run: Run) -> None:
     run.report()
     text = " ".join(" ".join(Reader((run.folder / PAGE).read_text()).text).split())
     assert "errors count the queries" not in text
+    assert "These heads were trained for 3 epochs, the one this page is about for 6" in text
     assert "Errors from the scatter between seeds." in text
-    assert "sfan: off against on -0.02 0.005 above twice its error" in text
+    assert "sfan: off against on -2.0 points ± 0.5 above twice its error" in text
+
+
+def test_every_figure_says_how_to_read_it_and_every_share_is_a_percentage(filled: Run) -> None:
+    write_probe(filled, (0, 100))
+    html = (filled.report(), (filled.folder / PAGE).read_text())[1]
+    figures = re.findall(r"<figure.*?</figure>", html, re.DOTALL)
+    assert len(figures) > 12
+    assert not [figure[:200] for figure in figures if "How to read this." not in figure]
+    cells = re.findall(r"<td[^>]*>([^<]*)</td>", html.split('id="recipe"')[0])
+    learned = html.split("<caption>Learned scalars")[1].split("</table>")[0]
+    assert not [cell for cell in cells if re.fullmatch(r"-?0\.\d{3,}", cell) and f">{cell}<" not in learned]
+    assert not re.findall(r"\d%[^;\"]", re.sub(r"<style>.*?</style>|<svg.*?</svg>", "", html, flags=re.DOTALL))
 
 
 def test_hostile_names_are_text_and_nothing_else(page: Reader) -> None:
@@ -209,7 +223,7 @@ def test_a_query_with_nobody_to_find_shows_what_was_found(run: Run) -> None:
     text = " ".join("".join(page.text).split())
     assert text.count("nobody annotated to be found") == run.params.report.queries - 1
     assert any("unjudged" in (image["alt"] or "") for image in page.all("img"))
-    assert "of 1 queries" in text
+    assert "over 1 queries" in text
 
 
 def test_the_recipe_is_that_of_the_head_which_was_scored(run: Run) -> None:
@@ -219,7 +233,7 @@ def test_the_recipe_is_that_of_the_head_which_was_scored(run: Run) -> None:
     run.report()
     plain = " ".join("".join(Reader((run.folder / PAGE).read_text()).text).split())
     assert "was not trained as the parameters now say" not in plain
-    assert "on 5 scenes" in plain
+    assert "learned from 5 scenes" in plain
     trained["lr"] = 0.125
     trained["model"]["dgrpn"] = None
     save_head(run, ModelConfig(**SMALL, msfrn=None, sfan=None), {"training": trained, "scenes": 5})
@@ -252,7 +266,7 @@ def test_further_galleries_have_a_table(run: Run) -> None:
     run.report()
     page = Reader((run.folder / PAGE).read_text())
     assert "galleries" in [attributes.get("id") for attributes in page.all("section")]
-    assert {"4000", "0.123"} <= set(page.text)
+    assert {"4000", "12.3 %"} <= set(page.text)
 
 
 def test_both_views_count_into_the_break_even(run: Run) -> None:

@@ -1,13 +1,13 @@
 """The parts of a small checkpoint with Stable Diffusion 2.1's topology: every tap id of SD 2.1 is valid on its UNet."""
 
 import json
-import os
 import shutil
 import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from diffps.durable import sync
 from diffps.errors import ConfigError
 
 SCHEDULE = {
@@ -122,8 +122,9 @@ def save_checkpoint(parts: Parts, folder: Path, recipe: dict[str, Any]) -> None:
         (temporary / _RECIPE).write_text(json.dumps(recipe, indent=2) + "\n")
         for path in (temporary, *temporary.rglob("*")):  # temporary folders and safetensors are private
             path.chmod(0o755 if path.is_dir() else 0o644)
-            _sync(path)
+            sync(path)
         _replace(temporary, folder)
+        sync(folder.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -155,15 +156,6 @@ def check_unseen(folder: Path, seed: int) -> None:
             f"index.streets.seed {seed}: draws the persons and cameras that the checkpoint {folder.name} learned from "
             f"or was measured on (seeds {trained}, {trained + 1}); choose another"
         )
-
-
-def _sync(path: Path) -> None:
-    """Make a file's content durable, or the names in a folder: after a power cut what has its name is whole."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _replace(temporary: Path, folder: Path) -> None:
