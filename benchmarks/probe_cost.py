@@ -1,7 +1,8 @@
 """What probing every tap costs beside the UNet's forward, and what `diffps probe` takes on the demo's data.
 
-    python benchmarks/probe_cost.py           # minutes; writes results/probe_cost.json
-    python benchmarks/probe_cost.py --quick   # seconds, writes nothing
+    python benchmarks/probe_cost.py                 # minutes; writes results/probe_cost.json
+    python benchmarks/probe_cost.py --only demo     # or narrow, or commands: the file's other parts stay
+    python benchmarks/probe_cost.py --quick         # seconds, writes nothing
 
 In one pass: a plain forward of the whole UNet with nothing kept, the same with every grid tap and word map kept, and
 that with the probe, of a batch that is fitted and of one that is scored. Sides take turns on the same latents, in an
@@ -14,6 +15,7 @@ scenes.
 """
 
 import argparse
+import json
 import os
 import subprocess
 import sys
@@ -25,7 +27,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from backbone_common import NARROW, SPAN, TINY, TOKENS, make_unet, spread, twin, write
+from backbone_common import NARROW, RESULTS, SPAN, TINY, TOKENS, make_unet, spread, twin, write
 from ruamel.yaml import YAML
 
 from diffps.backbone.capture import Request, TapReader, fixed_context
@@ -84,6 +86,18 @@ def measure_pass(
             for way, all_ in sides.items()
         }
     return found | {"wanted": 1.5}
+
+
+def measure_demo() -> dict[str, Any]:
+    """One pass of the demo's UNet."""
+    demo = load_checkpoint("builtin:streets")
+    text = int(demo.unet_config["cross_attention_dim"])
+    return measure_pass(demo.load_unet(torch.float32), "builtin:streets", 256, 4, text, ProbeRules(boxes=10), 9)
+
+
+def measure_narrow() -> dict[str, Any]:
+    """One of SD 2.1's shape, narrower."""
+    return measure_pass(make_unet(NARROW), NARROW.name, 512, 1, NARROW.text, ProbeRules(), 5)
 
 
 def take_turns(ways: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, dict[str, list[float]]]:
@@ -151,17 +165,23 @@ def _people(canvas: int, row: int) -> People:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true")
+    parts: dict[str, Callable[[], Any]] = {
+        "demo": measure_demo,
+        "narrow": measure_narrow,
+        "commands": lambda: measure_command([75, 300]),
+    }
+    parser.add_argument("--only", choices=list(parts))
     options = parser.parse_args()
     if options.quick:
-        passes = [measure_pass(make_unet(TINY), TINY.name, 128, 2, TINY.text, ProbeRules(), 2)]
-        return write("probe_cost", {"passes": passes, "commands": measure_command([8])}, quick=True)
-    demo, narrow = load_checkpoint("builtin:streets"), NARROW
-    streets = demo.load_unet(torch.float32)
-    text = int(demo.unet_config["cross_attention_dim"])
-    passes = [measure_pass(streets, "builtin:streets", 256, 4, text, ProbeRules(boxes=10), 15)]
-    passes.append(measure_pass(make_unet(narrow), narrow.name, 512, 1, narrow.text, ProbeRules(), 5))
-    write("probe_cost", {"passes": passes}, quick=False)
-    write("probe_cost", {"passes": passes, "commands": measure_command([75, 300])}, quick=False)
+        tiny = measure_pass(make_unet(TINY), TINY.name, 128, 2, TINY.text, ProbeRules(), 2)
+        return write("probe_cost", {"tiny": tiny, "commands": measure_command([8])}, quick=True)
+    file = RESULTS / "probe_cost.json"
+    known = json.loads(file.read_text()) if file.exists() else {}
+    content = {part: known[part] for part in parts if part in known}
+    for part, measure in parts.items():
+        if options.only in (None, part):
+            content[part] = measure()
+            write("probe_cost", content, quick=False)
 
 
 if __name__ == "__main__":

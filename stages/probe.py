@@ -21,7 +21,7 @@ def run(params: Params, runtime: Runtime, job: Job) -> None:
     from stages.places import PROBE
     from stages.probing.finish import write_results
     from stages.probing.gather import check_memory, gather
-    from stages.probing.setting import plan_probe, read_probe_file
+    from stages.probing.setting import plan_probe, read_probe_file, without_control
     from stages.together import index_folder
 
     config, images, index = read_probe_file(Path(params.probe.file)), ImageFolder.of(params.index), index_folder()
@@ -29,7 +29,7 @@ def run(params: Params, runtime: Runtime, job: Job) -> None:
     prior = plans[0].unet.prior
     if params.index.dataset == "streets" and isinstance(prior, StableDiffusion):
         check_unseen(prior.checkpoint.folder, params.index.streets.seed)
-    for limit in plans[0].sample.limits:
+    for limit in (*plans[0].sample.limits, *without_control(config, plans)):
         job.say(f"probe: {limit}")
     for plan in plans:
         job.say(f"probe {plan.unet.encode.checkpoint}: {len(plan.reads.taps)} taps, {check_memory(plan, runtime)}")
@@ -48,7 +48,7 @@ def dry_run(params: Params, runtime: Runtime, job: Job) -> str:
     from diffps.datasets.tables import read_annotations, read_scenes
     from stages.places import PROBE
     from stages.probing.gather import check_memory
-    from stages.probing.setting import plan_probe, read_probe_file
+    from stages.probing.setting import plan_probe, read_probe_file, without_control
     from stages.together import index_folder
 
     config, index = read_probe_file(Path(params.probe.file)), index_folder()
@@ -58,6 +58,7 @@ def dry_run(params: Params, runtime: Runtime, job: Job) -> str:
         f"probe: {len(sample.scenes)} scenes, {sum(map(len, sample.boxes))} persons, t = "
         f"{', '.join(map(str, config.timesteps))} -> {PROBE}; no feature is stored",
         *sample.limits,
+        *without_control(config, plans),
     ]
     lines += [
         f"  {plan.unet.encode.checkpoint}: {len(plan.reads.taps)} taps and {len(plan.reads.maps)} word maps, "

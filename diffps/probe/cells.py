@@ -5,6 +5,7 @@ Boxes are (x1, y1, x2, y2) in canvas pixels; position (row, column) of an (h, w)
 
 import hashlib
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,9 +31,7 @@ class Grid:
 
     def centres(self) -> NDArray[np.float64]:
         """x and y of every position's centre, (h * w, 2), row by row."""
-        x = (np.arange(self.width) + 0.5) * self.cell[0]
-        y = (np.arange(self.height) + 0.5) * self.cell[1]
-        return np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)
+        return _centres(self)
 
     def owners(self, boxes: NDArray[np.floating]) -> NDArray[np.int64]:
         """(h * w,) index of the box a position belongs to, -1 for background.
@@ -78,6 +77,13 @@ class Grid:
         rows = y.reshape(len(boxes), strips, ROI_ROWS // strips, self.height).mean(2)
         weights: NDArray[np.float64] = rows[..., None] * columns[:, None, None, :]
         return weights.reshape(len(boxes), strips, -1)
+
+
+@cache
+def _centres(grid: Grid) -> NDArray[np.float64]:
+    x = (np.arange(grid.width) + 0.5) * grid.cell[0]
+    y = (np.arange(grid.height) + 0.5) * grid.cell[1]
+    return np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)
 
 
 def drawn_positions(count: int, most: int, seed: int, scene_id: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.linalg.blas import dsyrk
 from torch import Tensor
 
 from diffps.features import FeatureShape
@@ -57,7 +58,7 @@ class Collector:
         drawn = {name: projection(name, shapes[name].channels, rules) for name in self._grids}
         self._narrow = {name: matrix for name, matrix in drawn.items() if matrix is not None}
         self._canvas, self._rules, self._readouts = canvas, rules, readouts
-        self._sums: dict[str, Tensor] = {}
+        self._sums: dict[str, Tensor] = {}  # over persons, and over all others
         self._rows: dict[str, list[NDArray[Any]]] = {}
 
     def add(self, features: Mapping[str, Tensor], people: Sequence[People]) -> None:
@@ -67,13 +68,13 @@ class Collector:
         for size, view in views.items():
             outputs: dict[str, Tensor] = {}
             for name in (name for name, grid in self._grids.items() if (grid.height, grid.width) == size):
-                rows = features[name].flatten(0, 2)  # copied here, and only here, where a tap is channels first
+                rows = features[name].flatten(1, 2)  # no copy, also where a tap is channels first
                 self._pool(name, rows, view)
                 samples = self._narrowed(name, rows)
                 if self._readouts is None:
                     self._add_products(name, samples, view)
                 else:
-                    outputs[name] = _outputs(samples.double(), self._readouts[name].to(samples.device), len(people))
+                    outputs[name] = _outputs(samples.double(), self._readouts[name].to(samples.device))
             if outputs:
                 self._score(outputs, view, finest)
             for name in (name for name, grid in self._maps.items() if (grid.height, grid.width) == size):
@@ -86,7 +87,11 @@ class Collector:
 
     def take(self) -> Part:
         """What was kept since the last call."""
-        sums = {name: value.cpu().numpy() for name, value in self._sums.items()}
+        sums: dict[str, NDArray[Any]] = {}
+        for name, (persons, others) in self._sums.items():
+            mine, every = (_mirrored(value).cpu().numpy() for value in (persons, persons + others))
+            size = len(mine) - OFFSETS.stop
+            sums |= {f"{name}/all": every, f"{name}/persons": mine[:size, :size]}
         rows = {name: np.concatenate(values) for name, values in self._rows.items()}
         self._sums, self._rows = {}, {}
         return Part(sums, rows)
@@ -94,9 +99,8 @@ class Collector:
     def _pool(self, name: str, rows: Tensor, view: "_View") -> None:
         """Every box's mean over each strip, in the features' own channels."""
         exact = torch.promote_types(rows.dtype, torch.float32)
-        vectors = view.pooling.to(exact) @ rows.to(exact).reshape(len(view.people), -1, rows.shape[-1])
-        kept = [value[:count] for value, count in zip(vectors, view.pooled, strict=True)]
-        strips = torch.cat(kept).reshape(-1, self._rules.strips, rows.shape[-1])
+        vectors = view.pooling.to(exact) @ rows.to(exact)
+        strips = vectors.flatten(0, 1)[view.pooled].reshape(-1, self._rules.strips, rows.shape[-1])
         self._row(f"{name}/vectors", strips.float().cpu().numpy())
 
     def _narrowed(self, name: str, rows: Tensor) -> Tensor:
@@ -106,19 +110,22 @@ class Collector:
         return rows.to(matrix.dtype) @ matrix
 
     def _add_products(self, name: str, samples: Tensor, view: "_View") -> None:
-        rows = torch.cat([samples[view.drawn].double(), view.targets], dim=1)
-        persons = rows[view.targets[:, 1 + PERSON] > 0, : samples.shape[1] + 1]
-        for kind, value in (("all", _gram(rows)), ("persons", _gram(persons))):
-            key = f"{name}/{kind}"
-            self._sums[key] = self._sums[key].add_(value) if key in self._sums else value
+        channels = samples.shape[-1]
+        rows = view.rows_of(channels)
+        rows[:, :channels] = samples[view.fitted]
+        if name not in self._sums:
+            self._sums[name] = rows.new_zeros(2, rows.shape[1], rows.shape[1])
+        persons, others = self._sums[name]
+        _add_gram(persons, rows[: view.persons])
+        _add_gram(others, rows[view.persons :])
 
     def _score(self, outputs: Mapping[str, Tensor], view: "_View", finest: "_View") -> None:
-        """``outputs`` (6, B, N) of every tap of one grid."""
+        """``outputs`` (B, 6, N) of every tap of one grid."""
         stacked = torch.stack(list(outputs.values()))
-        scores = stacked[:, PERSON]
+        scores = stacked[:, :, PERSON]
         precision = finest.precisions(scores, view.size)
-        dealt = view.dealt_precisions(stacked[:, SHUFFLED])
-        boxes = candidates(scores, stacked[:, OFFSETS].transpose(1, 2), view.centres, self._canvas)
+        dealt = view.dealt_precisions(stacked[:, :, SHUFFLED])
+        boxes = candidates(scores, stacked[:, :, OFFSETS], view.centres, self._canvas)
         found = [
             count_found(np.ascontiguousarray(boxes[:, image]), each.boxes, self._rules.boxes)
             for image, each in enumerate(view.people)
@@ -161,16 +168,15 @@ def projection(tap: str, channels: int, rules: ProbeRules) -> Tensor | None:
     return matrix.div_(math.sqrt(rules.width))
 
 
-def _outputs(samples: Tensor, weights: Tensor, images: int) -> Tensor:
-    """(6, B, N): what weights (C + 1, 6) say of every position (B * N, C)."""
+def _outputs(samples: Tensor, weights: Tensor) -> Tensor:
+    """(B, 6, N): what weights (C + 1, 6) say of every position (B, N, C)."""
     # Long rows first: with six columns of weights on the right the same product takes half as long again.
-    outputs = weights[:-1].T @ samples.T + weights[-1][:, None]
-    return outputs.reshape(len(outputs), images, -1)
+    return weights[:-1].T @ samples.mT + weights[-1][:, None]
 
 
 class _View:
-    """One grid over the scenes of a batch. ``drawn`` (B * P,) rows of the batch's positions enter the normal equations
-    with ``targets`` (B * P, 1 + 6): a one for the intercept, then what is regressed."""
+    """One grid over the scenes of a batch. Its positions ``fitted``, images (B * P,) and places in them, enter the
+    normal equations, those of ``persons`` first."""
 
     def __init__(self, grid: Grid, people: Sequence[People], rules: ProbeRules, device: torch.device) -> None:
         positions = grid.height * grid.width
@@ -184,24 +190,39 @@ class _View:
         pooling = [grid.pooling(each.boxes, rules.strips).reshape(-1, positions) for each in people]
         self.people = people
         self.size = grid.height, grid.width
-        self.pooled = [len(rows) for rows in pooling]
-        padded = np.zeros((len(people), max(self.pooled), positions), np.float32)
+        counts = np.array([len(rows) for rows in pooling])
+        padded = np.zeros((len(people), counts.max(), positions), np.float32)
         for image, rows in enumerate(pooling):
             padded[image, : len(rows)] = rows
+        self.pooled = torch.from_numpy(np.flatnonzero(np.arange(counts.max()) < counts[:, None])).to(device)
         self.person = np.stack(owners) >= 0
         self.pooling = torch.from_numpy(padded).to(device)
         self.centres = torch.from_numpy(grid.centres().T).to(device)
-        self.targets = torch.from_numpy(np.concatenate(targets)).to(device)
-        chosen = np.stack([chosen for chosen, _ in draws])
-        self.drawn = torch.from_numpy((chosen + positions * np.arange(len(people))[:, None]).ravel()).to(device)
+        self._chosen = np.stack([chosen for chosen, _ in draws])
+        regressed = np.concatenate(targets)
+        order = np.argsort(regressed[:, 1 + PERSON] == 0, kind="stable")
+        images = np.repeat(np.arange(len(people)), self._chosen.shape[1])
+        self.persons = int(regressed[:, 1 + PERSON].sum())
+        self.fitted = tuple(torch.from_numpy(rows[order]).to(device) for rows in (images, self._chosen.ravel()))
+        self._targets = torch.from_numpy(regressed[order]).to(device)
+        self._blank: dict[int, Tensor] = {}
         self._dealt = np.stack([target[:, 1 + SHUFFLED] > 0 for target in targets])
-        counts = self._dealt.sum(1), np.full(len(people), self._dealt.shape[1])
-        self.chance, self.variance = chance_precision(*counts), chance_variance(*counts)
+        shares = self._dealt.sum(1), np.full(len(people), self._dealt.shape[1])
+        self.chance, self.variance = chance_precision(*shares), chance_variance(*shares)
+
+    def rows_of(self, channels: int) -> Tensor:
+        """(B * P, channels + 1 + 6): room for features, a one for the intercept, then what is regressed. Taps of one
+        width write over each other's features."""
+        if channels not in self._blank:
+            room = self._targets.new_empty(len(self._targets), channels + self._targets.shape[1])
+            room[:, channels:] = self._targets
+            self._blank[channels] = room
+        return self._blank[channels]
 
     def dealt_precisions(self, scores: Tensor) -> NDArray[np.float64]:
         """Average precisions (..., B) of ``scores`` (..., B, N) for the dealt labels, over the positions drawn."""
-        drawn = scores.flatten(-2)[..., self.drawn].cpu().numpy()
-        return average_precisions(drawn.reshape(*drawn.shape[:-1], *self._dealt.shape), self._dealt)
+        values = scores.cpu().numpy()
+        return average_precisions(np.take_along_axis(values, self._chosen[None], -1), self._dealt)
 
     def precisions(self, scores: Tensor, size: tuple[int, int]) -> NDArray[np.float64]:
         """Average precisions (..., B) of ``scores`` (..., B, n) of a coarser grid, bilinear on this one."""
@@ -212,12 +233,17 @@ class _View:
         return average_precisions(scores.cpu().numpy(), self.person)
 
 
-def _gram(rows: Tensor) -> Tensor:
-    """rows' rows. On a CPU by NumPy, which sees that both factors are one and computes half of the product."""
-    if rows.device.type != "cpu":
-        return rows.T @ rows
-    array = rows.numpy()
-    return torch.from_numpy(array.T @ array)
+def _add_gram(total: Tensor, rows: Tensor) -> None:
+    """Add rows' rows to the lower triangle of ``total``; on a GPU to all of it."""
+    if rows.device.type == "cpu":
+        # Half of the product, and no copy: with rows stored one after another BLAS' columns are rows.
+        dsyrk(1.0, rows.numpy().T, beta=1.0, c=total.numpy().T, overwrite_c=True)
+    else:
+        total += rows.T @ rows
+
+
+def _mirrored(total: Tensor) -> Tensor:
+    return total.tril() + total.tril(-1).T
 
 
 def _device(features: Mapping[str, Tensor]) -> torch.device:

@@ -101,17 +101,18 @@ def in_strips(vectors: Vectors) -> Vectors:
 
 
 def _whitened(task: Task, rows: NDArray[np.float64], fold: Fold) -> NDArray[np.float64]:
+    """``rows`` (n, D) after the fold's own map, those of its gallery only; 0 elsewhere."""
     fitted = rows[fold.others]
     _, person, counts = np.unique(task.persons.identities[fold.others], return_inverse=True, return_counts=True)
-    sums = np.zeros((len(counts), rows.shape[1]))
-    np.add.at(sums, person, fitted)
-    within = fitted - (sums / counts[:, None])[person]
+    means = ((np.arange(len(counts))[:, None] == person) / counts[:, None]) @ fitted
+    within = fitted - means[person]
     scatter = within.T @ within / max(len(fitted), 1)
     ridge = WITHIN * np.trace(scatter) / len(scatter) or 1.0
     lower = cholesky(scatter + ridge * np.eye(len(scatter)), lower=True)
     centre = fitted.mean(0) if len(fitted) else 0.0
     # With L L' = S the vectors L^-1 x have the inner products of S^(-1/2) x.
-    found: NDArray[np.float64] = solve_triangular(lower, (rows - centre).T, lower=True).T
+    found = np.zeros_like(rows)
+    found[fold.gallery] = solve_triangular(lower, (rows[fold.gallery] - centre).T, lower=True).T
     return found
 
 

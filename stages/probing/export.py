@@ -23,13 +23,14 @@ from stages.probing.numbers import MeasuredSet, Probed
 Row = dict[str, Any]
 Kind = Literal["tap", "set", "reference"]
 SEEDS = (1, 2, 3)  # of the sweep over the sets
-_PLACE = re.compile(r"((?:down|mid|up)(?:-level\d+)?(?:-repeat\d+)?|(?:vit|joint)-block\d+|cnn-stage\d+)-(.+)")
+_PLACE = re.compile(r"((?:vit|joint)-block\d+|cnn-stage\d+(?:-block\d+)?|[a-z]+(?:-level\d+)?(?:-repeat\d+)?)-(.+)")
 
 
 def place_of(tap: str) -> tuple[str, str]:
-    """Block and module of a tap: ("up-level3-repeat0", "vit-block0-self-k"); what lies outside of blocks has none."""
+    """Block and module of a tap: ("up-level3-repeat0", "vit-block0-self-k"), ("vit-block07", "q"); what lies outside of
+    blocks has the model as one: ("unet", "after-conv-in"), ("vit", "norm")."""
     found = _PLACE.fullmatch(tap)
-    return (found[1], found[2]) if found else ("unet", tap.removeprefix("unet-"))
+    return (found[1], found[2]) if found else (tap, "")
 
 
 def tap_rows(probed: Probed, own: TapsConfig) -> Iterator[Row]:

@@ -24,7 +24,7 @@ from stages.features.priors import prior_of
 from stages.places import PROBE
 from stages.typed import build, parse_yaml
 
-VERSION = 2  # raised whenever the same features would give other parts
+VERSION = 3  # raised whenever the same features would give other parts
 STRETCH = 32  # scenes whose results are written together
 
 Phase = Literal["fit", "score"]
@@ -121,6 +121,13 @@ def plan_probe(
             without_maps = replace(extract, unet=None, words=(), taps=taps)
             plans.append(ProbePlan(config, blank, without_maps, sample, stretch))
     return plans
+
+
+def without_control(config: ProbeFile, plans: Sequence[ProbePlan]) -> list[str]:
+    """The line that says so where a control was asked for and none of ``plans`` is one."""
+    if config.control is None or len(plans) > 1:
+        return []
+    return [f"No control: {config.control} is a UNet, and {plans[0].unet.encode.checkpoint} has other taps."]
 
 
 def _digest(sample: ProbeSample) -> str:

@@ -1,5 +1,7 @@
 """`diffps probe` on a few drawn scenes: files, resuming, workers, bad input. What its numbers mean: tests/probe."""
 
+import json
+import shlex
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,14 +24,14 @@ from diffps.probe.table import Detection, ReID
 from diffps.records import Annotations
 from diffps.taps import standard_taps
 from pipeline.config import load_params
-from stages import index, probe
+from stages import encode, extract, index, probe, sweep, train
 from stages.config_probe import ProbeFile
 from stages.features.backbone import LatentComputer, PassRunner
 from stages.features.batches import chunks
 from stages.images import ImageFolder
 from stages.job import QuietJob, StoppedError, Tracker
 from stages.params import Params, override
-from stages.places import INDEX, PROBE
+from stages.places import INDEX, PROBE, SWEEP, TRAIN
 from stages.probing.conclusions import dealt_sentence
 from stages.probing.export import place_of
 from stages.probing.finish import write_results
@@ -37,9 +39,8 @@ from stages.probing.gather import check_memory, gather
 from stages.probing.parts import ProbeState
 from stages.probing.prober import state_at
 from stages.probing.setting import ProbePlan, Stretch, plan_probe, read_probe_file
-from stages.sweeps.variants import read_variants
 from tests.probe.plain import plain_probe
-from tests.world import write_params
+from tests.world import ROOT, write_params
 
 TAPS = ("down-level0-repeat0-res-out", "down-level1-repeat0-vit-block0-ffn-inner", "up-level0-repeat1-res-out")
 FILE: dict[str, Any] = {
@@ -144,7 +145,7 @@ def test_what_a_probe_writes(project: ProbeProject) -> None:
     assert not (project.folder / "data/features").exists(), "nothing may be stored"
 
 
-def test_the_chosen_sets_can_be_pasted_and_swept(project: ProbeProject) -> None:
+def test_the_chosen_sets_can_be_pasted(project: ProbeProject) -> None:
     (plan,) = project.plans()
     project.gather(plan)
     project.results([plan])
@@ -153,11 +154,30 @@ def test_the_chosen_sets_can_be_pasted_and_swept(project: ProbeProject) -> None:
     changes = {f"{section}.{key}": value for section, keys in block.items() for key, value in keys.items()}
     pasted = override(params, changes, "pasted")
     assert set(pasted.train.taps.names) - set(plan.reads.maps) <= set(TAPS)
-    sweep = PROBE / "sweep.yaml"
-    header = sweep.read_text().split("'extract.taps=[")[1].split("]")[0].split(", ")
-    ready = override(params, {"extract.taps": header, "extract.timesteps": [0, 100], "sweep.file": str(sweep)}, "set")
-    names = {variant.group for variant in read_variants(ready)}
-    assert any(name.startswith("under-") for name in names)
+
+
+@pytest.mark.slow
+def test_what_is_written_is_extracted_trained_and_swept_as_it_is(project: ProbeProject) -> None:
+    project.file(timesteps=[0])
+    probe.run(project.params(), project.runtime, QuietJob())
+    block, params = YAML(typ="safe").load(PROBE / "taps-0.1MB.yaml"), project.params()
+    pasted = override(params, {f"{of}.{key}": value for of, keys in block.items() for key, value in keys.items()}, "")
+    for stage in (encode, extract, train):
+        stage.run(pasted, project.runtime, QuietJob())
+    kept = json.loads((TRAIN / "head/config.json").read_text())
+    assert pasted.train.taps.detection in json.dumps(kept)
+    # And the sweep by the command that its first lines give.
+    file = PROBE / "sweep.yaml"
+    header = " ".join(line.strip("# ") for line in file.read_text().splitlines() if line.startswith("#"))
+    told = shlex.split(header.partition("diffps extract ")[2].partition(" then ")[0].strip("# "))
+    changes = [value for value in told if value != "--set" and not value.startswith("#")]
+    ready, runtime = load_params(project.folder / "params.yaml", [*changes, f"sweep.file={file}"])
+    extract.run(ready, runtime, QuietJob())
+    sweep.run(ready, runtime, QuietJob())
+    rows = pq.read_table(SWEEP / "table.parquet").to_pylist()
+    assert {row["status"] for row in rows} == {"done"}
+    assert {row["seed"] for row in rows} == {1, 2, 3}
+    assert any(row["group"].startswith("under-") for row in rows)
 
 
 def test_equal_to_tap_by_tap_from_the_features_that_would_be_stored(project: ProbeProject) -> None:
@@ -292,6 +312,16 @@ def test_what_a_probe_file_may_not_say(project: ProbeProject, change: dict[str, 
         project.plans(**change)
 
 
+@pytest.mark.parametrize("path", sorted((ROOT / "presets/probe").glob("*.yaml")), ids=lambda path: path.stem)
+def test_the_files_that_come_with_it_plan_every_tap(project: ProbeProject, path: Path) -> None:
+    params = project.params()
+    config = replace(read_probe_file(path), scenes=4, control=None)
+    (plan,) = plan_probe(config, params.encode, params.extract, read_scenes(INDEX), read_annotations(INDEX))
+    assert len(plan.reads.taps) == 165
+    assert plan.unet.extract.timesteps == config.timesteps
+    assert config.budgets
+
+
 def test_a_file_that_is_not_there(project: ProbeProject) -> None:
     with pytest.raises(
         ConfigError, match=r"probe.file nothing.yaml: cannot be read .*there are: params.yaml, probe.yaml"
@@ -359,7 +389,7 @@ def test_a_score_outside_of_chance_is_named() -> None:
         ("unet-after-conv-in", ("unet", "after-conv-in")),
         ("vit-block07-self-q", ("vit-block07", "self-q")),
         ("joint-block07-img-out", ("joint-block07", "img-out")),
-        ("cnn-stage3-block05-out", ("cnn-stage3", "block05-out")),
+        ("cnn-stage3-block05-out", ("cnn-stage3-block05", "out")),
     ],
 )
 def test_a_tap_has_a_block_and_a_module(tap: str, place: tuple[str, str]) -> None:
