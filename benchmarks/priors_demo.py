@@ -1,6 +1,7 @@
 """Frozen priors behind one head on the demo's streets: trained diffusion, an ImageNet CNN, random diffusion, colours.
 
-    python benchmarks/priors_demo.py --folder /tmp/priors   # fifteen minutes of one core; resumes where it stopped
+    python benchmarks/priors_demo.py --folder /tmp/priors   # half an hour of one core; resumes where it stopped
+    python benchmarks/priors_demo.py --folder /tmp/one --only builtin:random   # found/*.json go into the first folder
 
 Every prior gets the same bytes of an image, and spends them on the taps that a probe of the training scenes ranks
 best: the mean of each true box, standardised, is searched among those of the other scenes (mAP by cosine). One tap of
@@ -43,8 +44,10 @@ from stages.search.scoring import score_colours
 
 STRIDES = {32: "level1", 16: "level2", 8: "level3"}
 PROBED = 60  # training scenes
-BYTES = 217_088  # int8: the most that the CNN has of one width a stride
+BYTES = 434_176  # an image's, in float16: the most that the CNN has of one width a stride
+BYTES_A_VALUE = 2
 SEEDS = (1, 2, 3)
+PRIORS = ("builtin:streets", "timm:tf_efficientnet_lite0", "builtin:random")
 BATCH = 4
 
 
@@ -103,9 +106,14 @@ def _precision(rows: NDArray[np.float32], person: NDArray[np.int64], place: NDAr
     return float(np.mean(found))
 
 
+def nbytes(tap: TapSpec, canvas: int) -> int:
+    """Of one image."""
+    return BYTES_A_VALUE * tap.channels * (canvas // tap.stride) ** 2
+
+
 def chosen(table: Mapping[str, TapSpec], scores: Mapping[str, float], canvas: int) -> list[str]:
     """Taps by falling score: the best of each stride, then what still fits."""
-    size = {tap: table[tap].channels * (canvas // table[tap].stride) ** 2 for tap in scores}
+    size = {tap: nbytes(table[tap], canvas) for tap in scores}
     ranked = sorted(scores, key=lambda tap: -scores[tap])
     small = [tap for tap in ranked if size[tap] <= BYTES // 2]
     taken = [next(tap for tap in small if table[tap].stride == stride) for stride in STRIDES]
@@ -152,12 +160,24 @@ def measure(name: str, base: Params, runtime: Runtime) -> dict[str, Any]:
     ]
     return {
         "taps": {tap: {"probe_map": scores[tap], "stride": prior.taps[tap].stride} for tap in taps},
-        "bytes": sum(prior.taps[tap].channels * (canvas // prior.taps[tap].stride) ** 2 for tap in taps),
+        "bytes": sum(nbytes(prior.taps[tap], canvas) for tap in taps),
         "seeds": kept,
         "mean": {key: statistics.fmean(row[key] for row in kept) for key in kept[0]},
         "std": {key: statistics.stdev(row[key] for row in kept) for key in kept[0]},
         "sweep": found,
     }
+
+
+def table(measured: Mapping[str, Any], colours: Mapping[str, Any]) -> str:
+    """For documents: means over the seeds, with the error of the mean between runs, in percent."""
+    lines = ["| prior | kB an image | taps | detection AP | mAP | top-1 |", "|---|---|---|---|---|---|"]
+    for prior, found in measured.items():
+        keys = ("detection_ap", "map", "top1")
+        error = {key: found["std"][key] / len(found["seeds"]) ** 0.5 for key in keys}
+        scores = " | ".join(f"{100 * found['mean'][key]:.1f} ± {100 * error[key]:.1f}" for key in keys)
+        lines.append(f"| `{prior}` | {found['bytes'] / 1000:.0f} | {len(found['taps'])} | {scores} |")
+    lines.append(f"| colours of true boxes | | | | {100 * colours['map']:.1f} | {100 * colours['top1']:.1f} |")
+    return "\n".join(lines)
 
 
 def _results(params: Params) -> list[Path]:
@@ -169,8 +189,10 @@ def _results(params: Params) -> list[Path]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, required=True, help="of the project; kept, and gone on with")
-    folder = parser.parse_args().folder.absolute()
-    folder.mkdir(parents=True, exist_ok=True)
+    parser.add_argument("--only", choices=PRIORS, help="measure this prior alone, into found/ of the folder")
+    arguments = parser.parse_args()
+    folder = arguments.folder.absolute()
+    (folder / "found").mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
     changes = ["encode.views=[identity]", "train.flip=feature", "train.model.dgrpn=null", "train.model.sfan=null"]
     changes += ["sweep.file=sweep.yaml", "runtime.threads=1"]
@@ -179,13 +201,21 @@ def main() -> None:
     with Path("sweep.yaml").open("w") as file:
         YAML().dump({"grid": {"seed": list(SEEDS)}}, file)
     index.run(base, runtime, QuietJob())
-    test, config = read_search_set(INDEX), base.evaluate
-    task = open_task(config.gallery, config.convention, test, INDEX)
-    found: dict[str, Any] = {"colours": score_colours(task, test, ImageFolder.of(base.index), QuietJob())}
-    for name in ("builtin:streets", lite0(folder), "builtin:random"):
-        found[name.partition("@")[0]] = measure(name, base, runtime)
-        print(name, json.dumps(found[name.partition("@")[0]]["mean"]), flush=True)
-    write("priors_demo", {"bytes_at_most": BYTES, "probed_scenes": PROBED, "priors": found})
+    measured: dict[str, Any] = {}
+    for prior in PRIORS if arguments.only is None else [arguments.only]:
+        known = Path("found") / f"{prior.replace(':', '-')}.json"
+        if not known.is_file():
+            found = measure(lite0(folder) if prior.startswith("timm:") else prior, base, runtime)
+            known.write_text(json.dumps(found))
+        measured[prior] = json.loads(known.read_text())
+        print(prior, json.dumps(measured[prior]["mean"]), json.dumps(measured[prior]["std"]), flush=True)
+    if arguments.only is None:
+        test, config = read_search_set(INDEX), base.evaluate
+        task = open_task(config.gallery, config.convention, test, INDEX)
+        colours = score_colours(task, test, ImageFolder.of(base.index), QuietJob())
+        facts = {"bytes_at_most": BYTES, "probed_scenes": PROBED, "seeds": SEEDS}
+        write("priors_demo", {**facts, "colours": colours, "priors": measured})
+        print(table(measured, colours))
 
 
 if __name__ == "__main__":

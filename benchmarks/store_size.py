@@ -6,8 +6,9 @@
 
 Real: the stages index, encode and extract run below a temporary folder, in float32, features kept as float16.
 Heavy-tailed: Student's t with three degrees of freedom. Spiked: normal, with four positions a hundred times as large.
-Massive: normal, with two channels a thousand times as large at every position (fixed), as transformers have, or at
-other channels from position to position (moving); their other channels are scored alone.
+Massive: a normal tensor, and each tap of a transformer block of the model itself, with two channels a thousand times
+as large at every position (fixed), as large transformers have, or at every sixteenth position another one (moving);
+their other channels are scored alone.
 Sizes are those of real files at the canvas of 1280, errors those of
 ``cache.state_error`` on the second half of the images; a basis is fitted on the first. The built-in UNets are narrower
 than Stable Diffusion's: there project:64 keeps the share of a tap's channels that 64 are in SD 2.1, so that it
@@ -31,9 +32,10 @@ from diffps.taps import standard_taps
 
 ENCODINGS = ("float16", "int8", "bitround:7", "project:64")
 SCENES = 8
-SYNTHETIC = ("heavy-tailed", "spiked", "massive fixed", "massive moving")
-MASSIVE = [7, 200]  # channels
-LARGE = 50  # no usual value is
+SYNTHETIC = ("heavy-tailed", "spiked")
+MASSIVE = ("massive fixed", "massive moving")
+FIXED = [7, 11]  # channels
+LARGE = 50  # standard deviations; no usual value is
 
 
 def real_features(
@@ -79,13 +81,20 @@ def synthetic(kind: str) -> NDArray[np.float32]:
     if kind == "heavy-tailed":
         return rng.standard_t(3, shape).astype(np.float32)
     x = rng.standard_normal(shape, np.float32)
-    if kind == "spiked":
-        x[:, [5, 20, 50, 70], [10, 40, 60, 3]] *= 100
-    elif kind == "massive fixed":
-        x[..., MASSIVE] *= 1000
+    x[:, [5, 20, 50, 70], [10, 40, 60, 3]] *= 100
+    return x
+
+
+def massive(x: NDArray[np.float32], kind: str) -> NDArray[np.float32]:
+    """``x`` in standard deviations, with a few values a thousand times as large."""
+    rng = np.random.default_rng(0)
+    x = x / x.std()
+    if kind == "massive fixed":
+        x[..., FIXED] *= 1000
     else:
-        rows = x.reshape(-1, shape[-1])
-        rows[np.arange(0, len(rows), 16), rng.integers(0, shape[-1], len(rows) // 16)] *= 1000
+        rows = x.reshape(-1, x.shape[-1])
+        places = np.arange(0, len(rows), 16)
+        rows[places, rng.integers(0, x.shape[-1], len(places))] *= 1000
     return x
 
 
@@ -93,7 +102,7 @@ def others_error(x: NDArray[np.float32], encoding: Encoding) -> float:
     """Median relative error of a position over the values that are not massive."""
     found = encoding.decode(encoding.encode(x))
     usual = np.abs(x) < LARGE
-    usual[..., MASSIVE] = False
+    usual[..., FIXED] = False
     error = np.linalg.norm(np.where(usual, found - x, 0), axis=-1)
     return float(np.median(error / np.linalg.norm(np.where(usual, x, 0), axis=-1)))
 
@@ -148,16 +157,19 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         scenes = 2 if arguments.quick else SCENES
         features = real_features(arguments.checkpoint, arguments.canvas, arguments.device, Path(folder), scenes)
+        normal = np.random.default_rng(1).standard_normal((2, 80, 80, 320), np.float32)
+        plain = {"normal": normal, **{tap: x for tap, x in features.items() if "vit-block" in tap}}
         features |= {kind: synthetic(kind) for kind in SYNTHETIC}
+        features |= {f"{tap}, {kind}": massive(x, kind) for tap, x in plain.items() for kind in MASSIVE}
         rows: list[dict[str, Any]] = []
         for tap, images in features.items():
             fitted, x = images[: len(images) // 2], images[len(images) // 2 :]
             of = {"tap": tap, "channels": x.shape[-1]}
             for name in ENCODINGS:
-                encoding = complete(name, tap, fitted)
+                encoding = complete(name, tap.partition(",")[0], fitted)
                 kept = encoding.stored_channels(x.shape[-1])
                 row = {**of, "kept": kept, "encoding": name, **asdict(state_error(x, encoding))}
-                if tap.startswith("massive"):
+                if tap.endswith(MASSIVE):
                     row["others_median"] = others_error(x, encoding)
                 rows.append(row)
             one = one_scale_per_channel(x)
@@ -166,7 +178,7 @@ def main() -> None:
     for row in rows:
         values = "  ".join(f"{key} {value:.4f}" for key, value in row.items() if isinstance(value, float))
         channels = f"{row['kept']} of {row['channels']}"
-        print(f"{row['tap']:40} {row['encoding']:26} {channels:>12}  {values}")
+        print(f"{row['tap']:52} {row['encoding']:26} {channels:>12}  {values}")
     if arguments.quick:
         return
     print("bytes at canvas 1280 against float16 (random features, which do not compress):")

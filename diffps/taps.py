@@ -5,8 +5,7 @@ comes out. Plain Python on the UNet's ``config.json``: nothing here needs weight
 """
 
 import difflib
-import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal
@@ -48,10 +47,6 @@ SDXL_UNET: UNetConfig = {
     "attention_head_dim": (5, 10, 20),
     "cross_attention_dim": 2048,
 }
-# Ids of models that timm builds: their tables have as many blocks as the model at hand.
-_TIMM_TAP = re.compile(
-    r"vit-block\d{2}-(norm1|q|k|v|attn-out|ffn-inner|out)|vit-norm|vit-text-map|cnn-stage\d(-block\d{2})?-out"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,12 +99,6 @@ def standard_taps() -> dict[str, TapSpec]:
     return tap_table(STANDARD_UNET)
 
 
-@cache
-def published_tables() -> tuple[Mapping[str, TapSpec], ...]:
-    """The tables of the published diffusion models, for planning before a checkpoint is here: SD 2.1, SDXL."""
-    return standard_taps(), tap_table(SDXL_UNET)
-
-
 def tap_kind(tap: str) -> TapKind:
     """The kind that a tap's id says it is of, in every family: ``…-self-map``, ``…-map``, ``…-cross-k``, or a grid."""
     if tap.endswith("-map"):
@@ -117,15 +106,11 @@ def tap_kind(tap: str) -> TapKind:
     return "text" if tap.endswith(("-cross-k", "-cross-v")) else "grid"
 
 
-def check_taps(ids: Iterable[str], table: Mapping[str, TapSpec] | None = None) -> None:
-    """Raise UnknownTapError for the first id that ``table`` lacks, naming the nearest.
-
-    Without a table: for an id that no family of models has.
-    """
-    known = table or {tap: spec for published in published_tables() for tap, spec in published.items()}
+def check_taps(ids: Iterable[str], table: Collection[str]) -> None:
+    """Raise UnknownTapError for the first id that ``table`` lacks, naming the nearest."""
     for tap in ids:
-        if tap not in known and (table is not None or not _TIMM_TAP.fullmatch(tap)):
-            nearest = difflib.get_close_matches(tap, known, n=1, cutoff=0.0)[0]
+        if tap not in table:
+            nearest = difflib.get_close_matches(tap, table, n=1, cutoff=0.0)[0]
             raise UnknownTapError(f"tap {tap!r}: no such tap in this model; the nearest is {nearest!r}")
 
 

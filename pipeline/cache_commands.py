@@ -38,6 +38,7 @@ def plan(
     from cache.budget import measure_disk
     from cache.system import free_bytes
     from stages.features.plan import PassPlan
+    from stages.forecasts.operations import operations
     from stages.forecasts.speed import Speed, measure_speed, recorded_speed
     from stages.forecasts.store import plan_store, what_fits
     from stages.text import size
@@ -53,7 +54,7 @@ def plan(
     else:
         speed = recorded_speed(store.root)
     found = plan_store(settings, runtime.shard, free, speed, measure_disk(store.root))
-    for line in found.lines():
+    for line in (*found.lines(), *operations(settings.encode, settings.extract)):
         typer.echo(line)
     if disk or found.budget.nbytes > found.free:
         fitting = what_fits(settings, runtime.shard, found.free)

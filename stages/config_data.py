@@ -8,12 +8,13 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from diffps.backbone.prior import CLIP, TIMM, Conditions
+from diffps.backbone.published import check_ids
 from diffps.datasets.streets import StreetsConfig
 from diffps.errors import ConfigError
 from diffps.geometry import Canvas, check_sides
 from diffps.images import MAX_PIXELS
 from diffps.records import Dtype, Split, View
-from diffps.taps import FeatureName, check_taps, tap_kind
+from diffps.taps import FeatureName, tap_kind
 
 LAST_TIMESTEP = 999
 
@@ -84,7 +85,8 @@ class EncodeConfig:
     """Words whose text embeddings SFAN gets (T_c of Eq. 6)."""
 
     text_encoder: int = 1
-    """The text encoder that embeds ``words``; SDXL has 1 (768 wide) and 2 (1280 wide), other models 1."""
+    """The text encoder that embeds ``words``: of SDXL 1 (768 wide) or 2 (1280 wide), of SD 3 also 3 (T5, 4096 wide), of
+    other models 1."""
 
     dtype: Dtype = "float32"
     """What the VAE computes in."""
@@ -96,8 +98,8 @@ class EncodeConfig:
             raise ConfigError(f"encode.views {list(self.views)}: expected identity, and hflip at most once")
         if len(set(self.words)) != len(self.words) or not all(map(str.strip, self.words)):
             raise ConfigError(f"encode.words {list(self.words)}: each a word, and each once")
-        if self.text_encoder not in (1, 2):
-            raise ConfigError(f"encode.text_encoder {self.text_encoder}: 1, or 2 where the model has two")
+        if self.text_encoder not in (1, 2, 3):
+            raise ConfigError(f"encode.text_encoder {self.text_encoder}: 1, or up to 3 where the model has more")
 
     @property
     def is_diffusion(self) -> bool:
@@ -134,7 +136,7 @@ class ExtractConfig:
     own."""
 
     timesteps: tuple[int, ...] = (0,)
-    """UNet timesteps, 0 to 999; the paper's "t = 0" is 0."""
+    """Timesteps, 0 to 999; the paper's "t = 0" is 0. Of SD 3 they are thousandths of sigma."""
 
     taps: tuple[str, ...] = ()
     """Ids of the activations kept (docs/taps.md lists them)."""
@@ -160,7 +162,7 @@ class ExtractConfig:
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,99}", self.name):
             raise ConfigError(f"extract.name {self.name!r}: up to 100 letters, digits and . _ + -, no . in front")
-        check_taps(self.taps)
+        check_ids(self.taps)
         for tap in self.taps:
             kind = tap_kind(tap)
             if kind == "text":

@@ -151,6 +151,7 @@ def _head(folder: Path, encode: EncodeConfig, extract: ExtractConfig) -> Iterato
 def _prior(encode: EncodeConfig, extract: ExtractConfig) -> Iterator[str]:
     from diffps.backbone.locate import at_hand, is_hub_id
     from stages.features.priors import prior_of
+    from stages.forecasts.operations import operations
 
     fetched = encode.hub is not None or is_hub_id(encode.checkpoint)
     if fetched and not at_hand(encode.checkpoint, encode.revision, encode.hub):
@@ -166,3 +167,5 @@ def _prior(encode: EncodeConfig, extract: ExtractConfig) -> Iterator[str]:
     yield from prior.describe(extract.conditions)
     missing = [tap for tap in extract.taps if tap not in prior.taps]
     yield f"PROBLEM: this model lacks {', '.join(missing)}" if missing else "  every tap of extract.taps is there"
+    if not missing:
+        yield from (f"  {line}" for line in operations(encode, extract))

@@ -39,7 +39,7 @@ def run(params: Params, runtime: Runtime, job: Job) -> None:
         job.say(f"encode: {prior.name} reads images as they are, so there are no moments to store")
         return
     work = latent_work(config, prior, scenes, images)
-    write_missing("encode", store, work, partial(latent_computer, config, images), runtime, job)
+    write_missing("encode", store, work, partial(latent_computer, config, images), runtime, job, prior.check_tensors)
 
 
 def dry_run(params: Params, runtime: Runtime, job: Job) -> str:

@@ -35,7 +35,8 @@ def run(params: Params, runtime: Runtime, job: Job) -> None:
     if plan.unfitted(extract.timesteps):
         job.say(f"extract: fitting the bases of {extract.encoding} on at most {BASIS_IMAGES} images")
         make_computer(runtime).fit(scenes)
-    write_missing("extract", store, pass_work(plan, scenes, images), make_computer, runtime, job)
+    work = pass_work(plan, scenes, images)
+    write_missing("extract", store, work, make_computer, runtime, job, plan.prior.check_tensors)
     for encoding in extract.transcode:
         transcode_pass(encode, extract, store, scenes, encoding, "float16", job, takeover=runtime.takeover)
     record_checkpoint(plan)

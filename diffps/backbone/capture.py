@@ -148,20 +148,28 @@ def attention_map(
     Columns are the T keys, or one per span: the mean of its keys' probabilities. Positions are taken in blocks of
     ``block_bytes`` of logits, so memory stays bounded whatever the grid.
     """
-    q = query.reshape(*query.shape[:2], attention.heads, -1).transpose(1, 2)
-    k = key.reshape(*key.shape[:2], attention.heads, -1).transpose(1, 2)
-    if attention.norm_q is not None:
-        q = attention.norm_q(q)
-    if attention.norm_k is not None:
-        k = attention.norm_k(k)
-    q, k = q[:, heads].float(), k[:, heads].float().transpose(2, 3)
+    q, k = by_head(query, attention.heads, attention.norm_q), by_head(key, attention.heads, attention.norm_k)
+    columns = [slice(*span) for span in spans]
+    return softmax_columns(q[:, heads], k[:, heads], attention.scale, columns, block_bytes)
+
+
+def by_head(projected: Tensor, heads: int, norm: nn.Module | None) -> Tensor:
+    """(B, N, C) -> (B, heads, N, C / heads), normalised where the attention does it."""
+    value = projected.reshape(*projected.shape[:2], heads, -1).transpose(1, 2)
+    return value if norm is None else norm(value)
+
+
+def softmax_columns(
+    query: Tensor, key: Tensor, scale: float, columns: Sequence[slice | list[int]], block_bytes: int = MAP_BLOCK_BYTES
+) -> Tensor:
+    """:func:`attention_map` of query (B, heads, N, d) and key (B, heads, T, d); ``columns`` pick keys of the T."""
+    q, k = query.float(), key.float().transpose(2, 3)
     rows = max(1, block_bytes // (4 * q.shape[0] * q.shape[1] * k.shape[3]))
     blocks = []
     for first in range(0, q.shape[2], rows):
-        probabilities = (q[:, :, first : first + rows] @ k * attention.scale).softmax(-1)
-        if spans:
-            columns = [probabilities[..., start:stop].mean(-1) for start, stop in spans]
-            probabilities = torch.stack(columns, -1)
+        probabilities = (q[:, :, first : first + rows] @ k * scale).softmax(-1)
+        if columns:
+            probabilities = torch.stack([probabilities[..., picked].mean(-1) for picked in columns], -1)
         blocks.append(probabilities)
     return torch.cat(blocks, dim=2).transpose(1, 2)
 

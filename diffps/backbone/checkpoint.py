@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from diffps.backbone.configs import ConfigPart, complete
-from diffps.backbone.headers import one_line
-from diffps.backbone.locate import find_checkpoint, find_unet
+from diffps.backbone.locate import Place, find_checkpoint, find_unet
 from diffps.backbone.parts import DiffusersModel, check_tensors, load
+from diffps.backbone.schedules import alphas_cumprod, schedule_fields
+from diffps.backbone.tokenizers import clip_tokenizer
 from diffps.backbone.weights import Weights, find_weights, read_json, variants
 from diffps.errors import CheckpointError
 from diffps.taps import LATENT_STRIDE, TapSpec, tap_table
@@ -29,14 +30,6 @@ _STEMS: dict[Part, str] = {
     "text_encoder_2": "model",
 }
 _TOKENIZERS: dict[Part, str] = {"text_encoder": "tokenizer", "text_encoder_2": "tokenizer_2"}
-_SCHEDULE_FIELDS = (
-    "num_train_timesteps",
-    "beta_start",
-    "beta_end",
-    "beta_schedule",
-    "trained_betas",
-    "rescale_betas_zero_snr",
-)
 
 
 @dataclass(frozen=True)
@@ -118,16 +111,11 @@ class Checkpoint:
     @cached_property
     def schedule(self) -> dict[str, Any]:
         """The fields of the scheduler's config that decide how much noise a timestep has."""
-        config = self.config("scheduler")
-        return {name: config[name] for name in _SCHEDULE_FIELDS if config.get(name) is not None}
+        return schedule_fields(self.config("scheduler"))
 
     def alphas_cumprod(self) -> "Tensor":
         """alpha_bar of every UNet timestep, (num_train_timesteps,) float32, by the checkpoint's own schedule."""
-        from diffusers import DDIMScheduler
-
-        scheduler = DDIMScheduler.from_config(self.schedule)
-        alphas: Tensor = scheduler.alphas_cumprod
-        return alphas
+        return alphas_cumprod(self.schedule)
 
     def weights(self, part: Part) -> Weights:
         """Where the part's tensors lie. Raises CheckpointError where there are none."""
@@ -183,22 +171,7 @@ class Checkpoint:
 
         Raises CheckpointError when the tokenizer has no such token: the padding changes every attention map.
         """
-        from transformers import CLIPTokenizer
-
-        name = _TOKENIZERS[part]
-        folder = self.folder / name
-        try:
-            tokenizer = CLIPTokenizer.from_pretrained(folder, local_files_only=True)
-        except Exception as error:  # transformers raises whatever its parsers do
-            raise CheckpointError(f"checkpoint {self.name}: {name}/ does not load: {one_line(error)}") from error
-        named = next((token for token in map(_pad_token, _special_files(folder)) if token is not None), None)
-        if named is None:
-            raise CheckpointError(f"checkpoint {self.name}: the files of {name}/ name no pad_token")
-        if tokenizer.pad_token != named:
-            tokenizer.pad_token = named
-        if tokenizer.convert_tokens_to_ids(named) not in tokenizer.get_vocab().values():
-            raise CheckpointError(f"checkpoint {self.name}: pad token {named!r} is not in the tokenizer's vocabulary")
-        return tokenizer
+        return clip_tokenizer(self.folder / _TOKENIZERS[part], self.name)
 
     @cached_property
     def _digests(self) -> dict[Part, str]:
@@ -221,7 +194,11 @@ def load_checkpoint(
     folder, or a file of a hub repository (``CompVis/cleandift/<file>.safetensors``). Raises CheckpointError with the
     way out.
     """
-    place = find_checkpoint(name, revision, variant, hub)
+    return checkpoint_at(find_checkpoint(name, revision, variant, hub), name, unet, variant)
+
+
+def checkpoint_at(place: Place, name: str, unet: str | None, variant: str | None) -> Checkpoint:
+    """The checkpoint that lies at ``place``; see :func:`load_checkpoint`."""
     other = None if unet is None else find_unet(unet, variant)
     checkpoint = Checkpoint(place.folder, name, other, place.file, variant)
     _check_variant(checkpoint)
@@ -239,16 +216,3 @@ def _check_variant(checkpoint: Checkpoint) -> None:
             f"checkpoint {checkpoint.name}: no part has weights of the variant {checkpoint.variant!r}; "
             f"there are {', '.join(sorted(found)) or 'none'}"
         )
-
-
-def _special_files(folder: Path) -> list[Path]:
-    names = ("special_tokens_map.json", "tokenizer_config.json")
-    return [folder / name for name in names if (folder / name).is_file()]
-
-
-def _pad_token(path: Path) -> str | None:
-    token = read_json(path).get("pad_token")
-    content = token.get("content") if isinstance(token, dict) else token
-    if content is not None and not isinstance(content, str):
-        raise CheckpointError(f"{path}: pad_token is {str(content)[:40]}; expected a token")
-    return content

@@ -14,8 +14,8 @@ from diffps.backbone.headers import StoredTensor, one_line, read_header
 from diffps.backbone.identity import tensor_digest
 from diffps.backbone.kinds import describe
 from diffps.backbone.locate import find_folder
-from diffps.backbone.pixels import Normalisation, PixelPass, Pixels
-from diffps.backbone.prior import CLIP, Conditions, Encoder, Pass
+from diffps.backbone.pixels import FromPixels, Normalisation, PixelPass
+from diffps.backbone.prior import CLIP, Conditions, Pass
 from diffps.backbone.weights import digest_once, find_weights, read_json, stored_bytes
 from diffps.errors import CheckpointError, ConfigError, PromptError
 from diffps.taps import TapSpec, check_taps
@@ -42,15 +42,12 @@ _NO_WEIGHT = "embeddings.position_ids"
 
 
 @dataclass(frozen=True)
-class ClipModel:
+class ClipModel(FromPixels):
     """See :class:`~diffps.backbone.prior.Prior`; ``folder`` is in transformers' layout."""
 
     name: str
     folder: Path
     variant: str | None = None
-
-    latent_channels = None
-    last_timestep = 0
 
     def __post_init__(self) -> None:
         if self._kind not in _NORMALISATIONS:
@@ -120,9 +117,6 @@ class ClipModel:
             return {"model": count_flops(lambda: reader.run(torch.empty(1, 3, *canvas, device="meta")))}
         finally:
             reader.close()
-
-    def open_encoder(self, device: "torch.device | str", dtype: str) -> Encoder:
-        return Pixels()
 
     def open_pass(
         self,

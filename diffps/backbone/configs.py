@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from diffps.errors import CheckpointError
 
-ConfigPart = Literal["unet", "vae", "text_encoder", "text_encoder_2", "scheduler"]
+ConfigPart = Literal["unet", "vae", "text_encoder", "text_encoder_2", "scheduler", "pixart", "sd3", "t5"]
 
 _TEXT: Mapping[str, Any] = {
     "attention_dropout": 0.0,
@@ -92,6 +92,26 @@ DEFAULTS: Mapping[ConfigPart, Mapping[str, Any]] = {
     "text_encoder_2": {"architectures": ["CLIPTextModelWithProjection"], **_TEXT},
     # Those every scheduler of diffusers has; their betas differ, so betas have to be stated.
     "scheduler": {"num_train_timesteps": 1000, "rescale_betas_zero_snr": False, "trained_betas": None},
+    "pixart": {
+        "activation_fn": "gelu-approximate",
+        "attention_bias": True,
+        "attention_type": "default",
+        "interpolation_scale": None,
+        "norm_elementwise_affine": False,
+        "norm_eps": 1e-6,
+        "norm_type": "ada_norm_single",
+        "num_embeds_ada_norm": 1000,
+        "upcast_attention": False,
+        "use_additional_conditions": None,
+    },
+    "sd3": {"dual_attention_layers": (), "qk_norm": None},
+    "t5": {
+        "feed_forward_proj": "relu",
+        "layer_norm_epsilon": 1e-6,
+        "relative_attention_max_distance": 128,
+        "relative_attention_num_buckets": 32,
+        "vocab_size": 32128,
+    },
 }
 
 # What says which model it is: diffusers' defaults for these are other models, and no published file leaves them out.
@@ -108,6 +128,30 @@ REQUIRED: Mapping[ConfigPart, Mapping[str, type]] = {
     "text_encoder": _TEXT_SIZES,
     "text_encoder_2": _TEXT_SIZES,
     "scheduler": {"beta_start": float, "beta_end": float, "beta_schedule": str},
+    "pixart": {
+        "num_attention_heads": int,
+        "attention_head_dim": int,
+        "num_layers": int,
+        "in_channels": int,
+        "out_channels": int,
+        "cross_attention_dim": int,
+        "caption_channels": int,
+        "patch_size": int,
+        "sample_size": int,  # positions are stretched by it
+    },
+    "sd3": {
+        "num_attention_heads": int,
+        "attention_head_dim": int,
+        "num_layers": int,
+        "in_channels": int,
+        "out_channels": int,
+        "joint_attention_dim": int,
+        "caption_projection_dim": int,
+        "pooled_projection_dim": int,
+        "patch_size": int,
+        "pos_embed_max_size": int,
+    },
+    "t5": {"d_model": int, "d_kv": int, "d_ff": int, "num_layers": int, "num_heads": int},
 }
 _KINDS: Mapping[type, tuple[str, tuple[type, ...]]] = {
     int: ("a whole number", (int,)),

@@ -23,11 +23,11 @@ class Hooks:
         self._waiting: set[str] = set()
         self._stop = False
 
-    def on_output(self, module: nn.Module, function: Callable[[Any], None]) -> None:
-        """Call ``function`` with what ``module`` gives; the first of it where that is a tuple."""
+    def on_output(self, module: nn.Module, function: Callable[[Any], None], place: int = 0) -> None:
+        """Call ``function`` with what ``module`` gives; of a tuple with what is at ``place`` of it."""
 
         def hook(_: nn.Module, __: Any, output: Any) -> None:
-            function(output[0] if isinstance(output, tuple) else output)
+            function(output[place] if isinstance(output, tuple) else output)
 
         self._handles.append(module.register_forward_hook(hook))
 

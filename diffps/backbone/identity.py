@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from diffps.backbone.configs import DEFAULTS, ConfigPart
+from diffps.backbone.configs import DEFAULTS, REQUIRED, ConfigPart
 
 # What changes without a change of values: canvases are chosen here, and weights have dtypes of their own.
 _NOT_IDENTITY = ("transformers_version", "dtype", "torch_dtype", "sample_size")
@@ -20,7 +20,10 @@ _FORMER_NAMES = (
     (re.compile(r"(\.attentions\.\d+)\.value\."), r"\1.to_v."),
     (re.compile(r"(\.attentions\.\d+)\.proj_attn\."), r"\1.to_out.0."),
     (re.compile(r"^text_model\."), ""),
+    (re.compile(r"^encoder\.embed_tokens\.weight$"), "shared.weight"),  # T5 has it under both names
 )
+# Parts of which what is not known here says nothing of the values: tasks of T5, say.
+_KNOWN_ALONE = ("pixart", "sd3", "t5")
 NO_WEIGHT = "embeddings.position_ids"  # 0, 1, 2, …: once kept with the weights
 
 
@@ -50,6 +53,8 @@ def identity(part: ConfigPart, config: Mapping[str, Any]) -> dict[str, Any]:
     Null for a key that has no default here is the default of a newer library.
     """
     known = DEFAULTS[part]
+    if part in _KNOWN_ALONE:
+        return {key: config[key] for key in (*known, *REQUIRED[part])}
     return {
         key: value
         for key, value in config.items()

@@ -72,10 +72,23 @@ def add_noise(
     latents: Tensor, timestep: int, alpha_bar: float, rule: NoiseRule, keys: Sequence[NoiseKey], seed: int
 ) -> Tensor:
     """sqrt(alpha_bar) z + sqrt(1 - alpha_bar) eps, with eps seeded per image; ``none`` gives z itself."""
+    return _mixed(latents, timestep, float(np.sqrt(alpha_bar)), float(np.sqrt(1 - alpha_bar)), rule, keys, seed)
+
+
+def add_flow_noise(
+    latents: Tensor, timestep: int, sigma: float, rule: NoiseRule, keys: Sequence[NoiseKey], seed: int
+) -> Tensor:
+    """(1 - sigma) z + sigma eps, of models of rectified flow; the same eps as :func:`add_noise`'s."""
+    return _mixed(latents, timestep, 1 - sigma, sigma, rule, keys, seed)
+
+
+def _mixed(
+    latents: Tensor, timestep: int, kept: float, added: float, rule: NoiseRule, keys: Sequence[NoiseKey], seed: int
+) -> Tensor:
     if rule == "none":
         return latents
     noise = _normal(("noise", timestep, seed), keys, latents.shape).to(latents.device)
-    return float(np.sqrt(alpha_bar)) * latents + float(np.sqrt(1 - alpha_bar)) * noise
+    return kept * latents + added * noise
 
 
 def _normal(purpose: tuple[str | int, ...], keys: Sequence[NoiseKey], shape: torch.Size) -> Tensor:

@@ -16,7 +16,8 @@ from diffps.backbone.weights import PICKLES
 from diffps.errors import CheckpointError
 
 PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
-_SECOND = ("text_encoder_2", "tokenizer_2")  # of SDXL
+# What SDXL, SD 3 and PixArt have beside or instead; a pattern that matches nothing fetches nothing.
+_OTHERS = ("transformer", "text_encoder_2", "tokenizer_2", "text_encoder_3", "tokenizer_3")
 
 # Who published what a file in the original layout holds; its configs and tokenizer are not in the file.
 _HOMES = {
@@ -51,7 +52,7 @@ def find_checkpoint(name: str, revision: str | None, variant: str | None, hub: s
     if path.is_file():
         return Place(_configs_of(name, path), path)
     folder = _find_folder(name, revision, variant, hub, PARTS)
-    if (folder / "model_index.json").is_file() or (folder / "unet").is_dir():
+    if (folder / "model_index.json").is_file() or any((folder / part).is_dir() for part in ("unet", "transformer")):
         return Place(folder)
     raise CheckpointError(f"checkpoint {name}: {_instead(folder)}")
 
@@ -227,8 +228,9 @@ def _fetch_folder(
     # Half-precision and non-averaged duplicates of the same weights.
     ignored = [] if variant else ["*.fp16.safetensors", "*.non_ema.safetensors", "*.fp16-*.safetensors"]
     patterns = ["model_index.json"]
-    for part in (*parts, *(_SECOND if parts == PARTS else ())):
-        patterns += [f"{part}/*.json", f"{part}/*.txt", *(f"{part}/*{end}" for end in named if weights)]
+    parts = (*parts, *(_OTHERS if parts == PARTS else ()))
+    for part in parts:
+        patterns += [f"{part}/*{end}" for end in (".json", ".txt", ".model", *(named if weights else ()))]
     try:
         folder = Path(snapshot_download(repo, revision=revision, allow_patterns=patterns, ignore_patterns=ignored))
         without = [part for part in parts if weights and (folder / part / "config.json").is_file()]

@@ -51,7 +51,7 @@ def check_tensors(weights: Weights) -> None:
 def empty_model(part: ConfigPart, config: Mapping[str, Any]) -> DiffusersModel:
     """The part that ``config`` describes on the meta device: names and shapes, no memory. Raises CheckpointError."""
     import torch
-    from diffusers import AutoencoderKL, UNet2DConditionModel
+    from diffusers import AutoencoderKL, PixArtTransformer2DModel, SD3Transformer2DModel, UNet2DConditionModel
     from diffusers.utils import logging
 
     logging.set_verbosity_error()
@@ -62,24 +62,33 @@ def empty_model(part: ConfigPart, config: Mapping[str, Any]) -> DiffusersModel:
                     return UNet2DConditionModel.from_config(dict(config))
                 case "vae":
                     return AutoencoderKL.from_config(dict(config))
+                case "pixart":
+                    return PixArtTransformer2DModel.from_config(dict(config))
+                case "sd3":
+                    return SD3Transformer2DModel.from_config(dict(config))
                 case _:
-                    return _text_class(part)(_text_config(config))
+                    return _text_class(part)(_text_config(part, config))
     except Exception as error:  # both libraries raise whatever their modules do
-        raise CheckpointError(f"{part}/config.json describes no {part} ({one_line(error)})") from error
+        where = f"{part}/" if part in ("unet", "vae", "text_encoder", "text_encoder_2") else ""
+        raise CheckpointError(f"{where}config.json describes no {part} ({one_line(error)})") from error
 
 
 def load(weights: Weights, dtype: "torch.dtype") -> DiffusersModel:
     """The part in ``dtype`` on the CPU, frozen, in eval mode. Raises CheckpointError as :func:`check_tensors` does."""
     check_tensors(weights)
     model = empty_model(weights.part, weights.config)
-    names = {current_name(name): name for name in model.state_dict()}
+    names: dict[str, str] = {}
+    for name in model.state_dict():
+        names.setdefault(current_name(name), name)
     # Copied: what is only mapped would change with the file.
     tensors = {names[name]: value.to(dtype, copy=True) for name, value in weights.tensors().items()}
-    if weights.part.startswith("text_encoder"):
+    if weights.part == "t5" or weights.part.startswith("text_encoder"):
         # Its positions are no weights, and would stay on the meta device.
         model = _load_text_encoder(weights.part, weights.config, tensors)
     else:
         model.load_state_dict(tensors, assign=True)
+    if weights.part == "pixart":  # likewise
+        model.pos_embed.pos_embed = _positions(model.pos_embed)
     return model.eval().requires_grad_(False)
 
 
@@ -89,22 +98,34 @@ def _load_text_encoder(
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    return _text_class(part).from_pretrained(None, config=_text_config(config), state_dict=tensors)
+    return _text_class(part).from_pretrained(None, config=_text_config(part, config), state_dict=tensors)
 
 
 def _text_class(part: ConfigPart) -> Any:
-    from transformers import CLIPTextModel, CLIPTextModelWithProjection
+    from transformers import CLIPTextModel, CLIPTextModelWithProjection, T5EncoderModel
 
+    if part == "t5":
+        return T5EncoderModel
     return CLIPTextModelWithProjection if part == "text_encoder_2" else CLIPTextModel
 
 
-def _text_config(config: Mapping[str, Any]) -> Any:
-    from transformers import CLIPTextConfig
+def _text_config(part: ConfigPart, config: Mapping[str, Any]) -> Any:
+    from transformers import CLIPTextConfig, T5Config
 
     # A file may say float16; some versions of the library would round the weights to it.
-    return CLIPTextConfig.from_dict(
-        {key: value for key, value in config.items() if key not in ("dtype", "torch_dtype")}
-    )
+    known = {key: value for key, value in config.items() if key not in ("dtype", "torch_dtype")}
+    return (T5Config if part == "t5" else CLIPTextConfig).from_dict(known)
+
+
+def _positions(patches: Any) -> "torch.Tensor":
+    """(1, N, C) float32: where the patches of PixArt lie on a canvas of its own size."""
+    from diffusers.models.embeddings import get_2d_sincos_pos_embed
+
+    side, width = patches.base_size, patches.proj.out_channels
+    scale = patches.interpolation_scale
+    found = get_2d_sincos_pos_embed(width, side, base_size=side, interpolation_scale=scale, output_type="pt")
+    positions: torch.Tensor = found.float()[None]
+    return positions
 
 
 def _times(shape: tuple[int, ...]) -> str:

@@ -31,6 +31,17 @@ class Pixels(Encoder):
         return pixels.permute(0, 2, 3, 1).contiguous()
 
 
+class FromPixels:
+    """What priors that read images as they are say of themselves."""
+
+    latent_channels = None
+    largest = None
+    last_timestep = 0
+
+    def open_encoder(self, device: "torch.device | str", dtype: str) -> Encoder:
+        return Pixels()
+
+
 class PixelPass:
     """A pass of a model on ``device`` in ``dtype``, whose hooks ``open_reader`` sets; see
     :class:`~diffps.backbone.prior.Pass`."""

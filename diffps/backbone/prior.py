@@ -60,7 +60,8 @@ class Prior(Protocol):
 
     ``taps``: every tap by id, in forward order, from config alone. ``latent_channels``: of the moments that are worth
     storing; None where a pass starts from the image itself. ``multiple`` divides both sides of a canvas.
-    ``last_timestep``: timesteps count from 0 to it; 0 for a model that has none.
+    ``largest``: no side of a canvas is longer; None where any goes. ``last_timestep``: timesteps count from 0 to it; 0
+    for a model that has none.
     """
 
     @property
@@ -74,6 +75,9 @@ class Prior(Protocol):
 
     @property
     def multiple(self) -> int: ...
+
+    @property
+    def largest(self) -> int | None: ...
 
     @property
     def last_timestep(self) -> int: ...
@@ -123,6 +127,10 @@ def check_pass(
 ) -> None:
     """Raises UnknownTapError, or ConfigError for what this prior cannot be asked for; loads nothing."""
     check_sides(*canvas, prior.multiple)
+    if prior.largest is not None and max(canvas) > prior.largest:
+        raise ConfigError(
+            f"encode.canvas {list(canvas)}: {prior.name} has positions up to {prior.largest} pixels a side"
+        )
     taps = tuple(taps)
     check_taps(taps, prior.taps)
     for timestep in timesteps:
@@ -135,3 +143,11 @@ def check_pass(
     if conditions.head != "mean" and any(not 0 <= conditions.head < tap.channels for tap in maps):
         least = min(maps, key=lambda tap: tap.channels)
         raise ConfigError(f"extract.head {conditions.head}: {least.id} has heads 0 to {least.channels - 1}")
+
+
+def overflow(name: str) -> str:
+    """What is said of a VAE that overflows in half precision."""
+    return (
+        f"encode.dtype float16: the VAE of {name} overflows in it (force_upcast in its config); set encode.dtype to "
+        "bfloat16 or float32"
+    )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from diffps.backbone.checkpoint import Checkpoint
 from diffps.backbone.configs import ConfigPart
 from diffps.backbone.flops import count_flops
-from diffps.backbone.prior import Conditions, Encoder, Pass
+from diffps.backbone.prior import Conditions, Encoder, Pass, overflow
 from diffps.errors import ConfigError
 from diffps.geometry import SIDE_MULTIPLE
 from diffps.taps import LATENT_STRIDE, TapSpec, check_taps
@@ -31,6 +31,7 @@ class StableDiffusion:
     checkpoint: Checkpoint
 
     multiple = SIDE_MULTIPLE
+    largest = None
 
     @property
     def name(self) -> str:
@@ -57,10 +58,7 @@ class StableDiffusion:
     def start_recipe(self, dtype: str) -> dict[str, Any]:
         # Published VAEs of SD 1.x and 2.x say nothing of it, and do not overflow.
         if dtype == "float16" and self.checkpoint.is_xl and self.checkpoint.config("vae")["force_upcast"]:
-            raise ConfigError(
-                f"encode.dtype float16: the VAE of {self.name} overflows in it (force_upcast in its config); set "
-                "encode.dtype to bfloat16 or float32"
-            )
+            raise ConfigError(overflow(self.name))
         return {"vae": self.checkpoint.digest("vae"), "dtype": dtype}
 
     def pass_recipe(self, conditions: Conditions) -> dict[str, Any]:

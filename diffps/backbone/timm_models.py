@@ -10,8 +10,8 @@ from diffps.backbone.flops import count_flops
 from diffps.backbone.headers import StoredTensor, one_line, read_header
 from diffps.backbone.identity import tensor_digest
 from diffps.backbone.locate import fetch_file
-from diffps.backbone.pixels import Normalisation, PixelPass, Pixels
-from diffps.backbone.prior import Conditions, Encoder, Pass
+from diffps.backbone.pixels import FromPixels, Normalisation, PixelPass
+from diffps.backbone.prior import Conditions, Pass
 from diffps.backbone.timm_names import TimmName, fitted, read_name, without_classifier
 from diffps.backbone.weights import digest_once, stored_bytes
 from diffps.errors import CheckpointError
@@ -22,14 +22,11 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class TimmModel:
+class TimmModel(FromPixels):
     """See :class:`~diffps.backbone.prior.Prior`; ``revision`` is of the hub's repository."""
 
     name: str
     revision: str | None = None
-
-    latent_channels = None
-    last_timestep = 0
 
     def __post_init__(self) -> None:
         _ = self._source  # a name that timm does not know is an error now
@@ -79,9 +76,6 @@ class TimmModel:
             return {"model": count_flops(lambda: reader.run(torch.empty(1, 3, *canvas, device="meta")))}
         finally:
             reader.close()
-
-    def open_encoder(self, device: "torch.device | str", dtype: str) -> Encoder:
-        return Pixels()
 
     def open_pass(
         self,

@@ -42,12 +42,12 @@ def latent_work(config: EncodeConfig, prior: Prior, scenes: Sequence[Scene], ima
 def pass_work(plan: PassPlan, scenes: Sequence[Scene], images: ImageFolder | None = None) -> list[Work]:
     """What a pass writes over ``scenes``: taps and maps of every split, view and timestep.
 
-    ``images``: the image files, where those are what a prior without moments starts from.
+    ``images``: the image files, where those are what a prior without moments starts from; None for who computes none.
     """
     work = []
     for split in splits(scenes):
         for view in plan.encode.views_of(split):
-            if images is None or plan.prior.latent_channels is not None:
+            if plan.prior.latent_channels is not None:
                 readable = _has_moments(plan, scenes, split, view)
             else:
                 readable = _readable(scenes, images)
@@ -61,9 +61,9 @@ def pass_work(plan: PassPlan, scenes: Sequence[Scene], images: ImageFolder | Non
     return work
 
 
-def _readable(scenes: Sequence[Scene], images: ImageFolder) -> Callable[[str], bool]:
+def _readable(scenes: Sequence[Scene], images: ImageFolder | None) -> Callable[[str], bool]:
     by_id = {scene.scene_id: scene for scene in scenes}
-    return cache(lambda scene_id: images.is_readable(by_id[scene_id]))
+    return cache(lambda scene_id: images is None or images.is_readable(by_id[scene_id]))
 
 
 def _has_moments(plan: PassPlan, scenes: Sequence[Scene], split: Split, view: View) -> Callable[[str], bool]:

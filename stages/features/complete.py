@@ -17,12 +17,13 @@ def write_missing(
     make_computer: Callable[[Runtime], Computer],
     runtime: Runtime,
     job: Job,
+    check: Callable[[], None] | None = None,
 ) -> None:
     """Complete ``work``, in this process or on ``runtime.scheduler``, and write its manifests.
 
-    The model is loaded only when something is missing; worker processes get ``make_computer`` pickled. Raises
-    StoreFullError before anything is computed when what is missing does not fit on the disk; StoppedError once the
-    shard at hand is safe.
+    The model is loaded only when something is missing, after ``check`` has looked at its files and before a byte is
+    written; worker processes get ``make_computer`` pickled. Raises StoreFullError before anything is computed when what
+    is missing does not fit on the disk; StoppedError once the shard at hand is safe.
     """
     missing: list[tuple[ArraySpec, int]] = []
     unfinished: list[Work] = []
@@ -42,6 +43,8 @@ def write_missing(
     if not unfinished:
         return
     require_space(store.root, missing)
+    if check is not None:
+        check()
     computer: Computer | None = None
     with cluster(runtime) as client, job.track(stage, total, "images") as tracker:
         for part in unfinished:

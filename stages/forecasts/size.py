@@ -8,11 +8,12 @@ from cache import ArraySpec, GroupKey, parse_encoding, tap_name
 from cache.budget import Budget, PlannedArray
 from cache.encodings import Float32
 from diffps.backbone.prior import check_pass
+from diffps.backbone.published import published_models
 from diffps.datasets.tables import read_scenes
 from diffps.errors import CheckpointError, DatasetError
 from diffps.features import FeatureShape
 from diffps.records import Split
-from diffps.taps import LATENT_STRIDE, FeatureName, TapSpec, published_tables, tap_kind
+from diffps.taps import LATENT_STRIDE, FeatureName, TapSpec, tap_kind
 from stages.config_data import EncodeConfig, ExtractConfig, IndexConfig
 from stages.features.priors import prior_of
 from stages.features.reading import Reading, stored_map
@@ -25,7 +26,6 @@ PUBLISHED: dict[str, dict[Split, int]] = {
     "prw": {"train": 5704, "test": 6112},
     "cuhk-sysu": {"train": 11206, "test": 6978},
 }
-SD_LATENT_CHANNELS = 4
 
 
 class Sizes(NamedTuple):
@@ -48,10 +48,10 @@ def sizes_or_standard(encode: EncodeConfig, extract: ExtractConfig) -> Sizes:
     try:
         return sizes_of(replace(encode, hub=None), extract)
     except CheckpointError:
-        known = next((table for table in published_tables() if set(extract.taps) <= table.keys()), None)
-        if known is None:
+        known = next((model for model in published_models() if set(extract.taps) <= model.taps.keys()), None)
+        if known is None or not encode.is_diffusion:
             raise
-        return Sizes(known, SD_LATENT_CHANNELS)
+        return Sizes(*known)
 
 
 def image_counts(config: IndexConfig) -> dict[Split, int]:

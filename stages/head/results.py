@@ -41,9 +41,11 @@ def training_metrics(trainer: HeadTrainer, data: TrainingSet, best: Best | None)
 # Parts of priors, as recipes call them and people do.
 PARTS = {
     "unet": "UNet",
+    "transformer": "transformer",
     "vae": "VAE",
     "text_encoder": "text encoder",
     "text_encoder_2": "second text encoder",
+    "text_encoder_3": "third text encoder",
     "model": "model",
     "vision": "vision",
     "text": "text",

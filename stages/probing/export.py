@@ -23,7 +23,7 @@ from stages.probing.numbers import MeasuredSet, Probed
 Row = dict[str, Any]
 Kind = Literal["tap", "set", "reference"]
 SEEDS = (1, 2, 3)  # of the sweep over the sets
-_PLACE = re.compile(r"(vit-block\d+|cnn-stage\d+(?:-block\d+)?|[a-z]+(?:-level\d+)?(?:-repeat\d+)?)-(.+)")
+_PLACE = re.compile(r"((?:vit|joint)-block\d+|cnn-stage\d+(?:-block\d+)?|[a-z]+(?:-level\d+)?(?:-repeat\d+)?)-(.+)")
 
 
 def place_of(tap: str) -> tuple[str, str]:

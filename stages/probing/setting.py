@@ -113,11 +113,13 @@ def plan_probe(
     train = [scene for scene in scenes if scene.split == "train"]
     sample = draw_sample(train, annotations, Canvas(*encode.canvas), config.scenes, config.seed)
     plans = [ProbePlan(config, encode, extract, sample, stretch)]
-    if config.control is not None and encode.is_diffusion:  # other priors have other taps
+    if config.control is not None:
         blank = replace(encode, checkpoint=config.control, hub=None, revision=None, variant=None)
-        # Its words mean nothing, and it may not know them.
-        without_maps = replace(extract, unet=None, words=(), taps=tuple(plans[0].reads.taps))
-        plans.append(ProbePlan(config, blank, without_maps, sample, stretch))
+        taps = tuple(plans[0].reads.taps)
+        if prior_of(blank).taps.keys() >= set(taps):  # SDXL, transformers and ViTs have others
+            # Its words mean nothing, and it may not know them.
+            without_maps = replace(extract, unet=None, words=(), taps=taps)
+            plans.append(ProbePlan(config, blank, without_maps, sample, stretch))
     return plans
 
 

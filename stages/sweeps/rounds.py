@@ -4,7 +4,8 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 
-from diffps.taps import FeatureName, published_tables
+from diffps.backbone.published import published_models
+from diffps.taps import FeatureName
 from stages.features.reading import Reading
 from stages.sweeps.variants import Variant
 
@@ -49,8 +50,8 @@ def _weight(names: Iterable[str]) -> float:
     differ by far; those of other priors count alike. Maps are small."""
     known = {
         tap: spec.channels / spec.stride**2
-        for table in published_tables()
-        for tap, spec in table.items()
+        for model in published_models()
+        for tap, spec in model.taps.items()
         if spec.stride
     }
     features = [FeatureName.parse(name) for name in names]

@@ -1,6 +1,7 @@
 """The rule of arrows, the size of rooms, and that each guard sees the fault it is there for."""
 
 import ast
+import re
 import statistics
 from collections import defaultdict
 from pathlib import Path
@@ -21,6 +22,16 @@ def test_no_module_reaches_itself(house: House) -> None:
 
 def test_arrows_point_down(house: House) -> None:
     assert wrong_arrows(house) == []
+
+
+def test_a_family_of_priors_is_a_short_module_beside_its_table() -> None:
+    families = (ROOT / "diffps/backbone/families.py").read_text()
+    names = re.findall(
+        r"from diffps\.backbone\.(\w+) import (?:find_clip|PixArt|SD3|StableDiffusion|TimmModel)\b", families
+    )
+    assert len(names) == 5
+    for name in names:
+        assert len((ROOT / f"diffps/backbone/{name}.py").read_text().splitlines()) <= 250, name
 
 
 def test_imports_are_hidden_only_to_keep_a_heavy_library_out(house: House) -> None:

@@ -18,8 +18,9 @@ from diffps.backbone.clip import ClipModel
 from diffps.backbone.clip_taps import ClipReader
 from diffps.backbone.families import load_prior
 from diffps.backbone.prior import Conditions, check_pass
+from diffps.backbone.published import check_ids
 from diffps.errors import CheckpointError, ConfigError, PromptError
-from diffps.taps import check_taps, tap_kind
+from diffps.taps import tap_kind
 from tests.backbone.layouts import hub_cache, shard
 
 SIZE = (64, 96)
@@ -152,7 +153,7 @@ def test_every_tap_and_map_equals_a_forward_written_out(prior: ClipModel) -> Non
         assert found[tap].shape == (2, SIZE[0] // 16, SIZE[1] // 16, prior.taps[tap].channels)
     assert all(found[name].abs().max() <= 1 for name in MAPS)
     assert not torch.equal(found[MAPS[0]], found[MAPS[1]])
-    check_taps(prior.taps)
+    check_ids(prior.taps)
 
 
 def test_stopping_early_changes_no_bit_and_hooks_change_no_output(prior: ClipModel) -> None:

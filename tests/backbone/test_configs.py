@@ -125,6 +125,19 @@ def test_defaults_are_those_of_the_libraries() -> None:
     assert DEFAULTS["text_encoder_2"] == {**chosen, "architectures": ["CLIPTextModelWithProjection"]}
 
 
+def test_defaults_of_transformers_and_t5_are_those_of_the_libraries() -> None:
+    from diffusers import PixArtTransformer2DModel, SD3Transformer2DModel
+    from transformers import T5Config
+
+    without = {"pixart": {"dropout", "norm_num_groups"}, "sd3": {"sample_size"}}  # nothing of these is read
+    for part, model in (("pixart", PixArtTransformer2DModel), ("sd3", SD3Transformer2DModel)):
+        library = {name: each.default for name, each in inspect.signature(model).parameters.items()}
+        assert {key: library[key] for key in DEFAULTS[part]} == DEFAULTS[part]
+        assert library.keys() == DEFAULTS[part].keys() | REQUIRED[part].keys() | without[part]
+    text = T5Config().to_dict()
+    assert {key: text[key] for key in DEFAULTS["t5"]} == DEFAULTS["t5"]
+
+
 def test_a_checkpoint_without_newer_keys_is_the_same_checkpoint(frozen: FrozenUNet, copy: Path) -> None:
     _strip(copy)
     raw = json.loads((copy / FILES["unet"]).read_text())

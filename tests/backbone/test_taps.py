@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from diffps.backbone.capture import Request, TapReader
+from diffps.backbone.published import check_ids
 from diffps.errors import CheckpointError, UnknownTapError
-from diffps.taps import STANDARD_UNET, FeatureName, check_taps, standard_taps, tap_table
+from diffps.taps import STANDARD_UNET, FeatureName, standard_taps, tap_table
 
 MEASURED = Path(__file__).resolve().parents[3] / "shared" / "data" / "sd21_taps_1280.tsv"
 
@@ -111,9 +112,9 @@ def test_the_table_holds_for_sdxl_s_unet_though_its_text_side_is_missing() -> No
 
 def test_an_unknown_tap_names_the_nearest() -> None:
     with pytest.raises(UnknownTapError, match="nearest is 'up-level3-repeat1-vit-block0-self-k'"):
-        check_taps(["up-level3-repeat1-vit-block0-selfk"])
+        check_ids(["up-level3-repeat1-vit-block0-selfk"])
     with pytest.raises(KeyError):
-        check_taps(["nothing"])
+        check_ids(["nothing"])
 
 
 def test_a_unet_of_another_kind_is_refused() -> None:

@@ -13,10 +13,11 @@ from torch import Tensor
 from diffps.backbone.families import load_prior
 from diffps.backbone.latents import NoiseKey
 from diffps.backbone.prior import Conditions, check_pass
+from diffps.backbone.published import check_ids
 from diffps.backbone.timm_models import TimmModel
 from diffps.backbone.timm_taps import TimmReader
 from diffps.errors import CheckpointError, ConfigError, UnknownTapError
-from diffps.taps import check_taps, tap_kind
+from diffps.taps import tap_kind
 from tests.backbone import timm_reference
 
 SIZE = (96, 160)
@@ -95,7 +96,7 @@ def test_every_tap_equals_a_forward_written_out(prior: TimmModel, request: pytes
         # timm resamples positions in float32.
         assert float((found[name] - value).abs().max() / value.abs().max()) < 2e-7, name
         assert float((single[name] - value).abs().max() / value.abs().max()) < 2e-5, name
-    check_taps(prior.taps)
+    check_ids(prior.taps)
 
 
 def test_stopping_early_changes_no_bit_and_hooks_change_no_output(prior: TimmModel) -> None:

@@ -48,7 +48,7 @@ LIMITS = [
     Limit("encode.views", [["hflip", "identity"]], [["hflip"], ["identity", "identity"]], "expected identity"),
     Limit("encode.words", [["a", "b"]], [["a", "a"], ["a", " "]], "each a word, and each once"),
     Limit("encode.words", [], [[]], "train.model.sfan: needs encode.words"),
-    Limit("encode.text_encoder", [1, 2], [0, 3], "1, or 2 where the model has two"),
+    Limit("encode.text_encoder", [1, 3], [0, 4], "1, or up to 3 where the model has more"),
     Limit("extract.name", ["a", "a" * 100], ["", ".a", "a/b", "a" * 101, "a\n"], "up to 100 letters, digits"),
     Limit("extract.words", [["person", "b"]], [["person", "person"]], "names something twice"),
     Limit("extract.words", [], [["person", ""]], "one of them is empty"),

@@ -2,12 +2,15 @@
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from safetensors.torch import save_file
 
+from diffps.backbone.dit_taps import PIXART_SIGMA, SD3_MEDIUM
 from diffps.backbone.families import load_prior
 from diffps.backbone.prior import CLIP
 from diffps.taps import SDXL_UNET
@@ -20,7 +23,7 @@ from tests.backbone.published import VAE
 
 ROOT = Path(__file__).parents[2]
 PRW = {"train": 5704, "test": 6112}
-PRESETS = ("prw-resnet50", "prw-dinov3", "prw-siglip2", "prw-sdxl")
+PRESETS = ("prw-resnet50", "prw-dinov3", "prw-siglip2", "prw-sdxl", "prw-pixart", "prw-sd3")
 
 # As published; what is not stated here has the library's default.
 SIGLIP2_LARGE = {
@@ -63,9 +66,55 @@ SDXL = {
 }
 
 
-def write_sdxl_configs(folder: Path) -> None:
+T5_XXL = {
+    "d_model": 4096,
+    "d_kv": 64,
+    "d_ff": 10240,
+    "num_layers": 24,
+    "num_heads": 64,
+    "feed_forward_proj": "gated-gelu",
+}
+PIXART = {
+    "_class_name": "PixArtTransformer2DModel",
+    **PIXART_SIGMA,
+    "in_channels": 4,
+    "out_channels": 8,
+    "cross_attention_dim": 1152,
+    "caption_channels": 4096,
+    "sample_size": 128,
+    "interpolation_scale": 2,
+    "use_additional_conditions": False,
+}
+SD3 = {
+    "_class_name": "SD3Transformer2DModel",
+    **SD3_MEDIUM,
+    "in_channels": 16,
+    "out_channels": 16,
+    "joint_attention_dim": 4096,
+    "caption_projection_dim": 1536,
+    "pooled_projection_dim": 2048,
+    "pos_embed_max_size": 192,
+    "sample_size": 128,
+}
+SD3_VAE = {
+    **VAE,
+    "sample_size": 1024,
+    "latent_channels": 16,
+    "scaling_factor": 1.5305,
+    "shift_factor": 0.0609,
+    "use_quant_conv": False,
+    "use_post_quant_conv": False,
+}
+SD3_TEXT = {part: {"projection_dim": config["hidden_size"], **config} for part, config in SDXL_TEXT.items()}
+PARTS = {
+    "sdxl": {"unet": SDXL, "vae": SDXL_VAE, **SDXL_TEXT},
+    "pixart": {"transformer": PIXART, "vae": SDXL_VAE, "text_encoder": T5_XXL},
+    "sd3": {"transformer": SD3, "vae": SD3_VAE, **SD3_TEXT, "text_encoder_3": T5_XXL},
+}
+
+
+def write_configs(folder: Path, parts: Mapping[str, Mapping[str, Any]]) -> None:
     """Configs as published, and no weights."""
-    parts = {"unet": SDXL, "vae": SDXL_VAE, **SDXL_TEXT}
     for part, config in parts.items():
         (folder / part).mkdir(exist_ok=True)
         (folder / part / "config.json").write_text(json.dumps(config))
@@ -86,8 +135,8 @@ def cost(params: Params, folder: Path) -> tuple[float, float, float]:
     if name.startswith(CLIP):
         (folder / "config.json").write_text(json.dumps(SIGLIP2_LARGE))
         name = f"{CLIP}{folder}"
-    elif extract.name == "sdxl":
-        write_sdxl_configs(folder)
+    elif extract.name in PARTS:
+        write_configs(folder, PARTS[extract.name])
         name = str(folder)
     prior = load_prior(name)
     planned = budget(PRW, encode, extract, 16, Sizes(prior.taps, prior.latent_channels))  # type: ignore[arg-type]
@@ -127,7 +176,7 @@ def test_the_sweep_over_priors_takes_pass_and_head_of_each_preset(monkeypatch: p
     monkeypatch.chdir(ROOT)
     params, _ = load_params(Path("presets/prw.yaml"), ["sweep.file=presets/sweeps/priors.yaml"])
     variants = {variant.name: variant for variant in read_variants(params)}
-    assert len(variants) == 5 * 3
+    assert len(variants) == (len(PRESETS) + 1) * 3
     assert variants["sd21-seed2"].params.encode == params.encode
     for name in PRESETS:
         own, _ = load_params(Path(f"presets/{name}.yaml"))

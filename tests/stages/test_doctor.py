@@ -38,7 +38,8 @@ def test_the_doctor_names_versions_device_disk_and_checkpoint(project: Project) 
 
 
 def test_each_line_says_what_is_there(project: Project) -> None:
-    software, device, disk, dataset, checkpoint, digests, pad, prompt, taps = heard(project, runtime={"threads": 1})
+    lines = heard(project, runtime={"threads": 1})
+    software, device, disk, dataset, checkpoint, digests, pad, prompt, taps, operations = lines
     assert software.startswith(f"software: torch {torch.__version__.partition('+')[0]}")
     assert device.startswith("device: cpu, 1 of ")
     assert re.search(r"GB free for data/features, writes [\d.,]+ [kMG]?B/s, reads [\d.,]+ [kMG]?B/s", disk)
@@ -50,6 +51,7 @@ def test_each_line_says_what_is_there(project: Project) -> None:
     assert pad == "  pad token '!' (0); 229 taps"
     assert prompt == "  prompt 'person': words at token positions {'person': (1, 2)}"
     assert taps == "  every tap of extract.taps is there"
+    assert re.fullmatch(r"  operations: [\d.]+ TFLOP an image at one timestep \(VAE [\d.]+, UNet [\d.]+\)", operations)
 
 
 def test_other_unet_weights_are_named(project: Project) -> None:
@@ -80,13 +82,13 @@ def test_a_store_that_cannot_be_written_is_a_problem_and_the_rest_is_said(projec
     (problem,) = [line for line in lines if line.startswith("PROBLEM")]
     assert problem.startswith("PROBLEM: file: cannot be written (")
     assert "runtime.store" in problem
-    assert lines[-1] == "  every tap of extract.taps is there"
+    assert lines[-2] == "  every tap of extract.taps is there"
 
 
 def test_a_dataset_that_is_not_there_is_a_problem_and_the_rest_is_said(project: Project) -> None:
     lines = heard(project, index={"dataset": "prw", "root": "data/prw"})
     assert "PROBLEM: dataset prw: no folder data/prw; put it there, or set index.root" in lines
-    assert lines[-1] == "  every tap of extract.taps is there"
+    assert lines[-2] == "  every tap of extract.taps is there"
 
 
 def test_annotation_files_are_read_and_the_head_is_compared_with_the_weights(project: Project) -> None:
@@ -113,7 +115,7 @@ def test_annotation_files_are_read_and_the_head_is_compared_with_the_weights(pro
 def test_a_device_that_is_not_there_is_a_problem_and_the_rest_is_said(project: Project) -> None:
     lines = heard(project, runtime={"device": "cuda"})
     assert any(line.startswith("PROBLEM: runtime.device cuda: not usable here") for line in lines)
-    assert lines[-1] == "  every tap of extract.taps is there"
+    assert lines[-2] == "  every tap of extract.taps is there"
 
 
 def test_a_folder_that_is_no_checkpoint_says_what_is_expected(project: Project) -> None:

@@ -28,7 +28,7 @@ from tests.backbone.lite0 import imagenet_lite0
 from tests.backbone.sdxl import TEXT, write_sdxl
 from tests.backbone.test_clip import write_model
 from tests.backbone.test_timm import SMALL, write_folder
-from tests.world import Listener, files_below, raw_params
+from tests.world import Listener, raw_params
 
 VIT = ("vit-block01-q", "vit-block02-ffn-inner", "vit-norm")
 CNN = ("cnn-stage5-block02-out", "cnn-stage3-block01-out", "cnn-stage2-block01-out")  # strides 16, 8, 4
@@ -126,17 +126,12 @@ def test_run_again_nothing_is_computed_and_one_more_tap_adds_only_that(here: Pat
     assert all(path.read_bytes() == data for path, data in manifests.items())
 
 
-@pytest.mark.slow
-def test_two_workers_write_the_same_bytes(here: Path, vit: str) -> None:
-    params = make_params(vit, VIT)
-    stores = [
-        replace(RUNTIME, store=f"data/{name}", scheduler=scheduler) for name, scheduler in (("a", ""), ("b", "local:2"))
-    ]
-    for runtime in stores:
-        extract.run(params, runtime, QuietJob())
-    one, other = (files_below(Path(runtime.store) / "features.zarr") for runtime in stores)
-    assert one
-    assert one == other
+def test_another_encoding_is_made_from_what_is_stored(here: Path, vit: str) -> None:
+    params = make_params(vit, VIT, encoding="float16", transcode=["int8"], name="transcoded", dtype="bfloat16")
+    extract.run(params, RUNTIME, QuietJob())
+    job = Listener()
+    extract.run(make_params(vit, VIT, encoding="int8", name="transcoded", dtype="bfloat16"), RUNTIME, job)
+    assert job.lines == ["extract: nothing is missing"]
 
 
 def test_the_same_weights_elsewhere_continue_the_store(here: Path, vit: str, tmp_path: Path) -> None:

@@ -387,6 +387,9 @@ def test_a_score_outside_of_chance_is_named() -> None:
         ("mid-repeat1-res-out", ("mid-repeat1", "res-out")),
         ("mid-vit-out", ("mid", "vit-out")),
         ("unet-after-conv-in", ("unet", "after-conv-in")),
+        ("vit-block07-self-q", ("vit-block07", "self-q")),
+        ("joint-block07-img-out", ("joint-block07", "img-out")),
+        ("cnn-stage3-block05-out", ("cnn-stage3-block05", "out")),
     ],
 )
 def test_a_tap_has_a_block_and_a_module(tap: str, place: tuple[str, str]) -> None:

@@ -9,9 +9,11 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+import torch
 from ruamel.yaml import YAML
 from typer.testing import CliRunner
 
+from diffps.backbone.prior import Conditions, Prior, check_pass
 from diffps.taps import FeatureName, standard_taps
 from pipeline.cli import app
 from pipeline.config import load_params
@@ -49,8 +51,6 @@ def test_python_in_the_tutorials_runs(name: str, tmp_path: Path, monkeypatch: py
 
 
 def test_what_prw_costs_is_what_the_code_counts(tmp_path: Path) -> None:
-    import torch
-
     from diffps.features import FeatureShape
     from diffps.heads.costs import costs
     from diffps.model import build_searcher
@@ -74,6 +74,34 @@ def test_what_prw_costs_is_what_the_code_counts(tmp_path: Path) -> None:
         assert f"{step / 1e12:.2f} TFLOP" in text
         whole = step * train.epochs * images / 1e15
         assert f"{whole:.{1 if whole < 10 else 0}f} PFLOP ({train.epochs} epochs of {images:,} images)" in text
+
+
+def test_a_prior_is_added(indexed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    project = tmp_path / "project"
+    shutil.copytree(indexed, project)
+    monkeypatch.chdir(project)
+    (weights,) = blocks("extending-priors.md", "python")
+    exec(compile(weights, "weights", "exec"), {})
+    (said,) = blocks("extending-priors.md", "yaml")
+    write_params(project, YAML(typ="safe", pure=True).load(said))
+    follow("extending-priors.md")
+    assert Path("results/train/head").is_dir()
+
+
+def test_a_family_is_added() -> None:
+    names: dict[str, Any] = {}
+    (family,) = blocks("extending-families.md", "python")
+    exec(compile(family, "family", "exec"), names)
+    prior: Prior = names["Brightness"]()
+    check_pass(prior, (64, 128), ["mean"], [0], Conditions())
+    pixels = torch.rand(2, 3, 64, 128) * 2 - 1
+    starts = prior.open_encoder("cpu", "float32").moments(pixels)
+    with prior.open_pass(["mean"], Conditions(), "cpu", "float32") as opened:
+        found = opened.features(starts, 0, [])["mean"]
+    assert found.shape == (2, 8, 16, 3)
+    torch.testing.assert_close(found[1, 3, 5], (pixels[1, :, 24:32, 40:48].mean((1, 2)) + 1) / 2)
+    wanted = {name for name in dir(Prior) if not name.startswith("_")}
+    assert wanted <= set(dir(prior))
 
 
 @pytest.mark.slow
