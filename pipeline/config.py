@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
+from cache.system import refusal
 from diffps.errors import ConfigError
 from diffps.pretraining.config import PretrainConfig
 from stages.job import Runtime
@@ -58,10 +59,12 @@ def _build(kind: type[T], raw: dict[str, Any], overrides: Sequence[str], where: 
 def _read(path: Path) -> dict[str, Any]:
     try:
         data = path.read_bytes()
-    except OSError as error:
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
         raise ConfigError(
             f"{path}: cannot be read ({error.strerror}); give a params file with --params, such as presets/demo.yaml"
         ) from error
+    except OSError as error:
+        raise refusal(error, path, "read") from error
     raw = parse_yaml(data, str(path))
     if not isinstance(raw, dict):
         raise ConfigError(f"{path}: expected sections such as 'train:', found {type(raw).__name__}")

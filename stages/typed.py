@@ -5,8 +5,10 @@ from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any, TypeVar, get_args, get_type_hints
 
+from cache.system import refusal
 from diffps.errors import ConfigError, DiffPSError
 
 T = TypeVar("T")
@@ -14,6 +16,17 @@ T = TypeVar("T")
 LONGEST = 1_000_000  # bytes of a params file; the presets have under 10,000
 LARGEST = 3.4e38  # float32 holds nothing larger
 MOST = 100_000  # values in one, aliases written out
+
+
+def read_asked(path: Path, key: str) -> bytes:
+    """The file that parameter ``key`` names. Raises ConfigError with its neighbours where it is none, FileError."""
+    try:
+        return path.read_bytes()
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
+        near = ", ".join(sorted(str(other) for other in path.parent.glob("*.yaml"))) or "none beside it"
+        raise ConfigError(f"{key} {path}: cannot be read ({error.strerror}); there are: {near}") from error
+    except OSError as error:
+        raise refusal(error, path, "read") from error
 
 
 def parse_yaml(data: bytes | str, where: str) -> Any:

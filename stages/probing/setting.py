@@ -22,7 +22,7 @@ from stages.config_probe import ProbeFile
 from stages.features.plan import PassPlan
 from stages.features.priors import prior_of
 from stages.places import PROBE
-from stages.typed import build, parse_yaml
+from stages.typed import build, parse_yaml, read_asked
 
 VERSION = 3  # raised whenever the same features would give other parts
 STRETCH = 32  # scenes whose results are written together
@@ -90,12 +90,7 @@ class ProbePlan:
 
 def read_probe_file(path: Path) -> ProbeFile:
     """The probe file at ``path``. Raises ConfigError naming file and key."""
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        near = ", ".join(sorted(str(other) for other in path.parent.glob("*.yaml"))) or "none beside it"
-        raise ConfigError(f"probe.file {path}: cannot be read ({error.strerror}); there are: {near}") from error
-    raw = parse_yaml(data, f"probe.file {path}")
+    raw = parse_yaml(read_asked(path, "probe.file"), f"probe.file {path}")
     if not isinstance(raw, dict):
         raise ConfigError(f"{path}: expected keys such as 'scenes:', found {type(raw).__name__}")
     return build(ProbeFile, raw, str(path))

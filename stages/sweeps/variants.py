@@ -16,7 +16,7 @@ from stages.features.reading import Reading
 from stages.head.identity import head_settings
 from stages.params import Params, override
 from stages.places import SWEEP
-from stages.typed import build, keys, parse_yaml
+from stages.typed import build, keys, parse_yaml, read_asked
 
 KEYS_OF_FILE = ("base", "variants", "grid")
 # What a variant may change outside section `train`: which of the arrays stored are read.
@@ -101,7 +101,7 @@ def read_variants(params: Params) -> list[Variant]:
 
 def _of_file(sections: Mapping[str, Any], file: Path, where: str) -> Params:
     """``sections`` of the params with the pass and the head of another params file; data and evaluation stay theirs."""
-    raw = _mapping(parse_yaml(_bytes(file, f"{where}: {FILE}"), f"{where}: {FILE} {file}"), str(file))
+    raw = _mapping(parse_yaml(read_asked(file, f"{where}: {FILE}"), f"{where}: {FILE} {file}"), str(file))
     own: dict[str, Any] = {name: raw[name] for name in ("encode", "extract", "train") if name in raw}
     other = build(Params, {**sections, **own}, str(file))
     if other.extract.name == sections["extract"]["name"]:
@@ -182,18 +182,10 @@ def _check_distinct(variants: Sequence[Variant], path: Path) -> None:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    found = _mapping(parse_yaml(_bytes(path, "sweep.file"), f"sweep.file {path}"), str(path))
+    found = _mapping(parse_yaml(read_asked(path, "sweep.file"), f"sweep.file {path}"), str(path))
     if unknown := [key for key in found if key not in KEYS_OF_FILE]:
         raise ConfigError(f"{path}: {unknown[0]} is not known; a sweep file has {', '.join(KEYS_OF_FILE)}")
     return found
-
-
-def _bytes(path: Path, where: str) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        near = ", ".join(sorted(str(other) for other in path.parent.glob("*.yaml"))) or "none beside it"
-        raise ConfigError(f"{where} {path}: cannot be read ({error.strerror}); there are: {near}") from error
 
 
 def _mapping(value: Any, where: str) -> dict[str, Any]:

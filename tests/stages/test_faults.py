@@ -68,7 +68,8 @@ def wrong(found: list[dict[str, Any]]) -> list[str]:
         if not each["hits"] or (fine and each["again"] is None):
             continue
         told = each["told"]
-        if told is None or "\n" in told or "/" not in told.split()[0] + told:
+        named = told is not None and ("/" in told or each["pattern"].strip("*") in told)
+        if not named or "\n" in told:
             faults.append(f"{where}: {told!r} ({each['raw'][:200]!r})")
         if each["again"] is not None:
             faults.append(f"{where}, then: {each['again'][:300]}")

@@ -219,10 +219,10 @@ def test_killed_half_way_it_can_be_run_again(project: Project, logged: Path, tmp
             env={**os.environ, "PYTHONPATH": str(ROOT)},
         )
         assert process.stdout is not None
-        process.stdout.readline()
-        time.sleep(0.01 + 0.04 * number)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        with process:
+            process.stdout.readline()
+            time.sleep(0.01 + 0.04 * number)
+            process.send_signal(signal.SIGKILL)
         half += bool(remembering(traces))
         forget.run(project.params().index, HEAD, project.runtime, QuietJob(), (scene.scene_id,))
         assert remembering(traces) == []
