@@ -99,3 +99,20 @@ def test_a_mistake_is_one_line(
     (line,) = told.err.splitlines()
     assert line.startswith("diffps: ")
     assert re.search(said, line), line
+
+
+def test_without_arguments_it_explains_itself_with_an_example_that_runs(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(project)
+
+    def said(*arguments: str) -> str:
+        monkeypatch.setattr(sys, "argv", ["diffps", *arguments])
+        with pytest.raises(SystemExit) as left:
+            main()
+        assert not left.value.code
+        return capsys.readouterr().out
+
+    (example,) = re.findall(r"^    diffps (search data/.*)$", said("search"), re.M)
+    assert example.split()[1] == QUERY  # which this project and the demo both have
+    assert "similarity" in said(*example.split())
