@@ -4,11 +4,10 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Float32
-from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 from diffps.errors import CheckpointError, ConfigError, one_line
 from diffps.features import Feature, FeatureShape
 from diffps.geometry import Canvas
+from diffps.heads.agreement import CONFIG_FILE, LEVELS, WEIGHTS_FILE, check_shapes, check_taps, config_from_json
 from diffps.heads.backbone_head import BackboneHead, build_head, load_head_weights
 from diffps.heads.config import Initialisation, ModelConfig, TapsConfig
 from diffps.heads.detection import BoxHead, ProposalNetwork
@@ -30,12 +30,9 @@ from diffps.heads.sampling import Target
 from diffps.heads.sfan import SFAN
 from diffps.records import Detections
 
-__all__ = ["LOSSES", "PersonSearcher", "Target", "apply_init", "build_searcher"]
-
-T = TypeVar("T")
+__all__ = ["CONFIG_FILE", "LOSSES", "WEIGHTS_FILE", "PersonSearcher", "Target", "apply_init", "build_searcher"]
 
 LOSSES = ("rpn_cls", "rpn_reg", "prop_cls", "prop_reg", "reid")
-WEIGHTS_FILE, CONFIG_FILE = "model.safetensors", "config.json"
 _MOST_BLOCKS = 100  # of a head; the paper has 3
 
 
@@ -203,7 +200,7 @@ class PersonSearcher(nn.Module):
             config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
             tensors = load_file(folder / WEIGHTS_FILE)
             with torch.device("meta"):  # whatever a stranger's config.json claims, nothing is allocated for it
-                _check_shapes(_build_described(config), tensors)
+                check_shapes(_build_described(config), tensors)
             searcher = _build_described(config)
             searcher.load_state_dict(tensors)
             searcher.init = config.get("init")
@@ -221,29 +218,17 @@ class PersonSearcher(nn.Module):
 
 def _build_described(config: Mapping[str, Any]) -> PersonSearcher:
     """The searcher that the content of config.json describes."""
-    model = _config_from_json(ModelConfig, config["model"])
+    model = config_from_json(ModelConfig, config["model"])
     if max(model.head_blocks, model.embedding.branches) > _MOST_BLOCKS:
         raise ConfigError(f"model: more than {_MOST_BLOCKS} blocks or branches")
     return build_searcher(
         model,
-        _config_from_json(TapsConfig, config["taps"]),
+        config_from_json(TapsConfig, config["taps"]),
         {name: FeatureShape(*shape) for name, shape in config["shapes"].items()},
         Canvas(*config["canvas"]),
         torch.zeros(config["words"]) if config["words"] else None,
         config["identities"],
     )
-
-
-def _check_shapes(described: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Raise CheckpointError for the first tensor that config.json says otherwise."""
-    expected = {name: tuple(tensor.shape) for name, tensor in described.state_dict().items()}
-    found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    for name in sorted(expected.keys() | found.keys()):
-        if expected.get(name) != found.get(name):
-            raise CheckpointError(
-                f"{WEIGHTS_FILE}: {name} is {found.get(name, 'missing')}, {CONFIG_FILE} says "
-                f"{expected.get(name, 'nothing of it')}"
-            )
 
 
 def build_searcher(
@@ -260,7 +245,7 @@ def build_searcher(
     None where it is off; ``identities`` is the number of labelled training identities. Raises ConfigError where they
     do not fit.
     """
-    _check_taps(config, taps, shapes)
+    check_taps(config, taps, shapes)
     if config.sfan is not None and words is None:
         raise ConfigError("model.sfan: needs the words' text embeddings; run `diffps encode`, or set model.sfan: null")
     size = (canvas.height, canvas.width)
@@ -269,7 +254,7 @@ def build_searcher(
     def head() -> BackboneHead:
         return build_head(config.head, width, out, config.head_blocks)
 
-    widths = {name: shapes[level[0]].channels for name in _LEVELS if (level := getattr(taps, name))}
+    widths = {name: shapes[level[0]].channels for name in LEVELS if (level := getattr(taps, name))}
     searcher = PersonSearcher(
         config=config,
         taps=taps,
@@ -307,33 +292,3 @@ def apply_init(searcher: PersonSearcher, rule: Initialisation) -> None:
         assert isinstance(body, BackboneHead)
         load_head_weights(body, searcher.config)
     searcher.init = rule
-
-
-def _config_from_json(kind: type[T], values: object) -> T:
-    """A config class from the plain values of config.json. Raises ConfigError naming the first key that does not go."""
-    try:
-        return TypeAdapter(kind).validate_json(json.dumps(values), strict=True, extra="forbid")
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise ConfigError(f"{kind.__name__}: {place}: {first['msg']}") from error
-
-
-_LEVELS = ("level1", "level2", "level3")
-
-
-def _check_taps(config: ModelConfig, taps: TapsConfig, shapes: Mapping[str, FeatureShape]) -> None:
-    for name in taps.names:
-        if name not in shapes:
-            raise ConfigError(f"taps: {name} is not among the features at hand: {', '.join(sorted(shapes))}")
-    if config.dgrpn is not None and taps.guidance is None:
-        raise ConfigError("taps.guidance: names no map, which model.dgrpn needs; name one, or set model.dgrpn: null")
-    if taps.guidance is not None and shapes[taps.guidance].channels != 1:
-        raise ConfigError(
-            f"taps.guidance {taps.guidance}: has {shapes[taps.guidance].channels} channels; an attention map has one"
-        )
-    for level in _LEVELS:
-        found = {shapes[name] for name in getattr(taps, level)}
-        if len(found) > 1:
-            listed = ", ".join(f"{name} {tuple(shapes[name])}" for name in getattr(taps, level))
-            raise ConfigError(f"taps.{level}: taps of one level share grid and channels; found {listed}")
