@@ -11,7 +11,7 @@ import numpy as np
 from cache import FeatureStore, fingerprint
 from cache.fingerprint import JSON
 from diffps.errors import ConfigError
-from diffps.geometry import Canvas
+from diffps.geometry import SIDE_MULTIPLE, Canvas
 from diffps.probe.config import POSITIONS
 from diffps.probe.plan import Reads, reads
 from diffps.probe.sample import ProbeSample, draw_sample
@@ -109,9 +109,13 @@ def plan_probe(
     sample = draw_sample(train, annotations, Canvas(*encode.canvas), config.scenes, config.seed)
     plans = [ProbePlan(config, encode, extract, sample, stretch)]
     if config.control is not None:
-        blank = replace(encode, checkpoint=config.control, hub=None, revision=None, variant=None)
+        # Any canvas, to look at its taps: other priors have some that a UNet may not have.
+        blank = replace(
+            encode, checkpoint=config.control, hub=None, revision=None, variant=None, canvas=(SIDE_MULTIPLE,) * 2
+        )
         taps = tuple(plans[0].reads.taps)
         if prior_of(blank).taps.keys() >= set(taps):  # SDXL, transformers and ViTs have others
+            blank = replace(blank, canvas=encode.canvas)
             # Its words mean nothing, and it may not know them.
             without_maps = replace(extract, unet=None, words=(), taps=taps)
             plans.append(ProbePlan(config, blank, without_maps, sample, stretch))

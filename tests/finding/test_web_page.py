@@ -377,8 +377,15 @@ def test_nothing_is_wider_than_the_window_and_text_stands_out(
     visitor.press("Escape")
 
 
-@pytest.mark.parametrize("dark", [False, True])
-@pytest.mark.parametrize("width", [390, 1440])
+SIZES = [
+    (390, True),
+    (1440, False),
+    pytest.param(390, False, marks=pytest.mark.slow),
+    pytest.param(1440, True, marks=pytest.mark.slow),
+]
+
+
+@pytest.mark.parametrize(("width", "dark"), SIZES)
 def test_a_screen_reader_finds_nothing_serious(visitor: Visitor, wide_picture: Path, width: int, dark: bool) -> None:
     visitor.open(width=width, dark=dark)
     assert findings(visitor.browser) == []

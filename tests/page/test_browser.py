@@ -66,8 +66,15 @@ def test_text_stands_out_from_its_ground(browser: Browser, page: Path, dark: boo
     assert browser.evaluate(CONTRAST) == []
 
 
-@pytest.mark.parametrize("dark", [False, True])
-@pytest.mark.parametrize("width", [390, 1440])
+SIZES = [
+    (390, True),
+    (1440, False),
+    pytest.param(390, False, marks=pytest.mark.slow),
+    pytest.param(1440, True, marks=pytest.mark.slow),
+]
+
+
+@pytest.mark.parametrize(("width", "dark"), SIZES)
 def test_a_screen_reader_finds_nothing_serious(browser: Browser, page: Path, width: int, dark: bool) -> None:
     browser.show(page, width=width, dark=dark)
     assert findings(browser) == []

@@ -111,7 +111,12 @@ def correct_mat(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "correct"), [("as_csv", correct_csv), ("as_coco", correct_json), ("as_prw", correct_mat)]
+    ("kind", "correct"),
+    [
+        ("as_csv", correct_csv),
+        pytest.param("as_coco", correct_json, marks=pytest.mark.slow),
+        pytest.param("as_prw", correct_mat, marks=pytest.mark.slow),
+    ],
 )
 def test_corrected_annotations_are_indexed_again(
     project: Project, request: pytest.FixtureRequest, kind: str, correct: Callable[[Path], None]

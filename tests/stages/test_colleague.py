@@ -52,6 +52,7 @@ def give_away(folder: Path, root: bool) -> None:
         path.chmod(0o755 if path.is_dir() and root else 0o555 if path.is_dir() else 0o444)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs Linux's users and capabilities")
 def test_a_store_of_somebody_else_serves_every_stage(
     extracted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -95,7 +95,7 @@ def test_a_run_goes_on_where_it_was_and_the_head_reads_words(
 ) -> None:
     params = params_of(family, checkpoints)
     encode.run(params, RUNTIME, QuietJob())
-    assert read_words().shape == (4, T5_WIDTH)
+    assert read_words(params.encode.words).shape == (4, T5_WIDTH)
     extract.run(params, RUNTIME, QuietJob())
     job = Listener()
     for stage in (encode, extract):
