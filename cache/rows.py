@@ -154,7 +154,6 @@ class RowTable:
 
     def _load(self) -> None:
         import pyarrow as pa
-        import pyarrow.parquet as pq
 
         try:
             data = read_bytes(self.path)
@@ -165,7 +164,7 @@ class RowTable:
         if sealed.is_sealed(data):  # older ones are not
             sealed.check(data, self.path, REMEDY)
         try:
-            self._read(pq.read_table(pa.BufferReader(data)).to_pydict())
+            self._read(sealed.table_in(data).to_pydict())
         except (pa.ArrowException, KeyError, TypeError, ValueError, OSError) as error:
             raise DamagedError(f"{self.path}: cannot be read ({error}); {REMEDY} makes it anew") from error
 

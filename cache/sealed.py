@@ -105,11 +105,17 @@ def write_table(path: Path, table: "pa.Table") -> None:
 
 def read_table(path: Path, remake: str, columns: list[str] | None = None) -> "pa.Table":
     """The table :func:`write_table` was given, or some of its columns."""
+    return table_in(read_sealed(path, remake), columns)
+
+
+def table_in(data: bytes, columns: list[str] | None = None) -> "pa.Table":
+    """The table in the bytes of a Parquet file, or some of its columns, read by this thread alone: those of Arrow's own
+    that are still at work when a program ends abort it (apache/arrow#34314)."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    data = read_sealed(path, remake)
-    return pq.read_table(pa.BufferReader(data), columns=columns, page_checksum_verification=True)
+    file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
+    return file.read(columns=columns, use_threads=False)
 
 
 def write_array(path: Path, array: NDArray[Any]) -> None:

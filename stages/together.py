@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from cache.errors import DamagedError
 from cache.files import parse_json, read_bytes
-from cache.sealed import LIST, Together, seal_folder
+from cache.sealed import LIST, Together, seal_folder, table_in
 from stages.places import INDEX
 
 if TYPE_CHECKING:
@@ -65,10 +65,9 @@ def json_content(path: Path, stage: str) -> dict[str, Any]:
 def table_content(path: Path, stage: str, columns: list[str] | None = None) -> "pa.Table":
     """The same of a Parquet table, or some of its columns."""
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     try:
-        return pq.read_table(content(path, stage), columns=columns)
+        return table_in(content(path, stage).getvalue(), columns)
     except (pa.ArrowException, OSError) as error:
         if isinstance(error, DamagedError):
             raise

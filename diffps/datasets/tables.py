@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -70,7 +71,7 @@ def gallery_names(folder: Path) -> list[str]:
 
 def read_gallery(folder: Path, name: str) -> Gallery:
     """One listed gallery. Raises DatasetError naming those there are."""
-    table = _read(folder, "galleries", filters=[("gallery", "==", name)])
+    table = _read(folder, "galleries", only=pc.field("gallery") == name)
     if not len(table):
         known = ", ".join(gallery_names(folder)) or "none"
         raise DatasetError(f"gallery {name}: not in {folder / 'galleries.parquet'}; listed there: {known}")
@@ -153,10 +154,16 @@ def _as_rows(rows: dict[str, list[int]]) -> Iterable[tuple[str, NDArray[np.int64
     return ((scene_id, np.array(at, np.int64)) for scene_id, at in rows.items())
 
 
-def _read(folder: Path, name: str, **options: Any) -> pa.Table:
+def _read(folder: Path, name: str, columns: list[str] | None = None, only: pc.Expression | None = None) -> pa.Table:
+    """One of the tables, a row group at a time and by this thread alone: those of Arrow's own that are still at work
+    when a program ends abort it (apache/arrow#34314)."""
     path = folder / f"{name}.parquet"
     if not path.exists():
         raise DatasetError(f"index: {path} is missing; run: diffps index")
     if not (folder / REPORT).exists():
         raise DatasetError(f"index: {folder} was not written to the end ({REPORT} is missing); run: diffps index")
-    return pq.read_table(path, **options)
+    file, parts = pq.ParquetFile(path), []
+    for number in range(file.num_row_groups):
+        part = file.read_row_group(number, columns=columns, use_threads=False)
+        parts.append(part if only is None else part.filter(only))
+    return pa.concat_tables(parts) if parts else file.schema_arrow.empty_table()

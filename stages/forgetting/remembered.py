@@ -8,13 +8,12 @@ from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from cache.errors import DamagedError, NotCachedError
 from cache.files import read_bytes, remove, sync, write_bytes
 from cache.garbage import Garbage
 from cache.garbage import remove as remove_arrays
-from cache.sealed import LIST, read_table, write_table
+from cache.sealed import LIST, read_table, table_in, write_table
 from cache.system import files_below, naming
 from stages.forgetting.chosen import Chosen
 from stages.places import (
@@ -141,7 +140,7 @@ def _text(path: Path) -> bytes:
     data = read_bytes(path)
     if path.suffix == ".parquet":
         try:
-            table = pq.read_table(pa.BufferReader(data))
+            table = table_in(data)
         except (pa.ArrowException, OSError):
             return data
         texts = [column for column in table.columns if not pa.types.is_primitive(column.type)]

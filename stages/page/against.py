@@ -5,9 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import pyarrow.parquet as pq
-
-from cache.files import read_json
+from cache.files import read_bytes, read_json
+from cache.sealed import table_in
 from diffps.errors import ConfigError
 from diffps.figures.searches import Search, ranking_sheet
 from diffps.figures.sheets import Chart, Line, Sheet
@@ -40,9 +39,9 @@ def read_other(evidence: Evidence, folder: Path) -> Other:
     if place is None:
         raise ConfigError(f"--with {folder}: holds no results of an evaluation ({', '.join(FILES)})")
     same = _same_queries(evidence, place)
-    rows = pq.read_table(place / "per_query.parquet", columns=["query_id", "ap"]).to_pylist()
+    rows = table_in(read_bytes(place / "per_query.parquet"), ["query_id", "ap"]).to_pylist()
     ranking: dict[str, list[Json]] = {}
-    for row in sorted(pq.read_table(place / "ranking.parquet").to_pylist(), key=lambda row: int(row["rank"])):
+    for row in sorted(table_in(read_bytes(place / "ranking.parquet")).to_pylist(), key=lambda row: int(row["rank"])):
         if row["scene_id"] in evidence.scenes:
             ranking.setdefault(row["query_id"], []).append(row)
     return Other(
@@ -153,6 +152,6 @@ def _same_queries(evidence: Evidence, place: Path) -> set[str]:
     """Queries that ask for the same person at the same place: equal names alone may be of other data."""
     columns = ["query_id", "scene_id", "identity"]
     path = place / "queries.parquet"
-    rows = pq.read_table(path if path.is_file() else place / "per_query.parquet", columns=columns).to_pylist()
+    rows = table_in(read_bytes(path if path.is_file() else place / "per_query.parquet"), columns).to_pylist()
     known = {name: (query.scene_id, query.identity) for name, query in evidence.queries.items()}
     return {row["query_id"] for row in rows if known.get(row["query_id"]) == (row["scene_id"], row["identity"])}

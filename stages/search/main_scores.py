@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
-
-from cache.files import write_json, write_text
+from cache.files import read_bytes, write_json, write_text
+from cache.sealed import table_in
 
 
 def write_scores(metrics: Mapping[str, Any], folder: Path) -> None:
@@ -32,9 +31,9 @@ def write_precision(folder: Path) -> None:
     ``found``: share of the queries with a right answer up to this rank; ``precision``: share of right answers among all
     up to it. Queries with nobody to find are not counted.
     """
-    asked = pq.read_table(folder / "per_query.parquet", columns=["query_id", "ap"]).to_pylist()
+    asked = table_in(read_bytes(folder / "per_query.parquet"), ["query_id", "ap"]).to_pylist()
     counted = {row["query_id"] for row in asked if row["ap"] is not None}
-    ranking = pq.read_table(folder / "ranking.parquet", columns=["query_id", "rank", "correct"]).to_pylist()
+    ranking = table_in(read_bytes(folder / "ranking.parquet"), ["query_id", "rank", "correct"]).to_pylist()
     answers = [row for row in ranking if row["query_id"] in counted]
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")

@@ -96,3 +96,10 @@ def test_one_name_of_the_public_api_comes_from_beside_the_method() -> None:
 @pytest.mark.parametrize("package", ["diffps", "cache"])
 def test_the_public_faces_are_short(package: str) -> None:
     assert len(Path(ROOT / package / "__init__.py").read_text().splitlines()) <= 70
+
+
+def test_tables_are_read_by_the_thread_that_asks() -> None:
+    """`pyarrow.parquet.read_table` leaves threads behind that may abort a program at its end (apache/arrow#34314)."""
+    for package in ("cache", "diffps", "stages", "pipeline"):
+        for path in (ROOT / package).rglob("*.py"):
+            assert not re.search(r"\b(pq|parquet)\.read_table\(", path.read_text(encoding="utf-8")), path
