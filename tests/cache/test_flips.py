@@ -69,10 +69,11 @@ def files(store: FeatureStore) -> list[Path]:
     return [path for path in every if path.relative_to(store.root).parts[0] not in ("locks", "tmp")]
 
 
-def test_a_thousand_flips_over_all_files(store: FeatureStore) -> None:
+@pytest.mark.parametrize("times", [200, pytest.param(1000, marks=pytest.mark.slow)])
+def test_flips_over_all_files(store: FeatureStore, times: int) -> None:
     use(store)
     kinds = {path.relative_to(store.root).parts[0] for path in files(store)}
     assert kinds == {"features.zarr", "rows", "receipts", "manifests", "store.json"}
-    told, wrong = flip(store, files(store), 1000, seed=0)
+    told, wrong = flip(store, files(store), times, seed=0)
     assert not wrong, f"{len(wrong)}:\n" + "\n".join(wrong[:40])
-    assert told > 700
+    assert told > 0.7 * times
