@@ -152,6 +152,7 @@ def judge(cases: list[dict[str, Any]]) -> None:
     assert not wrong, f"{len(wrong)} of {len(cases)}:\n" + "\n".join(wrong[:30])
 
 
+@pytest.mark.slow
 def test_every_refusal_is_one_line_and_the_same_command_then_ends_well() -> None:
     cases = table(TIMES)
     assert sum(bool(case["hits"]) for case in cases) > 500

@@ -6,6 +6,8 @@ import json
 import shutil
 from pathlib import Path
 
+import pytest
+
 from tests.pipeline.project import Project
 
 MAIN = {"map", "top1", "top5", "detection_ap", "detection_recall", "chance_map", "baseline_map", "loss", "seconds"}
@@ -45,6 +47,7 @@ def test_precision_by_rank_agrees_with_the_scores(finished: Project) -> None:
     assert abs(found[4] - search["top5"]) < 1e-6
 
 
+@pytest.mark.slow
 def test_results_travel_and_features_do_not(project: Project, tmp_path: Path) -> None:
     project.run("dvc", "remote", "add", "-d", "shelf", str(tmp_path / "shelf"))
     project.run("dvc", "push")
@@ -66,6 +69,7 @@ def test_results_travel_and_features_do_not(project: Project, tmp_path: Path) ->
     assert "MB" in clone.run("diffps", "cache", "plan").stdout
 
 
+@pytest.mark.slow
 def test_experiments_are_compared_in_few_columns(project: Project) -> None:
     shutil.copytree(project.root / "results", project.root.parent / "before")
     project.run("dvc", "exp", "run", "--set-param", "report.title=Another")

@@ -76,6 +76,7 @@ def wrong(found: list[dict[str, Any]]) -> list[str]:
     return faults
 
 
+@pytest.mark.slow
 def test_some_faults_of_evaluate_are_one_line_each(whole: Path, tmp_path: Path) -> None:
     found = tried(
         whole,
