@@ -43,6 +43,7 @@ CHANGES = [
     "train.flip=none",
     "train.epochs=3",
     "train.milestones=[2]",
+    "extract.transcode=[]",
     "evaluate.baseline=false",
     "probe.file=probe.yaml",
     "runtime.threads=1",
