@@ -1,12 +1,18 @@
 """What all tests share. Threads are limited before anything heavy is imported: tests run side by side."""
 
 import os
+import shutil
+from pathlib import Path
 from typing import Any
 
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
 # A test that reaches for the network must fail at once, not wait.
 os.environ["HF_HUB_OFFLINE"] = "1"
+# Tens of thousands of fsyncs need no disk: that they are made, and in what order, is seen from the calls themselves.
+MEMORY = Path("/dev/shm")
+if MEMORY.is_dir() and os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > 8 << 30:
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
 
 import pytest
 from hypothesis import HealthCheck, settings
