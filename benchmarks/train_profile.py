@@ -3,9 +3,10 @@
     OMP_NUM_THREADS=1 python benchmarks/train_profile.py    # canvas 640 and 1280, C = 256: minutes
 
 A step is what training does with a batch of one image: int8 features expanded to float32 (`expand_once`), losses,
-gradients, the optimiser. Beside it the same step in bfloat16 (`train.precision`), the expansion alone, and how it was
-done before (scales written out for every position), in turns. Then the ten operators with the largest time of their
-own, from torch.profiler over one step. Writes results/train_profile.json.
+gradients, the optimiser. Beside it the same step in bfloat16 (`train.precision`); the expansion alone, and how it was
+done before (scales written out for every position); suppression of 12,000 proposals, and torchvision's; in turns.
+Then the ten operators with the largest time of their own, from torch.profiler over one step. Writes
+results/train_profile.json.
 """
 
 import argparse
@@ -18,7 +19,9 @@ from typing import Any
 import numpy as np
 import torch
 from heads_parts import IDENTITIES, QUEUE, TAPS, guidance_map, person_boxes, shapes
+from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
+from torchvision.ops import nms
 from training_common import write
 
 from diffps.features import SCALE_BLOCK, Feature, expand_once
@@ -27,6 +30,7 @@ from diffps.heads.config import ModelConfig, OIMConfig
 from diffps.heads.config_rois import BoxConfig, ReIDConfig
 from diffps.model import PersonSearcher, Target, build_searcher
 from diffps.schedule import TrainingConfig
+from diffps.suppression import suppress
 from diffps.training import HeadTrainer
 
 
@@ -58,6 +62,16 @@ def expand_as_before(features: dict[str, Feature]) -> dict[str, Feature]:
             values = values * scales.reshape(values.shape)
         found[name] = Feature(values)
     return found
+
+
+def proposals(canvas: int) -> tuple[Tensor, Tensor]:
+    """12,000 boxes of persons' shapes anywhere on the canvas, and their scores."""
+    generator = torch.Generator().manual_seed(1)
+    corner = torch.rand(12_000, 2, generator=generator) * 0.8 * canvas
+    height = canvas * (0.1 + 0.25 * torch.rand(12_000, 1, generator=generator))
+    return torch.cat([corner, corner + torch.cat([0.4 * height, height], dim=1)], dim=1), torch.rand(
+        12_000, generator=generator
+    )
 
 
 def trainer(canvas: int, channels: int, precision: str) -> HeadTrainer:
@@ -92,6 +106,12 @@ def measure(canvas: int, channels: int, rounds: int) -> dict[str, Any]:
         "step in bfloat16": lambda: half.step(expand(features), [target], ["scene"]),
         "expansion": lambda: expand(features),
         "expansion as before": lambda: expand_as_before(features),
+    }
+    boxes, scores = proposals(canvas)
+    assert torch.equal(suppress(boxes, scores, 0.7, 2000), nms(boxes, scores, 0.7)[:2000])
+    ways |= {
+        "suppression": lambda: suppress(boxes, scores, 0.7, 2000),
+        "suppression as before": lambda: nms(boxes, scores, 0.7)[:2000],
     }
     for way in ways.values():
         way()
