@@ -121,7 +121,7 @@ def failures_sheet(
     if confused:
         tiles = tuple(tile for case in confused for tile in _case(*case))
         remark = "who was looked for, who came first, and who should have; the most similar"
-        rows.append(Row(label="Confused identities", remark=remark, tiles=tiles))
+        rows.append(Row(label="Confused identities", remark=remark, tiles=tiles, together=3))
     return Sheet(title="Failures", rows=tuple(rows), note=FAILURES_NOTE, tall=True)
 
 

@@ -40,11 +40,13 @@ class Tile:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Row:
-    """Tiles that belong together, with a heading and, where it helps, a remark."""
+    """Tiles that belong together, with a heading and, where it helps, a remark; ``together`` of them, one behind the
+    other, make one case that no line may break."""
 
     label: str
     tiles: tuple[Tile, ...]
     remark: str = ""
+    together: int = 1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

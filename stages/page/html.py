@@ -78,8 +78,11 @@ def is_cell(value: Any) -> bool:
     return isinstance(value, Cell)
 
 
-def few(tiles: int, tall: bool) -> int:
-    """Columns on a phone that leave the fewest gaps: four or five persons in a row, two to four scenes."""
+def few(tiles: int, tall: bool, together: int) -> int:
+    """Columns on a phone: one group of tiles that belong ``together``, else as many as leave the fewest gaps, four or
+    five persons or two to four scenes."""
+    if together > 1:
+        return together
     choices = (4, 5) if tall else (2, 3, 4)
     wanted = [columns for columns in choices if columns * 3 >= tiles] or [max(choices)]
     return min(wanted, key=lambda columns: (-tiles % columns, -columns if tall else columns))
