@@ -112,7 +112,7 @@ def main() -> None:
             shutil.copy(ROOT / path, copy / path)
         if not (kept / "tests.json").exists():
             kept.mkdir(parents=True, exist_ok=True)
-            ended(None, copy, args.tests, partial(Reach, kept.absolute()))
+            ended(copy, 36_000, args.tests, partial(Reach, kept.absolute()))
         for path, node, other in chosen:
             source = (ROOT / path).read_text(encoding="utf-8")
             (copy / path).write_text(planted(source, node, other), encoding="utf-8")
@@ -122,11 +122,12 @@ def main() -> None:
             span = range(node.lineno, (node.end_lineno or node.lineno) + 1)
             tests, seconds = meeting(kept, [path, *users], span, args.seconds)
             only = Only(tests)
-            found = tests and ended(60 + 4 * seconds, copy, ["-x", *only.files], lambda only=only: only) not in (0, 5)
+            done = ended(copy, 30 + 4 * seconds, ["-x", *only.files], lambda only=only: only) if tests else 0
             (copy / path).write_text(source, encoding="utf-8")
-            survivors += not found
+            survivors += done in (0, 5)
+            word = "SURVIVED" if done in (0, 5) else "too long" if done < 0 else "noticed "
             change = f"{ast.unparse(node)}  ->  {ast.unparse(other)}"
-            print(f"{'noticed ' if found else 'SURVIVED'} {path}:{node.lineno}  {change}  ({len(tests)})", flush=True)
+            print(f"{word} {path}:{node.lineno}:{node.col_offset}  {change}  ({len(tests)} tests)", flush=True)
     print(f"{len(chosen) - survivors} of {len(chosen)} noticed")
 
 

@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import resource
 import signal
 import sys
 from collections.abc import Callable, Generator, Sequence
@@ -87,22 +88,26 @@ def meeting(kept: Path, paths: Sequence[Path], span: range, limit: float) -> tup
     return chosen, total
 
 
-def run(copy: Path, paths: Sequence[str], plugin: Callable[[], object]) -> None:
+def run(copy: Path, seconds: int, paths: Sequence[str], plugin: Callable[[], object]) -> None:
     """The tests in ``copy``; what a process of its own does."""
     os.setsid()
     os.chdir(copy)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     sys.path[0] = os.environ["PYTHONPATH"] = str(copy)
+    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
     sys.exit(
         int(pytest.main(["-p", "no:cacheprovider", "-p", "no:randomly", "-W", QUIETLY, *paths], plugins=[plugin()]))
     )
 
 
-def ended(seconds: float | None, *args: Any) -> int:
-    """Exit status of ``run`` in a process of its own, below zero after so many seconds."""
-    process = multiprocessing.get_context("fork").Process(target=run, args=args)
+def ended(copy: Path, seconds: float, paths: Sequence[str], plugin: Callable[[], object]) -> int:
+    """Exit status of these tests in a process of its own, below zero after ``seconds`` of the processor's time.
+
+    What only waits is ended ten times as late by the clock, for others may want the processor too.
+    """
+    process = multiprocessing.get_context("fork").Process(target=run, args=(copy, int(seconds) + 1, paths, plugin))
     process.start()
-    process.join(seconds)
+    process.join(10 * seconds)
     if process.exitcode is None:
         os.killpg(process.pid or 0, signal.SIGKILL)
         process.join()
