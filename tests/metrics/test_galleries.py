@@ -62,13 +62,6 @@ def test_a_repeated_identity_counts_once_under_protocol_and_each_time_under_labe
     assert scores == {"protocol": [2, 1], "labels": [3, 1]}
 
 
-@pytest.mark.parametrize("convention", ["protocol", "labels"])
-def test_who_is_looked_for_without_a_label_is_nobody_of_the_unlabelled(convention: Convention) -> None:
-    nobody = Query(query_id="q2", scene_id="d", box=BOX, identity=-1)
-    task = rule_task(SCENES, ANNOTATIONS, [*QUERIES, nobody], "all", convention)
-    assert 2 not in task.positives.queries
-
-
 def test_a_query_without_positives_across_cameras_is_counted() -> None:
     task = rule_task(SCENES, ANNOTATIONS, QUERIES, "cross_camera", "protocol")
     summary = score_truth(task).summary()
