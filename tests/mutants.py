@@ -22,7 +22,8 @@ from typing import TypeAlias
 from tests.reach import PACKAGES, Only, Reach, ended, meeting
 
 ROOT = Path(__file__).parents[1]
-HEAVY = ("torch", "torchvision", "numba", "zarr", "hypothesis")  # imported once, before the processes part
+MODELS = ("diffusers.models.unets.unet_2d_condition", "transformers.models.clip.modeling_clip", "timm")
+HEAVY = ("torchvision", "numba", "zarr", "hypothesis", *MODELS)  # imported once, before the processes part
 PAIRS = ("Lt LtE", "Gt GtE", "Eq NotEq", "Is IsNot", "In NotIn", "And Or", "Add Sub", "Mult Div", "FloorDiv Mult")
 OTHER: dict[type, type] = {}
 for _a, _b in (pair.split() for pair in PAIRS):
