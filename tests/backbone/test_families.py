@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from inspect import signature
 from pathlib import Path
 
 import pytest
@@ -148,6 +149,11 @@ def test_the_operations_of_what_reads_pixels_are_those_of_its_forward(priors: di
     assert timm.flops(CANVAS, ["vit-norm"])["model"] == counted(
         lambda: timm_model.forward_features(zeros(1, 3, *CANVAS))
     )
+
+
+def test_nothing_is_compiled_that_was_not_asked_for(priors: dict[str, Prior]) -> None:
+    for prior in priors.values():
+        assert signature(prior.open_pass).parameters["compiled"].default is False
 
 
 def test_words_are_read_by_text_encoders_that_are_there(priors: dict[str, Prior]) -> None:
