@@ -221,6 +221,20 @@ def test_its_identity_is_its_weights(prior: ClipModel, tmp_path: Path) -> None:
     assert other["text"] != prior.digests()["text"]
 
 
+def test_what_its_config_leaves_out_is_the_library_s_default(prior: ClipModel, tmp_path: Path) -> None:
+    """Published files leave it out, and CLIP and SigLIP differ in it."""
+    copy = tmp_path / "copy"
+    shutil.copytree(prior.folder, copy)
+    config = json.loads((copy / "config.json").read_text())
+    for side in ("vision_config", "text_config"):
+        assert config[side].pop("hidden_act") == ("quick_gelu" if prior._kind == "clip" else "gelu_pytorch_tanh")
+        assert config[side].pop("layer_norm_eps") == (1e-5 if prior._kind == "clip" else 1e-6)
+    (copy / "config.json").write_text(json.dumps(config))
+    shorter = load_prior(f"clip:{copy}")
+    assert shorter.digests() == prior.digests()
+    shorter.check_tensors()
+
+
 def test_the_operations_need_no_weights(prior: ClipModel) -> None:
     few, all_of_it = (prior.flops(SIZE, [tap])["model"] for tap in ("vit-block00-q", "vit-block02-out"))
     assert 0 < few < all_of_it

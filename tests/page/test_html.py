@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from diffps.figures.sheets import Row, Sheet, Tile
-from stages.page.content import Cell
+from stages.page.content import Cell, change, share
 from stages.page.html import few, is_cell, number, paired, picture
 
 
@@ -62,3 +62,10 @@ def test_a_picture_is_kept_in_whichever_format_is_smaller() -> None:
             assert opened.size == (64, 64)
             assert kind == "jpeg" or np.array_equal(np.asarray(opened), image)
     assert len(picture(noise, 30)) < len(picture(noise, 90)) / 1.5
+
+
+def test_fractions_sort_by_their_value_and_read_in_percent() -> None:
+    assert (share(0.1234), share(None)) == (Cell(0.1234, "12.3 %"), Cell(None, "–"))
+    assert change(None) == Cell(None, "–")
+    assert change(-0.0123) == Cell(-0.0123, "-1.2 points")
+    assert change(0.5, 0.004) == Cell(0.5, "+50.0 points ± 0.4")
