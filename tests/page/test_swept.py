@@ -112,8 +112,3 @@ def test_without_scored_heads_there_is_no_section(run: Run) -> None:
     run.write("results/sweep/effects.json", {"effects": [], "basis": "x"})
     (run.folder / TABLE).unlink()
     assert sweep_section(run.evidence) == []
-
-
-def test_a_scene_where_nobody_was_found_has_no_boxes(run: Run) -> None:
-    assert run.evidence.found_in("nowhere").shape == (0, 4)
-    assert run.evidence.scores_in("nowhere").shape == (0,)
