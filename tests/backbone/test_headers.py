@@ -152,3 +152,11 @@ def test_every_dtype_takes_as_many_bytes_as_in_torch(name: str, tmp_path: Path) 
     save_file({"a": tensor}, tmp_path / "a.safetensors")
     found = read_header(tmp_path / "a.safetensors")["a"]
     assert (found.dtype, found.shape, found.stop - found.start) == (name, (3, 2), 6 * tensor.element_size())
+
+
+def test_a_header_may_reach_to_the_file_s_end_and_no_further(tmp_path: Path) -> None:
+    assert read_header(_file(tmp_path / "a", {}, b"")) == {}
+    path = _file(tmp_path / "b", {}, b"")
+    path.write_bytes((3).to_bytes(8, "little") + b"{}")
+    with pytest.raises(CheckpointError, match="its header would have 3 bytes, the file has 10"):
+        read_header(path)
