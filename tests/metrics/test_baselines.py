@@ -42,3 +42,11 @@ def test_of_a_box_beyond_the_picture_what_lies_in_it_counts(box: tuple[float, ..
     found = colour_histograms(image, np.array([box])).reshape(6, 128)
     assert np.flatnonzero(found.sum(1)).tolist() == strips
     assert found[strips, 15].tolist() == [1.0] * 3
+
+
+def test_the_first_row_and_column_count() -> None:
+    image = np.zeros((12, 4, 3), np.uint8)
+    image[:, 0], image[0] = (255, 0, 0), (0, 0, 255)
+    found = colour_histograms(image, np.array([[-1.0, 0.0, 2.0, 12.0]])).reshape(6, 128) ** 2
+    assert found[0, [0, 15, place(0, BLUE)]] == pytest.approx([1 / 4, 1 / 4, 1 / 2])  # black, red, blue
+    assert found[5, [0, 15]] == pytest.approx([1 / 2, 1 / 2])
