@@ -7,8 +7,7 @@ zarr-python.
 
 import logging
 import os
-import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -17,20 +16,15 @@ from numpy.typing import NDArray
 
 from cache.arrays import Part, Place, StoredArray
 from cache.checksum import CHECKSUM_BYTES, extend
+from cache.direct import ALIGNED, LARGER, direct_pieces, go_direct, go_through_cache, page_cache_room
 from cache.encodings import BLOCK, Encoded
 from cache.errors import CacheError, DamagedError, NotCachedError, SkippedImage
 from cache.foreign import ForeignArray
 from cache.layout import SCALES, ArraySpec, GroupKey
 from cache.receipts import ReceiptBook
 from cache.rows import RowTable
-from cache.shards import (
-    REPAIR,
-    decompress,
-    prefetch,
-    read_cached,
-    read_fully,
-)
-from cache.system import refusal
+from cache.scratch import Scratch
+from cache.shards import REPAIR, cached_pieces, decompress, read_fully
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +34,10 @@ Output: TypeAlias = Literal["stored", "float32"]
 
 
 class FeatureReader:
-    """Random access to images of some arrays. Threads may share it; open it anew after the store has changed."""
+    """Random access to images of some arrays. Threads may share it; open it anew after the store has changed.
+
+    ``room``: bytes that memory can hold; what is larger is read past the page cache. None: what is available now.
+    """
 
     def __init__(
         self,
@@ -49,9 +46,10 @@ class FeatureReader:
         verify: bool,
         dataset: str = "",
         images: Sequence[tuple[str, str]] | None = None,
+        room: int | None = None,
     ) -> None:
         self._root, self._views, self._verify, self._dataset, self._images = root, views, verify, dataset, images
-        self._local = threading.local()
+        self._scratch = Scratch()
         books: dict[GroupKey, ReceiptBook] = {}
         tables: dict[str, RowTable] = {}
         self._arrays: dict[tuple[str, str], StoredArray] = {}
@@ -68,10 +66,17 @@ class FeatureReader:
                     raise CacheError(f"reader: two arrays are called {spec.name!r} in view {view!r}")
                 self._arrays[view, spec.name] = StoredArray(root, spec, books[group], tables[group.split])
         self._default = next(iter(views), "")
+        stored = sum(
+            spec.image_bytes * (len(tables[spec.group.split].scenes) if images is None else len(images))
+            for specs in views.values()
+            for spec in specs
+        )
+        self._room = page_cache_room() if room is None else room
+        self.direct = stored > self._room
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Opened anew where it arrives.
-        return FeatureReader, (self._root, self._views, self._verify, self._dataset, self._images)
+        return FeatureReader, (self._root, self._views, self._verify, self._dataset, self._images, self._room)
 
     def spec(self, name: str, view: str | None = None) -> ArraySpec:
         """Spec of one of this reader's arrays. Raises NotCachedError naming those there are."""
@@ -129,7 +134,7 @@ class FeatureReader:
             self._read_part(array, "", scene, place, out)
             return
         if part.codec is not None:
-            values = self._scratch("values", part.nbytes, part.dtype, part.shape)
+            values = self._scratch.array("values", part.nbytes, part.dtype, part.shape)
             self._read_part(array, "", scene, place, values)
             kernels.widen(values, out)
             return
@@ -142,7 +147,7 @@ class FeatureReader:
             self._stream_part(array, "", scene, place, PIECE, widen)
             return
         part = array.parts[SCALES]
-        stored = self._scratch("scales", part.nbytes, part.dtype, part.shape)
+        stored = self._scratch.array("scales", part.nbytes, part.dtype, part.shape)
         self._read_part(array, SCALES, scene, place, stored)
         scales = stored.astype(np.float32)
         channels = out.shape[-1]
@@ -163,15 +168,6 @@ class FeatureReader:
 
     def _split(self, image: Image) -> tuple[str, str]:
         return (image, self._default) if isinstance(image, str) else (image[0], image[1])
-
-    def _scratch(self, key: str, nbytes: int, dtype: Any, shape: tuple[int, ...]) -> NDArray[Any]:
-        """This thread's reusable buffer."""
-        buffer = getattr(self._local, key, None)
-        if buffer is None or buffer.nbytes < nbytes:
-            buffer = np.empty(nbytes, np.uint8)
-            setattr(self._local, key, buffer)
-        view: NDArray[Any] = buffer[:nbytes].view(dtype).reshape(shape)
-        return view
 
     def _read_part(self, array: StoredArray, suffix: str, scene: str, place: Place, out: NDArray[Any]) -> None:
         part = array.parts[suffix]
@@ -206,26 +202,47 @@ class FeatureReader:
         try:
             if size != part.nbytes + CHECKSUM_BYTES * part.checked:
                 raise self._damaged(part, scene, place, f"chunk of {size} bytes, expected {part.nbytes}")
-            buffer = self._scratch("piece", piece, np.uint8, (piece,)) if target is None else target
-            view, address, checksum, cached = buffer.data, buffer.ctypes.data, 0, True
-            for start in range(0, part.nbytes, piece):
-                length = min(piece, part.nbytes - start)
-                at = 0 if target is None else start
-                got = read_cached(descriptor, view[at : at + length], offset + start) if cached else 0
-                if got < length:
-                    if cached:
-                        cached = False
-                        prefetch(descriptor, offset + start + got, part.nbytes - start - got)
-                    rest = view[at + got : at + length]
-                    read_fully(descriptor, rest, offset + start + got, part.file(place.shard))
+            checksum, behind = 0, b""
+            for start, data in self._pieces(descriptor, part, offset, piece, target, part.file(place.shard)):
+                if start >= part.nbytes:
+                    behind += data.tobytes()
+                    continue
                 if self._verify:
-                    checksum = extend(checksum, address + at, length)
+                    checksum = extend(checksum, data.ctypes.data, len(data))
                 if use is not None:
-                    use(start, buffer[at : at + length])
+                    use(start, data)
             if self._verify:
-                self._compare(array, suffix, scene, place, checksum, descriptor, offset + part.nbytes)
+                self._compare(array, suffix, scene, place, checksum, behind)
         finally:
             os.close(descriptor)
+
+    def _pieces(
+        self, descriptor: int, part: Part, offset: int, piece: int, target: NDArray[np.uint8] | None, path: Path
+    ) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+        """(start, bytes) of a chunk, in ``target`` or in reused memory, then its checksum where it has one."""
+        nbytes, behind = part.nbytes, CHECKSUM_BYTES * part.checked
+        if self.direct and go_direct(descriptor):
+            piece *= LARGER
+            buffer = self._scratch.aligned(piece + 2 * ALIGNED)
+            try:
+                for start, data in direct_pieces(descriptor, offset, nbytes + behind, piece, buffer, path):
+                    body, rest = data[: max(0, nbytes - start)], data[max(0, nbytes - start) :]
+                    if target is not None:
+                        target[start : start + len(body)] = body
+                    if len(body):
+                        yield start, body
+                    if len(rest):
+                        yield max(start, nbytes), rest
+                return
+            except NotImplementedError:
+                self.direct = False
+                go_through_cache(descriptor)
+        buffer = self._scratch.array("piece", piece, np.uint8, (piece,)) if target is None else target
+        yield from cached_pieces(descriptor, offset, nbytes, piece, buffer, path, in_place=target is not None)
+        if behind:
+            tail = np.empty(behind, np.uint8)
+            read_fully(descriptor, tail.data, offset + nbytes, path)
+            yield nbytes, tail
 
     def _read_compressed(
         self, array: StoredArray, part: Part, suffix: str, scene: str, place: Place, out: NDArray[Any]
@@ -233,11 +250,13 @@ class FeatureReader:
         descriptor, offset, size = part.open(place.shard, place.slot)
         try:
             size -= CHECKSUM_BYTES * part.checked
-            stored = self._scratch("stored", size, np.uint8, (size,))
+            stored = self._scratch.array("stored", size, np.uint8, (size,))
             read_fully(descriptor, stored.data, offset, part.file(place.shard))
             if self._verify:
                 checksum = extend(0, stored.ctypes.data, size)
-                self._compare(array, suffix, scene, place, checksum, descriptor, offset + size)
+                behind = np.empty(CHECKSUM_BYTES * part.checked, np.uint8)
+                read_fully(descriptor, behind.data, offset + size, part.file(place.shard))
+                self._compare(array, suffix, scene, place, checksum, behind.tobytes())
         finally:
             os.close(descriptor)
         decompress(stored, out)
@@ -253,16 +272,10 @@ class FeatureReader:
         except DamagedError as error:
             raise DamagedError(f"{error}; scene {scene!r} is damaged; {REPAIR}") from error
 
-    def _compare(
-        self, array: StoredArray, suffix: str, scene: str, place: Place, found: int, descriptor: int, offset: int
-    ) -> None:
+    def _compare(self, array: StoredArray, suffix: str, scene: str, place: Place, found: int, behind: bytes) -> None:
         """Check a chunk against its receipt and, where the file has one, the checksum behind it."""
         part = array.parts[suffix]
         expected = place.receipt.arrays[array.spec.name][1][suffix].crc32c[place.position]
-        try:
-            behind = os.pread(descriptor, CHECKSUM_BYTES, offset) if part.checked else b""
-        except OSError as error:
-            raise refusal(error, part.file(place.shard), "read") from error
         stored = int.from_bytes(behind, "little") if part.checked else expected
         if not found == expected == stored:
             raise self._damaged(

@@ -3,6 +3,7 @@
 Threads, not processes: at tens of megabytes a sample, copying between processes costs more than reading.
 """
 
+import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,6 +15,8 @@ from numpy.typing import DTypeLike, NDArray
 
 from cache.errors import CacheError
 from cache.reader import FeatureReader, Image, Output
+
+MOST_THREADS = 8  # more gain nothing
 
 
 @dataclass(slots=True)
@@ -30,11 +33,18 @@ class Slot:
     scales: dict[str, NDArray[np.float16]] = field(default_factory=dict)
 
 
+def _threads_for(reader: FeatureReader) -> int:
+    """As many as keep a disk busy, which wait and cost little; from memory, one for each processor that is ours."""
+    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return MOST_THREADS if reader.direct else max(2, min(MOST_THREADS, processors))
+
+
 class Ring:
     """Iterate once. ``output`` "stored" leaves int8 and float16 as they are; "float32" dequantises on the way.
 
-    ``depth`` batches are held in memory at once, in page-locked memory with ``pin`` (needs torch and a GPU). The order
-    is the caller's; results do not depend on ``threads``. Errors of a batch are raised when it is its turn.
+    ``depth`` batches are held in memory at once, in page-locked memory with ``pin`` (needs torch and a GPU).
+    ``threads`` read; None: 8 past the page cache, else one for each processor, 2 to 8. The order is the caller's;
+    results do not depend on ``threads``. Errors of a batch are raised when it is its turn.
     """
 
     def __init__(
@@ -43,11 +53,12 @@ class Ring:
         batches: Iterable[Sequence[Image]],
         names: Sequence[str],
         *,
-        threads: int = 2,
+        threads: int | None = None,
         depth: int = 3,
         output: Output = "float32",
         pin: bool = False,
     ) -> None:
+        threads = _threads_for(reader) if threads is None else threads
         if threads < 1 or depth < 1:
             raise CacheError(f"ring: threads {threads} and depth {depth} must be at least 1")
         if output not in ("stored", "float32"):
@@ -129,7 +140,7 @@ def read_ahead(
     batches: Iterable[Sequence[Image]],
     names: Sequence[str],
     *,
-    threads: int = 2,
+    threads: int | None = None,
     depth: int = 3,
     output: Output = "float32",
     pin: bool = False,

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +138,26 @@ def read_fully(descriptor: int, view: memoryview, offset: int, path: Path) -> No
         if got <= 0:
             raise DamagedError(f"{path}: ends before byte {offset + len(view)}; {REPAIR}")
         view, offset = view[got:], offset + got
+
+
+def cached_pieces(
+    descriptor: int, offset: int, nbytes: int, piece: int, buffer: NDArray[np.uint8], path: Path, *, in_place: bool
+) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+    """(start, bytes) of a range piece by piece: each in its place in ``buffer``, or all at its beginning.
+
+    Read through the page cache, and asked for as a whole once a piece does not lie there. Raises DamagedError.
+    """
+    view, cached = buffer.data, True
+    for start in range(0, nbytes, piece):
+        length = min(piece, nbytes - start)
+        at = start if in_place else 0
+        got = read_cached(descriptor, view[at : at + length], offset + start) if cached else 0
+        if got < length:
+            if cached:
+                cached = False
+                prefetch(descriptor, offset + start + got, nbytes - start - got)
+            read_fully(descriptor, view[at + got : at + length], offset + start + got, path)
+        yield start, buffer[at : at + length]
 
 
 def read_cached(descriptor: int, view: memoryview, offset: int) -> int:

@@ -72,16 +72,18 @@ class FeatureStore:
         *,
         verify: bool = True,
         images: Sequence[tuple[str, str]] | None = None,
+        room: int | None = None,
     ) -> FeatureReader:
         """Reader over specs or array paths of one view, or over several as view -> arrays.
 
         ``images`` (scene id, digest), as an index has them, are found by their content, whatever the store calls them:
-        so a store that can only be read serves data sets whose names it does not know. Raises NotCachedError when an
+        so a store that can only be read serves data sets whose names it does not know. ``room``: bytes that memory can
+        hold; what is larger is read past the page cache. None: what is available now. Raises NotCachedError when an
         array is missing, RecipeError when it is another's.
         """
         views = arrays if isinstance(arrays, Mapping) else {"": arrays}
         specs = {view: [self.array(a) if isinstance(a, str) else a for a in entries] for view, entries in views.items()}
-        return FeatureReader(self.root, specs, verify, self.dataset, images)
+        return FeatureReader(self.root, specs, verify, self.dataset, images, room)
 
     def array(self, path: str) -> ArraySpec:
         """Spec of the array at ``path`` (``split/view/recipe/[t<timestep>/]name``). Raises NotCachedError."""

@@ -72,8 +72,12 @@ class Feature:
         batch, height, width, stored = self.values.shape
         values = self.values.to(dtype)
         if self.scales is not None:
-            scales = self.scales.to(dtype).repeat_interleave(SCALE_BLOCK, dim=1)[:, : height * width]
-            values = values * scales.reshape(batch, height, width, stored)
+            # In place, block by block: scales written out for every position would be as large as the feature.
+            scales, positions = self.scales.to(dtype), values.view(batch, height * width, stored)
+            whole = height * width // SCALE_BLOCK
+            blocks, rest = positions[:, : whole * SCALE_BLOCK], positions[:, whole * SCALE_BLOCK :]
+            blocks.view(batch, whole, SCALE_BLOCK, stored).mul_(scales[:, :whole, None])
+            rest.mul_(scales[:, whole:])
         if self.mirror is not None:
             values = torch.where(self.mirror[:, None, None, None], values.flip(2), values)
         return values.permute(0, 3, 1, 2)

@@ -38,8 +38,9 @@ class Runtime:
     vae_batch: int = 0
     """The same of the VAE."""
 
-    readers: int = 2
-    """Threads that read the store ahead of training."""
+    readers: int | Literal["auto"] = "auto"
+    """Threads that read the store ahead of training; auto: 8 where it is larger than memory and read past the page
+    cache, else one for each processor, 2 to 8."""
 
     scheduler: str = ""
     """Empty: this process. local:N: N worker processes here, which nobody else can reach. Else a dask
@@ -67,10 +68,15 @@ class Runtime:
     compile: bool = False
     """The UNet by torch.compile."""
 
+    @property
+    def reading_threads(self) -> int | None:
+        """``readers`` as the ring takes them: None to choose itself."""
+        return None if self.readers == "auto" else self.readers
+
     def __post_init__(self) -> None:
         for name, least, most in _RANGES:
             value = getattr(self, name)
-            if not least <= value <= most:
+            if value != "auto" and not least <= value <= most:
                 raise ConfigError(f"runtime.{name} {value}: must be {least} to {most}")
         if not self.store.strip():
             raise ConfigError("runtime.store: names no folder; the default is data/features")

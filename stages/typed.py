@@ -109,13 +109,19 @@ def build(cls: type[T], raw: Mapping[str, Any], where: str, prefix: str = "") ->
     except ValidationError as error:
         problems = error.errors()
         first = problems[0]
-        place = ".".join([*([prefix] if prefix else []), *(str(part) for part in first["loc"] if _is_key(str(part)))])
+        keys_of = [tuple(str(part) for part in each["loc"] if _is_key(str(part))) for each in problems]
+        place = ".".join([*([prefix] if prefix else []), *keys_of[0]])
+        same = [
+            each for each, found in zip(problems, keys_of, strict=True) if found == keys_of[0]
+        ]  # a union's branches
         cause = first.get("ctx", {}).get("error")
-        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        more = f" (and {len(problems) - len(same)} more)" if len(problems) > len(same) else ""
         if first["type"] == "missing":
             text = f"{place} is missing"
         else:
-            said = cause if isinstance(cause, Exception) else f"{first['msg'][0].lower()}{first['msg'][1:]}"
+            messages = [f"{each['msg'][0].lower()}{each['msg'][1:]}" for each in same]
+            messages[1:] = [message.removeprefix("input should be ") for message in messages[1:]]
+            said = cause if isinstance(cause, Exception) else " or ".join(messages)
             found = "" if isinstance(cause, Exception) else f", found {first['input']!r}"
             # What contradicts across sections has no place of its own and names the keys itself.
             text = f"{place}: {said}{found}" if place else f"{said}{found}"
@@ -193,4 +199,4 @@ def _nearest(key: str, known: list[str]) -> str:
 
 def _is_key(part: str) -> bool:
     """Pydantic names the branches of a union in the location as well; people did not write those."""
-    return part.isidentifier() or part.isdigit() or "-" in part
+    return (part != "int" and part.isidentifier()) or part.isdigit() or "-" in part

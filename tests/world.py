@@ -4,10 +4,14 @@
 and :class:`SmallSource` make up scenes and their features without a picture or a backbone.
 """
 
+import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import fields
+from functools import cache
+from io import StringIO
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -112,17 +116,48 @@ DEFAULTS = {"encode.canvas": [SIZE, SIZE], "train.epochs": 2, "train.warmup_epoc
 
 def raw_params(changes: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """params.yaml as plain data, made smaller, then changed by ``changes`` (nested like the file)."""
-    raw = YAML(typ="safe", pure=True).load(ROOT / "params.yaml")
-    _merge(raw, SMALLER)
+    raw = deepcopy(_smaller())
     _merge(raw, changes or {})
-    return dict(raw)
+    return raw
+
+
+@cache
+def _smaller() -> dict[str, Any]:
+    raw = dict(YAML(typ="safe", pure=True).load(ROOT / "params.yaml"))
+    _merge(raw, SMALLER)
+    return raw
 
 
 def write_params(folder: Path, changes: Mapping[str, Any] | None = None) -> None:
     """params.yaml and its sweep file in ``folder``."""
-    with (folder / "params.yaml").open("w") as file:
-        YAML().dump(raw_params(changes), file)
+    raw = raw_params(changes)
+    if repr(raw) not in _written:
+        text = StringIO()
+        YAML().dump(raw, text)
+        _written[repr(raw)] = text.getvalue()
+    (folder / "params.yaml").write_text(_written[repr(raw)])
     (folder / "sweep.yaml").write_text(SWEEP)
+
+
+# Hundreds of projects have the same few parameters, and YAML takes a tenth of a second to be written or read.
+_written: dict[str, str] = {}
+_read: dict[str, tuple[Params, Runtime]] = {}
+
+
+def read_params(path: Path) -> tuple[Params, Runtime]:
+    """What :func:`load_params` gives, which takes the same text for the same."""
+    text = path.read_text()
+    if text not in _read:
+        _read[text] = load_params(path)
+    return _read[text]
+
+
+def _share_weights(source: str, target: str) -> None:
+    """Copy a file, or link it where it is a prior's weights, which nothing writes in place."""
+    if f"{os.sep}models{os.sep}" in source and source.endswith(".safetensors"):
+        os.link(source, target)
+    else:
+        shutil.copy2(source, target)
 
 
 def small_params(changes: Mapping[str, Any] | None = None) -> Params:
@@ -180,13 +215,13 @@ class Project:
     @classmethod
     def copy_of(cls, template: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> "Project":
         """A project in ``folder``, which is made, with all that lies in ``template``."""
-        shutil.copytree(template, folder)
+        shutil.copytree(template, folder, copy_function=_share_weights)
         return cls(folder, monkeypatch)
 
     def params(self, **sections: dict[str, Any]) -> Params:
         """What params.yaml says once it is written with some keys of some sections changed."""
         write_params(self.folder, self._changed(sections))
-        return load_params(self.folder / "params.yaml")[0]
+        return read_params(self.folder / "params.yaml")[0]
 
     def change(self, **sections: dict[str, Any]) -> None:
         """Change some keys of some sections for good."""
@@ -196,7 +231,7 @@ class Project:
     @property
     def runtime(self) -> Runtime:
         """What params.yaml says now of how to run."""
-        return load_params(self.folder / "params.yaml")[1]
+        return read_params(self.folder / "params.yaml")[1]
 
     def run(self, *stages: Any, job: Job | None = None, **sections: dict[str, Any]) -> None:
         """Run stages one after the other under :meth:`params`."""

@@ -1,6 +1,8 @@
 """The model of one part: its tensors compared with what its config asks for, then loaded."""
 
+import json
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from diffps.backbone.configs import ConfigPart
@@ -25,9 +27,7 @@ def check_tensors(weights: Weights) -> None:
     """
     part, files = weights.part, weights.files
     where = files[0] if len(files) == 1 else files[0].parent
-    model = empty_model(part, weights.config)
-    wanted = {current_name(name): tuple(value.shape) for name, value in model.state_dict().items()}
-    wanted.pop(NO_WEIGHT, None)
+    wanted = _shapes(part, json.dumps(weights.config))
     found = weights.shapes()
     if len(wanted.keys() & found.keys()) <= len(wanted) // 2:
         raise CheckpointError(f"{where} holds {describe(weights.stored)}; expected the weights of a {part}")
@@ -46,6 +46,15 @@ def check_tensors(weights: Weights) -> None:
     for name, dtype in weights.dtypes().items():
         if dtype not in _FLOATS:
             raise CheckpointError(f"{where}: tensor {name} is {dtype}; quantised weights are not read")
+
+
+@lru_cache(maxsize=16)  # a pass compares all parts before it loads one, and loading compares once more
+def _shapes(part: ConfigPart, config: str) -> Mapping[str, tuple[int, ...]]:
+    """Shape of every tensor that a part's config.json asks for. Raises CheckpointError."""
+    model = empty_model(part, json.loads(config))
+    wanted = {current_name(name): tuple(value.shape) for name, value in model.state_dict().items()}
+    wanted.pop(NO_WEIGHT, None)
+    return wanted
 
 
 def empty_model(part: ConfigPart, config: Mapping[str, Any]) -> DiffusersModel:

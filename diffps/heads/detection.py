@@ -18,6 +18,7 @@ from torchvision.ops import batched_nms, clip_boxes_to_image, remove_small_boxes
 
 from diffps.heads.config_rois import BoxConfig, RPNConfig
 from diffps.heads.sampling import Samples, Target, cut_rois, sample_rois
+from diffps.suppression import suppress
 
 PERSON = 1  # the class beside background, 0
 SMALLEST_SIDE = 1e-2  # canvas pixels; a smaller decoded box is no box
@@ -39,6 +40,29 @@ class _FloatRPNHead(RPNHead):
         return [score.float() for score in scores], [delta.float() for delta in deltas]
 
 
+class _Proposals(RegionProposalNetwork):
+    def filter_proposals(
+        self,
+        proposals: Float32[Tensor, "B n 4"],
+        objectness: Float32[Tensor, "..."],
+        image_shapes: list[tuple[int, int]],
+        num_anchors_per_level: list[int],
+    ) -> tuple[list[Float32[Tensor, "_ 4"]], list[Float32[Tensor, " _"]]]:
+        """As torchvision's, of the one level there is; suppression ends with the last proposal that is wanted."""
+        logits = objectness.detach().reshape(len(proposals), -1)
+        strongest = logits.topk(min(self.pre_nms_top_n(), logits.shape[1])).indices
+        found, scores = [], []
+        for boxes, logit, best, shape in zip(proposals, logits, strongest, image_shapes, strict=True):
+            box, score = clip_boxes_to_image(boxes[best], shape), logit[best].sigmoid()
+            usable = remove_small_boxes(box, self.min_size)
+            usable = usable[score[usable] >= self.score_thresh]
+            box, score = box[usable], score[usable]
+            kept = suppress(box, score, self.nms_thresh, self.post_nms_top_n())
+            found.append(box[kept])
+            scores.append(score[kept])
+        return found, scores
+
+
 class ProposalNetwork(nn.Module):
     """torchvision's region proposal network over one map."""
 
@@ -46,7 +70,7 @@ class ProposalNetwork(nn.Module):
         super().__init__()
         self.canvas = canvas
         anchors = _FloatAnchors((tuple(config.anchor_sizes),), (tuple(config.anchor_ratios),))
-        self.rpn = RegionProposalNetwork(
+        self.rpn = _Proposals(
             anchors,
             _FloatRPNHead(channels, anchors.num_anchors_per_location()[0]),
             config.positive_iou,

@@ -29,7 +29,13 @@ class CachedSource:
     """
 
     def __init__(
-        self, reading: Reading, split: Split, store: FeatureStore, scenes: Sequence[Scene], *, threads: int = 2
+        self,
+        reading: Reading,
+        split: Split,
+        store: FeatureStore,
+        scenes: Sequence[Scene],
+        *,
+        threads: int | None = None,
     ) -> None:
         self._scenes = scenes
         self._stored = {name: reading.stored(name) for name in reading.names}

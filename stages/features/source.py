@@ -41,7 +41,7 @@ def open_source(
     store = open_store(runtime.store)
     if kind == "live":
         return LiveSource(reading, split, PassPlan(encode, reading.asked_of(extract), store), scenes, images, runtime)
-    source = CachedSource(reading, split, store, chosen, threads=runtime.readers)
+    source = CachedSource(reading, split, store, chosen, threads=runtime.reading_threads)
     for manifest, spec in source.manifests.items():
         check_made_under(encode, extract, spec, manifest)
     check_checkpoint(encode, extract)

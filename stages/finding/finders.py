@@ -115,7 +115,7 @@ class KeptFinder:
         batches = list(chunks(files, BATCH))
         readable = [[file for file in batch if reader.has(file.name, first)] for batch in batches]
         names = [[file.name for file in batch] for batch in readable]
-        slots = read_ahead(reader, names, list(arrays.values()), threads=self._runtime.readers, output="stored")
+        slots = read_ahead(reader, names, list(arrays.values()), threads=self._runtime.reading_threads, output="stored")
         for batch, known, slot in zip(batches, readable, slots, strict=True):
             sizes = [content_of(self._path(file), self._max_pixels)[1] for file in known]
             features = {

@@ -17,7 +17,10 @@ from stages.places import INDEX
 from stages.text import placeless
 
 # Code that computes the weights; a change of it asks for a new training, as it does for DVC.
-CODE = tuple(f"diffps/{name}" for name in ("features.py", "model.py", "schedule.py", "training.py", "heads/*.py"))
+CODE = tuple(
+    f"diffps/{name}"
+    for name in ("features.py", "model.py", "schedule.py", "suppression.py", "training.py", "heads/*.py")
+)
 # Code that a head's scores come from beside that: a change of it asks for new scores of the same head.
 SCORING = ("diffps/metrics/*.py", "stages/search/*.py")
 ROOT = Path(diffps.__file__).parents[1]

@@ -156,7 +156,8 @@ RUNTIME = [
     Limit("threads", [0, 4096], [-1, 4097], "must be 0 to 4096"),
     Limit("batch", [0, 65536], [-1, 65537], "must be 0 to 65536"),
     Limit("vae_batch", [0, 65536], [-1, 65537], "must be 0 to 65536"),
-    Limit("readers", [1, 256], [0, 257], "must be 1 to 256"),
+    Limit("readers", ["auto", 1, 256], [0, 257], "must be 1 to 256"),
+    Limit("readers", [], ["many", 2.5], "valid integer or 'auto', found"),
     Limit("shard", [1, 65536], [0, 65537], "must be 1 to 65536"),
     Limit("store", ["a"], ["", "  "], "names no folder"),
 ]

@@ -1,0 +1,77 @@
+"""Reading past the page cache, for a store that memory does not hold.
+
+Through the page cache every byte is copied and every page of it found room for, to be thrown out before it is read
+again: most of the processor time that reading takes. Direct reads go from the disk into the caller's memory.
+"""
+
+import contextlib
+import errno
+import fcntl
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cache.errors import DamagedError
+from cache.shards import REPAIR
+from cache.system import refusal
+
+ALIGNED = 4096  # offsets, lengths and addresses of direct reads are multiples of the disk's blocks, which divide this
+LARGER = 4  # times the pieces read through the page cache: with nothing read ahead, a disk wants larger requests
+_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+
+
+def page_cache_room() -> int:
+    """Bytes that the page cache could hold: the memory that is available here, within a container's limit."""
+    room = 1 << 62
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        (line,) = (line for line in Path("/proc/meminfo").read_text().splitlines() if line.startswith("MemAvailable:"))
+        room = int(line.split()[1]) * 1024
+    for limit in _LIMITS:
+        with contextlib.suppress(OSError, ValueError):  # "max" is no limit
+            room = min(room, int(Path(limit).read_text()))
+    return room
+
+
+def go_direct(descriptor: int) -> bool:
+    """Have what is read from a file skip the page cache; false where its file system cannot."""
+    try:
+        fcntl.fcntl(descriptor, fcntl.F_SETFL, fcntl.fcntl(descriptor, fcntl.F_GETFL) | os.O_DIRECT)
+    except (OSError, AttributeError):  # macOS has no such flag
+        return False
+    return True
+
+
+def go_through_cache(descriptor: int) -> None:
+    """Undo :func:`go_direct`."""
+    fcntl.fcntl(descriptor, fcntl.F_SETFL, fcntl.fcntl(descriptor, fcntl.F_GETFL) & ~os.O_DIRECT)
+
+
+def direct_pieces(
+    descriptor: int, offset: int, nbytes: int, piece: int, buffer: NDArray[np.uint8], path: Path
+) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+    """(start, bytes) of ``nbytes`` from ``offset`` on, ``piece`` bytes each but the last, in ``buffer``.
+
+    A piece is there until the next one is. Raises DamagedError at the file's end, NotImplementedError where the disk
+    refuses the first of them for its alignment.
+    """
+    view = buffer.data
+    for start in range(0, nbytes, piece):
+        length = min(piece, nbytes - start)
+        first = (offset + start) // ALIGNED * ALIGNED
+        skipped = offset + start - first
+        wanted = -(-(skipped + length) // ALIGNED) * ALIGNED
+        got = 0
+        while got < skipped + length:
+            try:
+                more = os.preadv(descriptor, [view[got:wanted]], first + got)
+            except OSError as error:
+                if error.errno == errno.EINVAL and start == got == 0:
+                    raise NotImplementedError from error
+                raise refusal(error, path, "read") from error
+            got += more
+            if more <= 0 or (got % ALIGNED and got < skipped + length):
+                raise DamagedError(f"{path}: ends before byte {offset + start + length}; {REPAIR}")
+        yield start, buffer[skipped : skipped + length]

@@ -1,0 +1,135 @@
+"""What is read past the page cache is what is read through it."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cache import FeatureStore
+from cache.direct import ALIGNED, direct_pieces, go_direct, go_through_cache, page_cache_room
+from cache.errors import DamagedError
+from cache.ring import read_ahead
+from cache.scratch import Scratch
+from tests.cache.builders import ENCODINGS, images, spec, write
+
+ROWS = images(5)
+SCENES = [scene for scene, _ in ROWS]
+SPECS = [spec(encoding) for encoding in ENCODINGS]
+NAMES = [array.name for array in SPECS]
+
+
+def direct_file(path: Path) -> int:
+    descriptor = os.open(path, os.O_RDONLY)
+    if not go_direct(descriptor):
+        pytest.skip("this file system reads through the page cache alone")
+    return descriptor
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("direct") / "file"
+    path.write_bytes(np.random.default_rng(0).bytes(5 * ALIGNED + 123))
+    return path
+
+
+@given(data=st.data())
+def test_any_range_in_any_pieces(file: Path, data: st.DataObject) -> None:
+    size = file.stat().st_size
+    offset = data.draw(st.integers(0, size - 1))
+    nbytes = data.draw(st.integers(1, size - offset))
+    piece = data.draw(st.integers(1, 3 * ALIGNED))
+    descriptor = direct_file(file)
+    try:
+        buffer = Scratch().aligned(piece + 2 * ALIGNED)
+        pieces = [(at, part.tobytes()) for at, part in direct_pieces(descriptor, offset, nbytes, piece, buffer, file)]
+    finally:
+        os.close(descriptor)
+    assert [at for at, _ in pieces] == list(range(0, nbytes, piece))
+    assert b"".join(part for _, part in pieces) == file.read_bytes()[offset : offset + nbytes]
+
+
+def test_the_end_of_a_file_is_named(file: Path) -> None:
+    descriptor = direct_file(file)
+    try:
+        with pytest.raises(DamagedError, match="ends before byte"):
+            list(direct_pieces(descriptor, ALIGNED, file.stat().st_size, 4096, Scratch().aligned(1 << 14), file))
+    finally:
+        os.close(descriptor)
+
+
+def test_a_file_goes_back_through_the_cache(file: Path) -> None:
+    descriptor = direct_file(file)
+    try:
+        go_through_cache(descriptor)
+        assert os.pread(descriptor, 10, 3) == file.read_bytes()[3:13]  # no direct read begins at byte 3
+    finally:
+        os.close(descriptor)
+
+
+def test_a_file_that_knows_no_direct_reads_says_so() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    os.close(writing)
+    assert not go_direct(reading)
+
+
+def test_a_refused_alignment_is_no_damage(file: Path) -> None:
+    descriptor = direct_file(file)
+    try:
+        with pytest.raises(NotImplementedError):
+            list(direct_pieces(descriptor, 0, 100, 4096, Scratch().aligned(1 << 14)[1:], file))
+    finally:
+        os.close(descriptor)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
+    store = FeatureStore(tmp_path_factory.mktemp("features"))
+    write(store, SPECS, ROWS)
+    return store
+
+
+def test_a_store_that_memory_does_not_hold_is_read_directly(store: FeatureStore) -> None:
+    stored = len(ROWS) * sum(array.image_bytes for array in SPECS)
+    assert store.reader(SPECS, room=stored - 1).direct
+    assert not store.reader(SPECS, room=stored).direct
+    assert store.reader(SPECS, images=ROWS[:2], room=stored // 2).direct is False
+    assert not store.reader(SPECS).direct
+    assert 0 < page_cache_room() < 1 << 62
+
+
+@pytest.mark.parametrize("output", ["stored", "float32"])
+def test_direct_equals_cached(store: FeatureStore, output: str) -> None:
+    batches = [[SCENES[4], SCENES[0]], [SCENES[2]], [SCENES[1], SCENES[3]]]
+    direct, cached = store.reader(SPECS, room=0), store.reader(SPECS)
+    slots = zip(
+        read_ahead(direct, batches, NAMES, output=output),  # type: ignore[arg-type]
+        read_ahead(cached, batches, NAMES, output=output, threads=1),  # type: ignore[arg-type]
+        strict=True,
+    )
+    for ours, theirs in slots:
+        for name in NAMES:
+            assert ours.values[name].tobytes() == theirs.values[name].tobytes()
+            assert (name in ours.scales) == (name in theirs.scales)
+            if name in ours.scales:
+                assert ours.scales[name].tobytes() == theirs.scales[name].tobytes()
+    assert direct.direct
+
+
+def test_a_changed_byte_is_found_directly_too(tmp_path: Path) -> None:
+    store, array = FeatureStore(tmp_path), spec()
+    write(store, [array], ROWS)
+    file = next(path for path in (tmp_path / "features.zarr" / array.path / "c" / "0").rglob("*") if path.is_file())
+    values = int(np.prod(array.stored_shape)) * np.dtype(array.encoding.dtype).itemsize
+    for at in (5, values + 1):  # a value of the first image, and the checksum behind it
+        whole = bytearray(file.read_bytes())
+        whole[at] ^= 1
+        file.write_bytes(whole)
+        with pytest.raises(DamagedError, match=f"{SCENES[0]}.*damaged"):
+            store.reader([array], room=0).read(SCENES[0], array.name)
+        whole[at] ^= 1
+        file.write_bytes(whole)
+    assert store.reader([array], room=0).read(SCENES[0], array.name).values.any()
