@@ -10,7 +10,7 @@ from PIL import Image
 
 from diffps.figures.sheets import Row, Sheet, Tile
 from stages.page.content import Cell, change, share
-from stages.page.html import few, is_cell, number, paired, picture
+from stages.page.html import QUALITIES, few, is_cell, number, paired, picture
 
 
 @pytest.mark.parametrize(
@@ -62,6 +62,7 @@ def test_a_picture_is_kept_in_whichever_format_is_smaller() -> None:
             assert opened.size == (64, 64)
             assert kind == "jpeg" or np.array_equal(np.asarray(opened), image)
     assert len(picture(noise, 30)) < len(picture(noise, 90)) / 1.5
+    assert picture(noise) == picture(noise, max(QUALITIES))
 
 
 def test_fractions_sort_by_their_value_and_read_in_percent() -> None:

@@ -49,6 +49,7 @@ def test_heat_maps_have_a_place_for_every_tap_and_outline_the_parameters(run: Ru
 def test_the_front_holds_what_is_best_for_its_bytes(run: Run) -> None:
     write_probe(run)
     chart = next(each for each in probed.charts(run.evidence) if each.title == "re-ID mAP against bytes")
+    assert not [each.title for each in probed.charts(run.evidence) if "over timesteps" in each.title]  # there is one
     front = next(line for line in chart.lines if line.label == "best for its bytes")
     assert list(zip(front.x, front.y, strict=True)) == [(0.1, 0.2), (0.5, 0.55)]
     table = pq.read_table("results/probe/table.parquet").to_pylist()
