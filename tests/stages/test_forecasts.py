@@ -1,6 +1,7 @@
 """What is said before anything runs: what would fit, what sweep and training take, counted anew from their parts."""
 
 import re
+import time
 from pathlib import Path
 
 import pytest
@@ -91,7 +92,9 @@ def test_a_batch_that_does_not_fit_is_halved_until_it_does() -> None:
 
     for least, given, rounds in ((3, 8, 2), (8, 8, 1), (1, 2, 4)):
         ran.clear()
-        assert speed._seconds_each(run, given) >= 0
+        began = time.perf_counter()
+        each = speed._seconds_each(run, given)
+        assert 0 <= each <= (time.perf_counter() - began) / max(rounds, 1)
         fits = given if given <= least else max(half for half in (4, 2, 1) if half <= least)
         assert ran == [fits] * (1 + rounds)
     least = 0
