@@ -40,7 +40,7 @@ check: $(TESTS)
 BASE ?= HEAD~1
 COUNT ?= 20
 mutants: $(TESTS)
-	PATH="$(BIN):$$PATH" python tests/mutants.py --base $(BASE) --count $(COUNT) $(PLACES)
+	PATH="$(BIN):$$PATH" python -m tests.mutants --base $(BASE) --count $(COUNT) $(PLACES)
 
 # Installed once; again only when the dependencies may have changed.
 $(RUN): pyproject.toml

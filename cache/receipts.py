@@ -86,10 +86,6 @@ class ReceiptBook:
         """Every receipt of a shard, the newest last."""
         return list(self._by_shard.get(shard, []))
 
-    def names(self) -> set[str]:
-        """Every array with at least one receipt."""
-        return {name for receipts in self._by_shard.values() for receipt in receipts for name in receipt.arrays}
-
     def add(self, receipt: Receipt) -> None:
         """Write a receipt, durably."""
         numbers = [number for shard, number in map(_number, receipt_files(self.folder)) if shard == receipt.shard]

@@ -45,6 +45,8 @@ def parse_yaml(data: bytes | str, where: str) -> Any:
         if "&" in text:  # only what has an anchor can be repeated
             _check_repeated(yaml.compose(text), where)
         return yaml.load(text)
+    except ConfigError:  # which is a ValueError too
+        raise
     except RecursionError as error:
         raise ConfigError(f"{where}: is nested too deeply for parameters") from error
     except UnicodeDecodeError as error:

@@ -1,9 +1,9 @@
 """Small faults planted in the code one at a time, to see which the tests notice: ``make mutants``.
 
-A fault is one comparison, constant, operator or pair of arguments changed, or one call left out. Each runs the tests
-that import its module, nearest first, until one fails; whatever survives is printed with its line. mutmut and
-cosmic-ray were looked at: the one cannot plant faults in functions that Numba compiles, the other runs every test for
-every fault.
+A fault is one comparison, constant, operator or pair of arguments changed, or one call left out. The tests run once
+unchanged, to see which lines each executes and how long it takes; then each fault meets the tests of its line, fastest
+first, then those of its module, until one fails. mutmut and cosmic-ray were looked at: the one cannot plant faults in
+functions that Numba compiles, the other runs every test for every fault.
 """
 
 import argparse
@@ -12,21 +12,23 @@ import os
 import random
 import shutil
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator, Sequence
+from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import TypeAlias
 
-ROOT = Path(__file__).parents[1]
-PACKAGES = ("pipeline", "stages", "diffps", "cache")
-OTHER: dict[type, type] = {
-    ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq,
-    ast.Is: ast.IsNot, ast.IsNot: ast.Is, ast.In: ast.NotIn, ast.NotIn: ast.In, ast.And: ast.Or, ast.Or: ast.And,
-    ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult, ast.FloorDiv: ast.Mult,
-}  # fmt: skip
-QUIET = ("debug", "info", "warning", "say", "note", "echo", "progress", "advance")  # calls whose loss is only unsaid
+from tests.reach import PACKAGES, Only, Reach, ended, meeting
 
+ROOT = Path(__file__).parents[1]
+MODELS = ("diffusers.models.unets.unet_2d_condition", "transformers.models.clip.modeling_clip", "timm")
+HEAVY = ("torchvision", "numba", "zarr", "hypothesis", *MODELS)  # imported once, before the processes part
+PAIRS = ("Lt LtE", "Gt GtE", "Eq NotEq", "Is IsNot", "In NotIn", "And Or", "Add Sub", "Mult Div", "FloorDiv Mult")
+OTHER: dict[type, type] = {}
+for _a, _b in (pair.split() for pair in PAIRS):
+    OTHER = {getattr(ast, _b): getattr(ast, _a), getattr(ast, _a): getattr(ast, _b), **OTHER}
+QUIET = ("debug", "info", "warning", "say", "note", "echo", "progress", "advance")  # calls whose loss is only unsaid
 
 Node: TypeAlias = ast.expr | ast.stmt
 
@@ -34,9 +36,7 @@ Node: TypeAlias = ast.expr | ast.stmt
 def faults(tree: ast.Module) -> Iterator[tuple[Node, Node]]:
     """(node, what takes its place) of every fault that could be planted."""
     skipped = {id(part) for node in ast.walk(tree) for part in words_and_types(node)}
-    for node in ast.walk(tree):
-        if id(node) in skipped:
-            continue
+    for node in (node for node in ast.walk(tree) if id(node) not in skipped):
         match node:
             case ast.Compare(ops=[op]) if type(op) in OTHER:
                 yield node, ast.Compare(node.left, [OTHER[type(op)]()], node.comparators)
@@ -65,12 +65,10 @@ def words_and_types(node: ast.AST) -> Iterator[ast.AST]:
             parts = [annotation]
         case ast.FunctionDef(returns=returns, decorator_list=decorators):
             parts = [*decorators, returns]
-        case ast.ClassDef(decorator_list=decorators):
-            parts = decorators
+        case ast.ClassDef(decorator_list=parts) | ast.If(test=ast.Name(id="TYPE_CHECKING"), body=parts):
+            pass
         case ast.Raise() | ast.JoinedStr():
             parts = [node]
-        case ast.If(test=ast.Name(id="TYPE_CHECKING"), body=body):
-            parts = body
     for part in parts:
         yield from ast.walk(part) if part is not None else ()
 
@@ -85,59 +83,9 @@ def planted(source: str, node: Node, other: Node) -> str:
     return b"".join([*lines[:first], changed, *[b"\n"] * (last - first), *lines[last + 1 :]]).decode()
 
 
-def imports(path: Path) -> set[str]:
-    """Modules of this repository that a file names in its imports, hidden ones too."""
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
-    return {name for name in found if name.split(".")[0] in (*PACKAGES, "tests")}
-
-
-def tests_of(module: str, graph: dict[str, set[str]]) -> list[str]:
-    """Test files that reach ``module`` through imports, nearest first, those that mirror its place before others."""
-    place = {module: 0}
-    queue = [module]
-    for name in queue:
-        for user, used in graph.items():
-            if name in used and user not in place:
-                place[user] = place[name] + 1
-                queue.append(user)
-    own = module.split(".")[-2:]
-    files = [name for name in place if name.startswith("tests.") and name.rpartition(".")[2].startswith("test_")]
-    return sorted(files, key=lambda name: (place[name], -sum(part in name for part in own), name))
-
-
-def noticed(copy: Path, files: list[str], seconds: float) -> bool:
-    """A test fails, or nothing ends in time."""
-    paths = [f"{name.replace('.', '/')}.py" for name in files]
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-p", "no:randomly", *paths]
-    env = {**os.environ, "PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"}
-    try:
-        done = subprocess.run(command, cwd=copy, env=env, capture_output=True, timeout=seconds, check=False)
-    except subprocess.TimeoutExpired:
-        return True
-    return done.returncode != 0
-
-
 def listed(*command: str) -> list[Path]:
-    done = subprocess.run(("git", *command), cwd=ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run(("git", *command), cwd=ROOT, capture_output=True, text=True, check=command[0] != "grep")
     return [Path(line) for line in done.stdout.splitlines()]
-
-
-def copied(folder: Path) -> Path:
-    """What git knows or would take, in another place."""
-    for path in listed("ls-files", "--cached", "--others", "--exclude-standard"):
-        if (ROOT / path).is_file():
-            (folder / path).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(ROOT / path, folder / path)
-    return folder
-
-
-def dotted(path: Path) -> str:
-    return ".".join(path.with_suffix("").parts).removesuffix(".__init__")
 
 
 def main() -> None:
@@ -146,25 +94,41 @@ def main() -> None:
     parser.add_argument("--base", default="HEAD~1")
     parser.add_argument("--count", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--seconds", type=float, default=600, help="of tests for one fault")
+    parser.add_argument("--seconds", type=float, default=120, help="of tests for one fault")
+    parser.add_argument("--tests", nargs="*", default=["tests"])
+    parser.add_argument("--kept", type=Path, help="folder where what the tests execute is kept for the next time")
     args = parser.parse_args()
+    os.environ |= {"PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
+    for name in HEAVY:
+        import_module(name)
     places = args.places or listed("diff", "--name-only", "--diff-filter=d", args.base, "--", *PACKAGES)
-    sources = [path for path in listed("ls-files", *PACKAGES, "tests") if path.suffix == ".py"]
-    modules = [path for path in sources if any(path.is_relative_to(place) for place in places)]
+    modules = [path for path in listed("ls-files", *places) if path.suffix == ".py"]
     choices = [(path, *fault) for path in modules for fault in faults(ast.parse((ROOT / path).read_text()))]
     chosen = random.Random(args.seed).sample(choices, min(args.count, len(choices)))
-    graph = {dotted(path): imports(ROOT / path) for path in sources}
     survivors = 0
     with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
-        copy = copied(Path(folder))
+        copy, kept = Path(folder, "copy"), args.kept or Path(folder, "kept")
+        for path in listed("ls-files", "--cached", "--others", "--exclude-standard"):
+            (copy / path).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / path, copy / path)
+        if not (kept / "tests.json").exists():
+            kept.mkdir(parents=True, exist_ok=True)
+            ended(copy, 36_000, args.tests, partial(Reach, kept.absolute()))
         for path, node, other in chosen:
             source = (ROOT / path).read_text(encoding="utf-8")
             (copy / path).write_text(planted(source, node, other), encoding="utf-8")
-            found = noticed(copy, tests_of(dotted(path), graph), args.seconds)
+            users = [
+                user for user in listed("grep", "-lwE", f"(from|import) .*{path.stem}", "--", *PACKAGES) if user != path
+            ]
+            span = range(node.lineno, (node.end_lineno or node.lineno) + 1)
+            tests, seconds = meeting(kept, [path, *users], span, args.seconds)
+            only = Only(tests)
+            done = ended(copy, 30 + 4 * seconds, ["-x", *only.files], lambda only=only: only) if tests else 0
             (copy / path).write_text(source, encoding="utf-8")
-            survivors += not found
+            survivors += done in (0, 5)
+            word = "SURVIVED" if done in (0, 5) else "too long" if done < 0 else "noticed "
             change = f"{ast.unparse(node)}  ->  {ast.unparse(other)}"
-            print(f"{'noticed ' if found else 'SURVIVED'} {path}:{node.lineno}  {change}", flush=True)
+            print(f"{word} {path}:{node.lineno}:{node.col_offset}  {change}  ({len(tests)} tests)", flush=True)
     print(f"{len(chosen) - survivors} of {len(chosen)} noticed")
 
 

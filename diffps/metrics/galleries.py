@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from diffps.errors import DatasetError
 from diffps.metrics.counting import Overrides
 from diffps.metrics.search import Positives, SearchScores, score_search
-from diffps.records import UNLABELLED, Annotations, Convention, Gallery, Query, Scene
+from diffps.records import Annotations, Convention, Gallery, Query, Scene
 
 GalleryRule = Literal["all", "same_camera", "cross_camera"]
 GALLERY_RULES: tuple[GalleryRule, ...] = get_args(GalleryRule)
@@ -132,7 +132,6 @@ def _labelled_positives(
 ) -> Positives:
     """Boxes labelled with the query's identity; of several in one scene the first alone unless ``each_box``."""
     places: dict[int, list[tuple[int, NDArray[np.float32]]]] = {query.identity: [] for query in queries}
-    places.pop(UNLABELLED, None)
     for number, scene in enumerate(scenes):
         persons = annotations[scene.scene_id]
         seen = set()
@@ -140,7 +139,7 @@ def _labelled_positives(
             if identity in places and (each_box or identity not in seen):
                 places[identity].append((number, box))
                 seen.add(identity)
-    found = [(row, *place) for row, query in enumerate(queries) for place in places.get(query.identity, ())]
+    found = [(row, *place) for row, query in enumerate(queries) for place in places[query.identity]]
     return Positives(
         np.array([row for row, _, _ in found], np.int64),
         np.array([number for _, number, _ in found], np.int64),

@@ -82,18 +82,24 @@ class Prober:
             collector.add(self._runner.tensors([image for _, image in batch], timestep, self.batch), people)
         part = collector.take()
         part.rows["scenes"] = np.array([row for row, _ in images], np.int64)
-        for name, values in (*part.sums.items(), *part.rows.items()):
-            if name.rpartition("/")[2] in ("all", "vectors") and not np.isfinite(values).all():
-                raise DivergedError(
-                    f"{name.rpartition('/')[0]}: NaN or infinity in {plan.unet.extract.dtype}; set extract.dtype to "
-                    "bfloat16 or float32, which have more range"
-                )
+        check_finite(part, plan.unet.extract.dtype)
         return part
 
     def _readouts_at(self, timestep: int) -> Mapping[str, Tensor]:
         if timestep not in self._readouts:
             self._readouts[timestep] = fit_readouts(state_at(self._plan, timestep).sums(), self._plan.reads.taps)
         return self._readouts[timestep]
+
+
+def check_finite(part: Part, dtype: str) -> None:
+    """Raise DivergedError for features that overflowed in ``dtype``; other numbers of a part may be none."""
+    for name, values in (*part.sums.items(), *part.rows.items()):
+        feature, _, kind = name.rpartition("/")
+        if kind in ("all", "vectors") and not np.isfinite(values).all():
+            raise DivergedError(
+                f"{feature}: NaN or infinity in {dtype}; set extract.dtype to bfloat16 or float32, which have more "
+                "range"
+            )
 
 
 def probe_on_worker(plan: ProbePlan, images: ImageFolder, runtime: Runtime, folder: Path, stretch: Stretch) -> int:

@@ -204,3 +204,31 @@ def test_a_forward_that_passes_a_tap_by_is_an_error(
     monkeypatch.setattr(unet, "forward", lambda *_, **__: None)
     with pytest.raises(CheckpointError, match=f"{SELF_K}: its module did not run"):
         read(unet, checkpoint.taps, Request((SELF_K,)), inputs)
+
+
+@pytest.mark.parametrize(
+    ("tap", "levels", "resnets", "attentions", "blocks"),
+    [
+        ("up-level1-repeat1-vit-block0-self-k", 2, 2, 2, 1),
+        ("up-level2-repeat0-res-out", 3, 1, 1, None),  # its attention is only passed through
+        ("up-level3-repeat2-vit-out", 4, 3, 3, 1),
+        ("up-level0-repeat1-res-out", 1, 2, None, None),
+        ("mid-vit-out", 0, None, None, None),
+    ],
+)
+def test_what_comes_after_the_last_tap_is_cut_off(
+    unet: Any, checkpoint: Checkpoint, tap: str, levels: int, resnets: int, attentions: int, blocks: int
+) -> None:
+    whole = [name for name, _ in unet.named_modules()]
+    clone = pruned(unet, checkpoint.taps, ["unet-in", tap])
+    assert (len(clone.up_blocks), clone.conv_norm_out, type(clone.conv_out)) == (levels, None, torch.nn.Identity)
+    if levels:
+        last = clone.up_blocks[-1]
+        assert (len(last.resnets), last.upsamplers) == (resnets, None)
+        assert len(getattr(last, "attentions", ())) == (attentions or 0)
+        if blocks:
+            assert len(last.attentions[-1].transformer_blocks) == blocks
+        elif attentions:
+            assert list(last.attentions[-1].parameters()) == []
+    assert [name for name, _ in unet.named_modules()] == whole
+    assert pruned(unet, checkpoint.taps, ["unet-out"]).conv_out is unet.conv_out

@@ -178,11 +178,29 @@ def test_a_word_is_a_text_of_its_own(prior: ClipModel) -> None:
     assert torch.equal(together[1], alone[0])
     tokens = prior.tokens(CONDITIONS)
     assert list(tokens) == list(WORDS)
-    assert len(tokens["red shirt"]) >= 4
+    siglip = prior._kind == "siglip"  # is given whole rows, as it was trained
+    assert [len(ids) for ids in tokens.values()] == ([24, 24] if siglip else [3, 5])
+    assert prior.taps["vit-text-map"].channels == 1
     with pytest.raises(PromptError, match="shorten it"):
         prior.tokens(Conditions(words=("x" * 60,)))
     said = "\n".join(prior.describe(CONDITIONS))
     assert all(f"{side} {digest}" in said for side, digest in prior.digests().items())
+
+
+def test_pixels_are_normalised_as_the_model_was_trained_unless_its_folder_says_otherwise(
+    prior: ClipModel, tmp_path: Path
+) -> None:
+    from transformers.image_utils import IMAGENET_STANDARD_MEAN, OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
+
+    clip = {"mean": list(OPENAI_CLIP_MEAN), "std": list(OPENAI_CLIP_STD)}
+    half = {"mean": IMAGENET_STANDARD_MEAN, "std": IMAGENET_STANDARD_MEAN}
+    expected = clip if "clip" in prior.folder.name and "siglip" not in prior.folder.name else half
+    assert prior.start_recipe("float32") == expected
+    copy = tmp_path / "copy"
+    shutil.copytree(prior.folder, copy)
+    (copy / "preprocessor_config.json").write_text('{"image_mean": [0.1, 0.2, 0.3], "image_std": null}')
+    found = load_prior(f"clip:{copy}").start_recipe("float32")
+    assert found == {"mean": [0.1, 0.2, 0.3], "std": expected["std"]}
 
 
 def test_its_identity_is_its_weights(prior: ClipModel, tmp_path: Path) -> None:
@@ -201,6 +219,20 @@ def test_its_identity_is_its_weights(prior: ClipModel, tmp_path: Path) -> None:
     other = load_prior(f"clip:{copy}").digests()
     assert other["vision"] == prior.digests()["vision"]
     assert other["text"] != prior.digests()["text"]
+
+
+def test_what_its_config_leaves_out_is_the_library_s_default(prior: ClipModel, tmp_path: Path) -> None:
+    """Published files leave it out, and CLIP and SigLIP differ in it."""
+    copy = tmp_path / "copy"
+    shutil.copytree(prior.folder, copy)
+    config = json.loads((copy / "config.json").read_text())
+    for side in ("vision_config", "text_config"):
+        assert config[side].pop("hidden_act") == ("quick_gelu" if prior._kind == "clip" else "gelu_pytorch_tanh")
+        assert config[side].pop("layer_norm_eps") == (1e-5 if prior._kind == "clip" else 1e-6)
+    (copy / "config.json").write_text(json.dumps(config))
+    shorter = load_prior(f"clip:{copy}")
+    assert shorter.digests() == prior.digests()
+    shorter.check_tensors()
 
 
 def test_the_operations_need_no_weights(prior: ClipModel) -> None:

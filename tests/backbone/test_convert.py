@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 from diffps.backbone.checkpoint import Checkpoint, load_checkpoint
-from diffps.backbone.convert import convert
+from diffps.backbone.convert import convert, main
 from diffps.errors import CheckpointError
 from tests.architecture.repository import ROOT
 from tests.backbone.layouts import TEXT, UNET, write_original
@@ -112,3 +112,25 @@ def test_what_is_no_pickle_of_tensors_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "m.bin.index.json").write_text("{}")
     with pytest.raises(CheckpointError, match="no weight_map"):
         convert(tmp_path / "m.bin.index.json")
+
+
+def test_the_command_converts_what_it_is_given_and_says_how_it_is_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("a.pt", "pytorch_model.bin"):
+        torch.save({"w": torch.ones(2)}, tmp_path / name)
+    paths = [str(tmp_path / name) for name in ("a.pt", "pytorch_model.bin", "b.pt")]
+    written = "".join(f"wrote {tmp_path / name}.safetensors\n" for name in ("a", "model"))
+    for arguments, status, said, failed in (
+        ([], 2, "python -m diffps.backbone.convert FILE", ""),
+        (["--help"], 0, "python -m diffps.backbone.convert FILE", ""),
+        (paths[:2], 0, written, ""),
+        (paths[2:], 2, "", f"error: {paths[2]}: no such file\n"),
+    ):
+        monkeypatch.setattr(sys, "argv", ["convert", *arguments])
+        assert main() == status
+        out, err = capsys.readouterr()
+        assert said in out
+        assert err == failed
+    assert load_file(tmp_path / "model.safetensors")["w"].tolist() == [1.0, 1.0]
+    assert not list(tmp_path.glob("*.partial"))

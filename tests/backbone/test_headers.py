@@ -9,8 +9,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
-from safetensors.torch import save
+from safetensors.torch import save, save_file
 
+from diffps.backbone import headers
 from diffps.backbone.headers import read_header
 from diffps.errors import CheckpointError
 
@@ -141,3 +142,21 @@ def _read(path: Path, data: bytes) -> None:
             assert set(opened.keys()) == set(found)
         return
     assert "\n" not in message
+
+
+@pytest.mark.parametrize("name", sorted(headers._SIZES))
+def test_every_dtype_takes_as_many_bytes_as_in_torch(name: str, tmp_path: Path) -> None:
+    said = {"BOOL": "bool", "BF16": "bfloat16", "F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2"}
+    spelt = said.get(name) or {"F": "float", "I": "int", "U": "uint"}[name[0]] + name[1:]
+    tensor = torch.zeros(3, 2, dtype=getattr(torch, spelt))
+    save_file({"a": tensor}, tmp_path / "a.safetensors")
+    found = read_header(tmp_path / "a.safetensors")["a"]
+    assert (found.dtype, found.shape, found.stop - found.start) == (name, (3, 2), 6 * tensor.element_size())
+
+
+def test_a_header_may_reach_to_the_file_s_end_and_no_further(tmp_path: Path) -> None:
+    assert read_header(_file(tmp_path / "a", {}, b"")) == {}
+    path = _file(tmp_path / "b", {}, b"")
+    path.write_bytes((3).to_bytes(8, "little") + b"{}")
+    with pytest.raises(CheckpointError, match="its header would have 3 bytes, the file has 10"):
+        read_header(path)

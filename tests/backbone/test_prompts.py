@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 
 from diffps.backbone.checkpoint import Checkpoint, load_checkpoint
 from diffps.backbone.prompts import PromptEncoder
+from diffps.backbone.tokenizers import clip_tokenizer, t5_tokenizer
 from diffps.errors import CheckpointError, PromptError
 
 
@@ -75,3 +77,22 @@ def test_a_tokenizer_without_a_limit_has_the_encoder_s(folder: Path, encoder: Pr
     unlimited = PromptEncoder(load_checkpoint(str(copy)))
     assert unlimited.length == encoder.length
     assert torch.equal(unlimited.encode("person").embedding, encoder.encode("person").embedding)
+
+
+def test_tokenizers_that_cannot_be_read_are_one_line(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="checkpoint x: .*t5 has neither tokenizer.json nor spiece.model"):
+        t5_tokenizer(tmp_path / "t5", "x")
+    (tmp_path / "t5").mkdir()
+    (tmp_path / "t5/tokenizer.json").write_text("{}")
+    (tmp_path / "t5/tokenizer_config.json").write_text("{")
+    for read in (t5_tokenizer, clip_tokenizer):
+        with pytest.raises(CheckpointError, match="checkpoint x: t5/ does not load: ") as caught:
+            read(tmp_path / "t5", "x")
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.skipif(find_spec("sentencepiece") is not None, reason="sentencepiece is here")
+def test_a_tokenizer_that_needs_another_library_says_which(tmp_path: Path) -> None:
+    (tmp_path / "spiece.model").touch()
+    with pytest.raises(CheckpointError, match=r"as spiece.model alone; reading it takes `pip install 'diffps\[t5\]'`"):
+        t5_tokenizer(tmp_path, "x")

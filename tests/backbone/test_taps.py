@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from diffps.backbone.capture import Request, TapReader
-from diffps.backbone.published import check_ids
+from diffps.backbone.published import check_ids, published_models
 from diffps.errors import CheckpointError, UnknownTapError
 from diffps.taps import STANDARD_UNET, FeatureName, standard_taps, tap_table
 
@@ -108,6 +108,22 @@ def test_the_table_holds_for_sdxl_s_unet_though_its_text_side_is_missing() -> No
     assert len(table) == 752
     for tap in table.values():
         unet.get_submodule(tap.module)
+
+
+def test_published_models_have_the_sizes_that_were_published() -> None:
+    """SD 2.1, SDXL, PixArt-Sigma (28 blocks of 16 heads of 72) and SD 3 medium (24 blocks of 24 heads of 64)."""
+    found = published_models()
+    assert [(len(model.taps), model.latent_channels) for model in found] == [(229, 4), (752, 4), (280, 4), (192, 16)]
+    for model, name, module, channels in (
+        (found[2], "vit-block27-ffn-inner", "transformer_blocks.27.ff.net.0", 4 * 1152),
+        (found[2], "vit-block00-cross-map", "transformer_blocks.0.attn2", 16),
+        (found[3], "joint-block23-img-attn-out", "transformer_blocks.23.attn", 1536),
+        (found[3], "joint-block05-map", "transformer_blocks.5.attn", 24),
+    ):
+        tap = model.taps[name]
+        assert (tap.module, tap.channels, tap.stride) == (module, channels, 16)
+    for model in found:
+        check_ids(model.taps)
 
 
 def test_an_unknown_tap_names_the_nearest() -> None:

@@ -10,7 +10,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from diffps.backbone.checkpoint import Checkpoint, Part, load_checkpoint
+from diffps.backbone.headers import read_header
 from diffps.backbone.kinds import describe
+from diffps.backbone.weights import digest_once, find_weights, read_json, stored_bytes, variants
 from diffps.errors import CheckpointError
 
 FILES: dict[Part, str] = {
@@ -106,3 +108,83 @@ def test_headers_are_all_that_is_read(copy: Path) -> None:
     before = read()
     load_checkpoint(str(copy)).check_tensors("unet")
     assert read() - before < size / 2
+
+
+def test_variants_are_read_from_the_names_of_files() -> None:
+    names = [
+        "model.safetensors",
+        "model-00001-of-00002.safetensors",
+        "model.fp16.safetensors",
+        "model.bf16-00001-of-00002.safetensors",
+        "model-00001-of-00002.int8.safetensors",
+        "model.non_ema.bin",
+        "other.fp32.safetensors",
+        "model.fp16.safetensors.index.json",
+    ]
+    assert variants(names, "model") == ["bf16", "fp16", "int8"]
+    assert variants(["model.safetensors"], "model") == []
+
+
+def test_a_folder_without_weights_says_what_it_holds(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="there is no such folder"):
+        find_weights(tmp_path / "none", "model")
+    with pytest.raises(CheckpointError, match="it holds nothing"):
+        find_weights(tmp_path, "model")
+    for name in "gfedcba":
+        (tmp_path / name).touch()
+    with pytest.raises(CheckpointError, match="it holds a, b, c, d, e, f$"):
+        find_weights(tmp_path, "model")
+    (tmp_path / "model.bin").touch()
+    (tmp_path / "model.bin.index.json").touch()
+    with pytest.raises(CheckpointError, match="model.bin.index.json is a pickle"):
+        find_weights(tmp_path, "model")
+
+
+def test_bytes_of_tensors_come_in_their_order_and_a_file_cut_meanwhile_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    save_file({"b": torch.arange(3.0), "a": torch.ones(2, 2)}, path)
+    header = read_header(path)
+    found = [(name, what, b"".join(pieces)) for name, what, pieces in stored_bytes(header)]
+    expected = [("a", "F32 [2, 2]", torch.ones(2, 2)), ("b", "F32 [3]", torch.arange(3.0))]
+    assert found == [(name, what, tensor.numpy().tobytes()) for name, what, tensor in expected]
+    path.write_bytes(path.read_bytes()[:-2])
+    with pytest.raises(CheckpointError, match="a.safetensors: became shorter while it was read"):
+        for _, _, pieces in stored_bytes(header):
+            list(pieces)
+
+
+def test_a_file_that_changed_is_read_again_and_another_is_not(tmp_path: Path) -> None:
+    file, ran = tmp_path / "a", []
+
+    def digest(who: str = "x") -> str:
+        return digest_once(who, [file], lambda: ran.append(who) or str(len(ran)))  # type: ignore[func-returns-value]
+
+    file.write_bytes(b"1")
+    assert [digest(), digest(), digest("y"), digest()] == ["1", "1", "2", "1"]
+    file.write_bytes(b"22")
+    assert [digest(), digest()] == ["3", "3"]
+
+
+def test_json_that_is_none_is_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    for content, message in (("[1]", "holds no JSON object"), ("{", "is not JSON"), ("[" * 10**5, "is not JSON")):
+        path.write_text(content)
+        with pytest.raises(CheckpointError, match=f"config.json {message}"):
+            read_json(path)
+    with pytest.raises(CheckpointError, match="config.json is not JSON"):
+        path.write_bytes(b"\xff")
+        read_json(path)
+    with pytest.raises(CheckpointError, match="is not JSON"):
+        read_json(tmp_path)
+
+
+def test_weights_that_do_not_load_are_named(folder: Path, copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import safetensors.torch
+
+    def refuse(file: Path) -> None:
+        raise OSError("no\nmemory")
+
+    checkpoint = load_checkpoint(str(copy))
+    monkeypatch.setattr(safetensors.torch, "load_file", refuse)
+    with pytest.raises(CheckpointError, match=r"diffusion_pytorch_model.safetensors: does not load \(no memory\)"):
+        checkpoint.load_vae(torch.float32)

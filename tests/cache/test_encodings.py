@@ -156,3 +156,55 @@ def complete(name: str) -> Encoding:
     if isinstance(encoding, Project):
         return Project(encoding.k, fit_basis(np.random.default_rng(0).normal(size=(20, 3)), encoding.k))
     return encoding
+
+
+def test_what_an_encoding_loses_is_told_by_location() -> None:
+    """Two images of 1 x 6 locations and three channels; the first location is zero throughout and does not count."""
+    rng = np.random.default_rng(3)
+    x = rng.normal(size=(2, 1, 6, 3)).astype(np.float32)
+    x[0, 0, 0] = 0
+    encoding = parse_encoding("int8")
+    found = encoding.decode(encoding.encode(x)).astype(np.float64)
+    rows = [(a.astype(np.float64), b) for a, b in zip(x.reshape(-1, 3), found.reshape(-1, 3), strict=True) if a.any()]
+    assert len(rows) == 11
+    lost = [np.sqrt(((b - a) ** 2).sum() / (a**2).sum()) for a, b in rows]
+    alike = [a @ b / np.sqrt((a @ a) * (b @ b)) for a, b in rows]
+    error = state_error(x, encoding)
+    whole = sum(((b - a) ** 2).sum() for a, b in rows) / sum((a**2).sum() for a, _ in rows)
+    assert error.relative_l2 == pytest.approx(np.sqrt(whole))
+    assert error.location_median == pytest.approx(sorted(lost)[5])
+    assert error.location_p99 == pytest.approx(np.quantile(lost, 0.99))
+    assert error.cosine_p1 == pytest.approx(np.quantile(alike, 0.01))
+
+
+def test_a_basis_holds_the_widest_directions_their_largest_part_positive() -> None:
+    rng = np.random.default_rng(0)
+    samples = rng.normal(size=(400, 4)) * [1, 9, 3, 0.1] + [5, 0, 0, -2]
+    basis = fit_basis(samples, 2)
+    np.testing.assert_allclose(basis.mean, samples.mean(0), rtol=1e-6)
+    assert np.abs(basis.vectors).argmax(1).tolist() == [1, 2]
+    assert (basis.vectors[[0, 1], [1, 2]] > 0.9).all()
+    with pytest.raises(EncodingError, match="encoding project:5: the feature has only 4 channels"):
+        fit_basis(samples, 5)
+    with pytest.raises(EncodingError, match="encoding project:0"):
+        fit_basis(samples, 0)
+    assert fit_basis(samples, 4).vectors.shape == (4, 4)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("float16", np.nan, "NaN at (0, 1, 2), 1 of 24 values"),
+        ("float16", -np.inf, "infinity at (0, 1, 2), 1 of 24 values"),
+        ("float16", -7e4, "overflow at (0, 1, 2), 1 of 24 values (largest magnitude 7e+04, limit 6.55e+04)"),
+        # int8 is told image by image; its scale is a float16, so 127 times as much fits.
+        ("int8", np.nan, "NaN at (0, 1, 2), 1 of 12 values"),
+        ("int8", 9e6, "overflow at (0, 1, 2), 1 of 12 values (largest magnitude 9e+06, limit 8.319e+06)"),
+    ],
+)
+def test_where_a_value_cannot_be_kept_is_said(name: str, value: float, said: str) -> None:
+    x = np.ones((2, 2, 2, 3), np.float32)
+    x[1, 0, 1, 2] = value
+    with pytest.raises(NonFiniteError) as caught:
+        parse_encoding(name).encode(x)
+    assert said in str(caught.value)

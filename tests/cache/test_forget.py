@@ -302,3 +302,11 @@ def _start(root: Path) -> subprocess.Popen[str]:
     assert process.stdout.readline() == "started\n"
     process.stdout.close()
     return process
+
+
+def test_a_group_in_which_nothing_was_written_yet_does_not_hinder(store: FeatureStore) -> None:
+    folder = store.root / "features.zarr/train/identity/begun"
+    folder.mkdir()
+    forget(store.root, find_traces(store.root, "train", scene_ids=NAMES))
+    assert find_traces(store.root, "train", scene_ids=NAMES).nothing
+    assert folder.is_dir()

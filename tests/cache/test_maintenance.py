@@ -1,3 +1,4 @@
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -136,6 +137,19 @@ def test_what_a_killed_removal_left_is_garbage(store: FeatureStore) -> None:
     remove(store.root, find_garbage(store.root, kept))
     assert not list((store.root / "features.zarr").rglob("other*"))
     check(store, [spec()], ROWS)
+
+
+def test_receipts_that_are_gone_or_hold_something_else_do_not_hinder_a_removal(store: FeatureStore) -> None:
+    without, beside, plain = (spec(recipe={"unet": name}) for name in ("a", "b", "c"))
+    for array in (without, beside, plain):
+        write(store, [array], ROWS)
+    places = [store.root / "receipts" / array.group.path for array in (without, beside, plain)]
+    shutil.rmtree(places[0])
+    (places[1] / "notes").touch()
+    remove(store.root, find_garbage(store.root, set()))
+    assert [place.exists() for place in places] == [False, True, False]
+    assert store.arrays() == []
+    assert [path.name for path in (store.root / "features.zarr").rglob("*") if path.is_dir()] == []
 
 
 def test_what_is_being_written_is_not_removed(store: FeatureStore) -> None:

@@ -123,6 +123,77 @@ def test_pictures_are_sent_without_anything_but_pixels(server: SearchServer) -> 
     assert ask(server, "GET", "image/1?side=99999").status == 404
 
 
+@pytest.mark.parametrize(("side", "size"), [(1, 640), (640, 640), (641, 1600), (1600, 1600)])
+def test_pictures_come_in_the_next_larger_of_two_sides(side: int, size: int) -> None:
+    service = FakeService(images=1)
+    service.pictures[0] = np.zeros((800, 2000, 3), np.uint8)
+    with SearchServer(service) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        reply = ask(server, "GET", f"image/0?side={side}")
+        with Image.open(io.BytesIO(reply.body)) as image:
+            assert image.size == (size, size * 2 // 5)
+        assert ask(server, "GET", "image/0?side=1601").status == 404
+        server.shutdown()
+
+
+def test_as_many_answers_and_pictures_are_taken_as_the_page_has_room_for(server: SearchServer) -> None:
+    rows = [{"row": row} for row in range(21)]
+    assert len(search(server, *rows[:20], top=200).json["own"]) == 20
+    assert len(search(server, rows[0], top=0).json["hits"]) == 0
+    assert len(search(server, rows[0]).json["hits"]) == 20
+    assert search(server, rows[0], top=201).status == 404
+    for parts in (rows, []):
+        reply = search(server, *parts)
+        assert (reply.status, reply.body) == (400, b"Between 1 and 20 pictures of the person are taken.")
+    twice = search(server, rows[1], rows[2], rows[1])
+    assert (twice.status, twice.body) == (400, b"A picture of the person counts once.")
+    count = len(server.service.gallery)
+    assert search(server, {"row": count - 1}).status == 200
+    assert search(server, {"row": count}).status == 404
+
+
+def test_a_body_of_the_largest_size_is_read(server: SearchServer) -> None:
+    body = json.dumps({"parts": [{"row": 1}]}).encode()
+    assert ask(server, "POST", "search", body.ljust(REQUEST_BYTES)).status == 200
+    too_large = ask(server, "POST", "search", None, Content_Length=str(REQUEST_BYTES + 1))
+    assert (too_large.status, too_large.body) == (413, b"At most 0.0625 MB are taken.")
+    assert (
+        ask(server, "POST", "pictures", None, Content_Length=str(PICTURE_BYTES + 1)).body == b"At most 32 MB are taken."
+    )
+
+
+@pytest.mark.parametrize(
+    ("box", "expected"),
+    [((0, 0, 4, 4), [0, 0, 4, 4]), ((-3, -3, 7, 7), [0, 0, 4, 4]), ((86, 56, 50, 50), [86, 56, 90, 60])],
+)
+def test_a_box_is_cut_at_the_edges_and_has_four_pixels_a_side(
+    server: SearchServer, box: tuple[int, ...], expected: list[int]
+) -> None:
+    name = ask(server, "POST", "pictures", png()).json["picture"]
+    assert search(server, {"picture": name, "box": box}).status == 200
+    assert server.service.asked[-1][0].box.tolist() == expected  # type: ignore[attr-defined]
+    x, y, width, height = box
+    for smaller in ((x, y, width - 47 if x == 86 else width - 1, height), (x, y, width, 3 if y >= 0 else height - 1)):
+        reply = search(server, {"picture": name, "box": smaller})
+        assert (reply.status, reply.body) == (422, b"The box lies outside the picture, or is too small.")
+
+
+def test_a_fault_of_the_server_is_logged_and_not_told(caplog: pytest.LogCaptureFixture) -> None:
+    service = FakeService(images=2)
+
+    def fail(asked: object, top: int) -> None:
+        raise RuntimeError("a secret")
+
+    service.find = fail  # type: ignore[method-assign, assignment]
+    with SearchServer(service) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        reply = search(server, {"row": 0})
+        assert (reply.status, reply.body) == (500, b"Internal Server Error")
+        assert "the search page could not answer" in caplog.text
+        assert ask(server, "GET", "images").status == 200
+        server.shutdown()
+
+
 def test_a_row_of_the_gallery_is_searched(server: SearchServer) -> None:
     found = search(server, {"row": 5}, top=7).json
     assert server.service.asked[-1] == [5]  # type: ignore[attr-defined]

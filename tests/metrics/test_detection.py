@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score
 
 from diffps.errors import DatasetError
-from diffps.metrics.detection import average_precision, score_detection
+from diffps.metrics.detection import average_precision, precision_draws, score_detection
 from tests.metrics.worlds import DetectionWorld, detection_world, iou
 
 
@@ -158,3 +158,37 @@ def test_nothing_found_and_nothing_there() -> None:
 def test_shapes_are_checked() -> None:
     with pytest.raises(DatasetError, match=r"shapes \(1, 4\), \(2,\), \(1,\)"):
         score_detection(np.ones((1, 4)), np.ones(2), np.zeros(1, int), np.ones((0, 4)), np.zeros(0, int))
+
+
+def test_a_small_person_has_1024_pixels_at_most_and_so_has_a_small_false_alarm() -> None:
+    """Found: a person of 32 x 32; false alarms of 32 x 32 and of 33 x 32 that score higher; a large person missed."""
+    true_boxes = np.float32([[0, 0, 32, 32], [100, 0, 133, 32]])
+    boxes = np.float32([[0, 0, 32, 32], [300, 0, 332, 32], [400, 0, 433, 32]])
+    found = score_detection(boxes, np.float32([0.5, 0.6, 0.7]), np.zeros(3, int), true_boxes, np.zeros(2, int))
+    assert found.matches.tolist() == [0, -1, -1]
+    assert found.ap_small == pytest.approx(1 / 2)  # one small false alarm before it
+    assert found.ap == pytest.approx(1 / 3 / 2)
+    assert (found.recall, found.precision) == (0.5, pytest.approx(1 / 3))
+    assert found.summary() == {"ap": found.ap, "recall": 0.5, "precision": found.precision, "ap_small": found.ap_small}
+
+
+@pytest.mark.parametrize("wrong", range(5))
+def test_shapes_that_do_not_match_are_refused(wrong: int) -> None:
+    arrays = [np.zeros((3, 4)), np.zeros(3), np.zeros(3, int), np.zeros((2, 4)), np.zeros(2, int)]
+    score_detection(*arrays)
+    for shape in ((4, 4), (3, 5), (4,)) if arrays[wrong].ndim == 2 else ((4,), (3, 1)):
+        changed = [*arrays[:wrong], np.zeros(shape, arrays[wrong].dtype), *arrays[wrong + 1 :]]
+        with pytest.raises(DatasetError, match="detection: (shapes|true boxes)"):
+            score_detection(*changed)
+
+
+def test_a_draw_of_scenes_is_scored_as_if_each_lay_there_as_often() -> None:
+    rng = np.random.default_rng(4)
+    scenes, scores = rng.integers(0, 5, 40), rng.integers(0, 9, 40) / 9
+    right, existing = rng.random(40) < 0.5, np.array([3, 0, 4, 9, 8])
+    found = precision_draws(right, scores, scenes, existing, 6, seed=2)
+    for value, times in zip(found, np.random.default_rng(2).multinomial(5, [0.2] * 5, 6), strict=True):
+        at = np.repeat(np.arange(40), times[scenes])
+        assert value == pytest.approx(average_precision(right[at], scores[at], int(times @ existing)))
+    nobody = precision_draws(right, scores, scenes, np.zeros(5, int), 3)
+    assert np.isnan(nobody).all()

@@ -56,6 +56,11 @@ def test_where_nobody_is_annotated_or_detected() -> None:
     assert judge_detections(NOTHING, TRUE) == []
     assert judge_persons(NOTHING, TRUE) == []
     assert [v.kind for v in judge_results(TRUE, NOTHING, np.zeros(0, bool), np.zeros(0))] == ["nobody", "nobody"]
+    far = TRUE + 10_000
+    empty = (judge_detections(TRUE, NOTHING), judge_results(TRUE, NOTHING, np.zeros(0, bool), np.zeros(0)))
+    wanted, thresholds = np.ones(len(TRUE), bool), np.full(len(TRUE), 0.5)
+    for verdicts in (*empty, judge_detections(far, TRUE), judge_results(far, TRUE, wanted, thresholds)):
+        assert [(v.person, v.iou) for v in verdicts] == [(-1, 0.0)] * 2
     assert judge_results(NOTHING, TRUE, np.array([True, False]), np.full(2, 0.5)) == []
 
 

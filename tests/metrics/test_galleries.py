@@ -92,6 +92,15 @@ def test_listed_galleries_number_the_scenes_anew() -> None:
     assert task.positives.scenes.tolist() == [2]
 
 
+@pytest.mark.parametrize("convention", ["protocol", "labels"])
+def test_a_protocol_that_asks_for_nobody_has_no_positives(convention: Convention) -> None:
+    gallery = Gallery(name="none", query_ids=(), scenes=(), positive_scenes=(), positive_boxes=())
+    task = listed_task(SCENES, ANNOTATIONS, QUERIES, gallery, SCENES, convention)
+    positives = task.positives
+    assert (positives.queries.shape, positives.scenes.shape, positives.boxes.shape) == ((0,), (0,), (0, 4))
+    assert np.isnan(score_truth(task).summary()["map"])
+
+
 def truth(task: SearchTask, annotations: dict[str, Annotations]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Boxes, scenes and identities of every annotated person."""
     parts = [annotations[s.scene_id] for s in task.scenes]

@@ -21,6 +21,8 @@ def test_another_run_stands_beside_this_one(run: Run) -> None:
     (section,) = against_sections(run.evidence, [other])
     assert [str(cell) for cell in section.tables[0].rows[1]][3] == "+10.0 points ± 0.0"
     points = section.charts[0].lines[0]
+    count = len(points.x)
+    assert section.charts[0].summary == f"Queries answered better here: {count}; better there: 0; alike: 0."
     assert all(y == pytest.approx(x + 0.1) for x, y in zip(points.x, points.y, strict=True))
     assert [row.label for row in section.sheets[0].rows][:2] == ["Better here, this run", "Better here, other"]
     assert 'id="against"' in render(compose(run.evidence, [other]))
@@ -41,3 +43,18 @@ def test_equal_names_of_other_queries_are_not_compared(run: Run) -> None:
 def test_a_folder_without_results_is_refused(run: Run) -> None:
     with pytest.raises(ConfigError, match="holds no results"):
         against_sections(run.evidence, [run.folder / "data"])
+
+
+def test_queries_answered_alike_are_neither_better_here_nor_there(run: Run) -> None:
+    other = run.folder / "other"
+    shutil.copytree(run.folder / "results/evaluate", other)
+    table = pq.read_table(other / "per_query.parquet").to_pydict()
+    queries = [run.evidence.queries[name] for name in table["query_id"]]
+    table |= {"scene_id": [query.scene_id for query in queries], "identity": [query.identity for query in queries]}
+    count = len(table["ap"])
+    table["ap"] = [table["ap"][0] + 0.1, table["ap"][1] - 0.1, *table["ap"][2:]]
+    run.table("other/per_query.parquet", table)
+    (section,) = against_sections(run.evidence, [other])
+    said = f"Queries answered better here: 1; better there: 1; alike: {count - 2}."
+    assert section.charts[0].summary == said
+    assert against_sections(run.evidence, []) == []

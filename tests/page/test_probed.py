@@ -1,6 +1,7 @@
 """The probe on the page, from a made-up table."""
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from diffps.figures.render import inline_svg
@@ -48,8 +49,16 @@ def test_heat_maps_have_a_place_for_every_tap_and_outline_the_parameters(run: Ru
 def test_the_front_holds_what_is_best_for_its_bytes(run: Run) -> None:
     write_probe(run)
     chart = next(each for each in probed.charts(run.evidence) if each.title == "re-ID mAP against bytes")
+    assert not [each.title for each in probed.charts(run.evidence) if "over timesteps" in each.title]  # there is one
     front = next(line for line in chart.lines if line.label == "best for its bytes")
     assert list(zip(front.x, front.y, strict=True)) == [(0.1, 0.2), (0.5, 0.55)]
+    table = pq.read_table("results/probe/table.parquet").to_pylist()
+    for row in table:  # no better than another for more bytes
+        if row["name"].endswith("vit-out"):
+            row.update(megabytes=0.9, reid_map=0.55)
+    run.table("results/probe/table.parquet", {name: [row[name] for row in table] for name in table[0]})
+    chart = next(each for each in probed.charts(run.evidence) if each.title == "re-ID mAP against bytes")
+    assert list(chart.lines[1].x) == [0.1, 0.5]
 
 
 def test_timesteps_have_a_curve_where_there_are_several(run: Run) -> None:

@@ -167,3 +167,19 @@ def test_a_head_may_read_taps_that_are_no_longer_extracted(small: Project) -> No
     taps = {**TAPS, "level1": [], "level2": [], "level3": [TAPS["detection"]]}
     asked = reading.asked_of(small.params(extract=few, train={"taps": taps}).extract)
     assert set(reading.names) <= set(asked.names)
+
+
+def test_bytes_of_an_image_are_those_of_every_array_that_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    params = small_params()
+    reading = Reading.of(params.train, params.extract)
+    paths = [path for *_, path in reading.manifests("test")]
+    for number, path in enumerate(paths):
+        assert reading.image_bytes() is None
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(
+            json.dumps({"arrays": [{"nbytes": 60 * (number + 1), "images": 6}, {"nbytes": 0, "images": 0}]})
+        )
+    assert reading.image_bytes() == sum(10 * (number + 1) for number in range(len(paths)))

@@ -4,7 +4,7 @@ from typing import Any, Literal
 import pytest
 
 from diffps.errors import ConfigError
-from stages.typed import build, keys, parse_yaml, set_key
+from stages.typed import LARGEST, LONGEST, MOST, build, keys, parse_yaml, set_key
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -107,3 +107,33 @@ def test_setting_an_unknown_key_names_the_nearest() -> None:
         set_key(Outer, {}, "inner.dept", 7, "--set")
     with pytest.raises(ConfigError, match="depth is not a parameter; nearest: inner.depth"):
         set_key(Outer, {}, "depth", 7, "--set")
+
+
+@pytest.mark.parametrize(
+    ("raw", "place", "found"),
+    [
+        ({"lr": float("nan")}, "lr", "nan"),
+        ({"lr": -float("inf")}, "lr", "-inf"),
+        ({"lr": 1.01 * LARGEST}, "lr", "3.4"),
+        ({"lr": 2**63}, "lr", "9223372036854775808"),
+        ({"lr": 1.0, "canvas": [64, -(2**63)]}, "canvas", "-9223372036854775808"),
+        ({"lr": 1.0, "inner": {"depth": float("nan")}}, "inner.depth", "nan"),
+    ],
+)
+def test_numbers_no_parameter_can_be_are_named_with_their_place(raw: dict[str, Any], place: str, found: str) -> None:
+    for prefix in ("", "x"):
+        where = ".".join([*([prefix] if prefix else []), place])
+        with pytest.raises(ConfigError, match=rf"^params.yaml: {where}: must be a finite number .*; found {found}"):
+            build(Outer, raw, "params.yaml", prefix)
+    assert build(Outer, {"lr": LARGEST, "inner": {"depth": 2**63 - 1}}, "params.yaml").lr == LARGEST
+
+
+def test_aliases_may_repeat_what_is_small_and_a_file_has_an_end() -> None:
+    assert parse_yaml("a: &x [1, 2]\nb: *x\n", "f")["b"] == [1, 2]
+    few = "a: &x [" + ", ".join(["1"] * 100) + "]\n"
+    many = "b: [" + ", ".join(["*x"] * (MOST // 50)) + "]\n"
+    with pytest.raises(ConfigError, match=f"^f: its aliases repeat into more than {MOST} values"):
+        parse_yaml(few + many, "f")
+    assert parse_yaml("# " + "x" * (LONGEST - 2), "f") is None
+    with pytest.raises(ConfigError, match=f"^f: has {LONGEST + 1} bytes; a file of parameters has at most {LONGEST}"):
+        parse_yaml("# " + "x" * (LONGEST - 1), "f")

@@ -1,0 +1,52 @@
+"""Colour histograms counted by hand."""
+
+import numpy as np
+import pytest
+
+from diffps.metrics.baselines import colour_histograms
+
+RED, GREEN, BLUE, GREY, BLACK = (255, 0, 0), (0, 255, 0), (0, 0, 255), (130, 130, 130), (0, 0, 0)
+# Hue in eighths of the circle, saturation and value in quarters.
+CELLS = {RED: (0, 3, 3), GREEN: (2, 3, 3), BLUE: (5, 3, 3), GREY: (0, 0, 2), BLACK: (0, 0, 0)}
+STRIPS = [[RED], [GREEN, GREEN, GREEN, BLACK], [BLUE], [GREY], [BLACK], [RED, GREEN, BLUE, GREY]]
+
+
+def place(strip: int, colour: tuple[int, int, int]) -> int:
+    hue, saturation, value = CELLS[colour]
+    return strip * 128 + hue * 16 + saturation * 4 + value
+
+
+def picture() -> np.ndarray:
+    """Six strips of two rows, four pixels wide, from row 3 and column 5 on; white around them."""
+    image = np.full((20, 16, 3), 255, np.uint8)
+    for strip, colours in enumerate(STRIPS):
+        image[3 + 2 * strip : 5 + 2 * strip, 5:9] = (colours * 4)[:4]
+    return image
+
+
+def test_each_strip_is_a_histogram_of_its_own_whose_root_is_taken() -> None:
+    expected = np.zeros((2, 6 * 128))
+    for strip, colours in enumerate(STRIPS):
+        for colour in colours:
+            expected[0, place(strip, colour)] += 1 / len(colours)
+    found = colour_histograms(picture(), np.array([[5.4, 3.3, 8.6, 14.7], [12.0, 4.0, 12.0, 9.0]]))
+    assert found.shape == (2, 768)
+    np.testing.assert_allclose(found, np.sqrt(expected), rtol=1e-6)  # of the box without a width nothing
+
+
+@pytest.mark.parametrize(
+    ("box", "strips"), [((-4.0, -6.0, 4.0, 6.0), [3, 4, 5]), ((12.0, 14.0, 40.0, 26.0), [0, 1, 2])]
+)
+def test_of_a_box_beyond_the_picture_what_lies_in_it_counts(box: tuple[float, ...], strips: list[int]) -> None:
+    image = np.full((20, 16, 3), (255, 0, 0), np.uint8)
+    found = colour_histograms(image, np.array([box])).reshape(6, 128)
+    assert np.flatnonzero(found.sum(1)).tolist() == strips
+    assert found[strips, 15].tolist() == [1.0] * 3
+
+
+def test_the_first_row_and_column_count() -> None:
+    image = np.zeros((12, 4, 3), np.uint8)
+    image[:, 0], image[0] = (255, 0, 0), (0, 0, 255)
+    found = colour_histograms(image, np.array([[-1.0, 0.0, 2.0, 12.0]])).reshape(6, 128) ** 2
+    assert found[0, [0, 15, place(0, BLUE)]] == pytest.approx([1 / 4, 1 / 4, 1 / 2])  # black, red, blue
+    assert found[5, [0, 15]] == pytest.approx([1 / 2, 1 / 2])
