@@ -210,11 +210,9 @@ def fill(root: Path, canvas: int, count: int) -> None:
     fill_npy(root / "npy", canvas, count)
     (root / "plain").mkdir(exist_ok=True)
     size = image_bytes(canvas, "float16")
-    block = np.random.default_rng(0).bytes(1 << 20)
+    rng = np.random.default_rng(0)
     for i in range(count):
-        with (root / "plain" / f"{i:04}").open("wb") as file:
-            for at in range(0, size, len(block)):
-                file.write(block[: size - at])
+        (root / "plain" / f"{i:04}").write_bytes(rng.bytes(size))
     os.sync()
     (root / "done").touch()
 
