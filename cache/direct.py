@@ -23,6 +23,10 @@ LARGER = 4  # times the pieces read through the page cache: with nothing read ah
 _LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
 
+class NotDirectError(Exception):
+    """A disk takes no direct reads of this alignment; its files are read through the page cache."""
+
+
 def page_cache_room() -> int:
     """Bytes that the page cache could hold: the memory that is available here, within a container's limit."""
     room = 1 << 62
@@ -54,7 +58,7 @@ def direct_pieces(
 ) -> Iterator[tuple[int, NDArray[np.uint8]]]:
     """(start, bytes) of ``nbytes`` from ``offset`` on, ``piece`` bytes each but the last, in ``buffer``.
 
-    A piece is there until the next one is. Raises DamagedError at the file's end, NotImplementedError where the disk
+    A piece is there until the next one is. Raises DamagedError at the file's end, NotDirectError where the disk
     refuses the first of them for its alignment.
     """
     view = buffer.data
@@ -69,7 +73,7 @@ def direct_pieces(
                 more = os.preadv(descriptor, [view[got:wanted]], first + got)
             except OSError as error:
                 if error.errno == errno.EINVAL and start == got == 0:
-                    raise NotImplementedError from error
+                    raise NotDirectError from error
                 raise refusal(error, path, "read") from error
             got += more
             if more <= 0 or (got % ALIGNED and got < skipped + length):

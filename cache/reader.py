@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from cache.arrays import Part, Place, StoredArray
 from cache.checksum import CHECKSUM_BYTES, extend
-from cache.direct import ALIGNED, LARGER, direct_pieces, go_direct, go_through_cache, page_cache_room
+from cache.direct import ALIGNED, LARGER, NotDirectError, direct_pieces, go_direct, go_through_cache, page_cache_room
 from cache.encodings import BLOCK, Encoded
 from cache.errors import CacheError, DamagedError, NotCachedError, SkippedImage
 from cache.foreign import ForeignArray
@@ -234,7 +234,7 @@ class FeatureReader:
                     if len(rest):
                         yield max(start, nbytes), rest
                 return
-            except NotImplementedError:
+            except NotDirectError:
                 self.direct = False
                 go_through_cache(descriptor)
         buffer = self._scratch.array("piece", piece, np.uint8, (piece,)) if target is None else target

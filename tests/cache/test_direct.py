@@ -1,5 +1,6 @@
 """What is read past the page cache is what is read through it."""
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cache import FeatureStore
-from cache.direct import ALIGNED, direct_pieces, go_direct, go_through_cache, page_cache_room
+from cache.direct import ALIGNED, NotDirectError, direct_pieces, go_direct, go_through_cache, page_cache_room
 from cache.errors import DamagedError
 from cache.ring import read_ahead
 from cache.scratch import Scratch
@@ -79,8 +80,9 @@ def test_a_file_that_knows_no_direct_reads_says_so() -> None:
 def test_a_refused_alignment_is_no_damage(file: Path) -> None:
     descriptor = direct_file(file)
     try:
-        with pytest.raises(NotImplementedError):
+        with contextlib.suppress(NotDirectError):
             list(direct_pieces(descriptor, 0, 100, 4096, Scratch().aligned(1 << 14)[1:], file))
+            pytest.skip("this file system takes any alignment")
     finally:
         os.close(descriptor)
 
