@@ -92,3 +92,19 @@ def test_a_wrong_result_says_what_is_in_its_box(run: Run) -> None:
     loose = [tile.caption for tile in tiles if "loose" in tile.caption]
     assert loose
     assert all(0.2 < float(each[-4:]) < 0.45 for each in loose)
+
+
+def test_a_confusion_is_the_first_answer_beside_the_first_right_one(run: Run) -> None:
+    table = pq.read_table(run.folder / RANKING)
+    right = [row["rank"] in (2, 4) for row in table.to_pylist()]
+    pq.write_table(table.set_column(table.schema.get_field_index("correct"), "correct", [right]), run.folder / RANKING)
+    evidence = run.evidence
+    wanted = sorted((-rows[0]["similarity"], name) for name, rows in evidence.ranking.items() if len(rows) > 2)[:3]
+    told = captions(failures(evidence), "Confused identities")
+    assert len(told) == 3 * len(wanted) > 0
+    for number, (similarity, name) in enumerate(wanted):
+        second = next(row["similarity"] for row in evidence.ranking[name] if row["correct"])
+        assert told[3 * number] == "query"
+        assert told[3 * number + 1].startswith(f"{-similarity:.2f}")
+        assert told[3 * number + 2] == f"{second:.2f}"
+        assert evidence.ranking[name][1]["similarity"] != -similarity
