@@ -78,7 +78,7 @@ def is_cell(value: Any) -> bool:
     return isinstance(value, Cell)
 
 
-def few(tiles: int, tall: bool, together: int) -> int:
+def few(tiles: int, tall: bool, together: int = 1) -> int:
     """Columns on a phone: one group of tiles that belong ``together``, else as many as leave the fewest gaps, four or
     five persons or two to four scenes."""
     if together > 1:

@@ -70,3 +70,7 @@ def test_fractions_sort_by_their_value_and_read_in_percent() -> None:
     assert change(None) == Cell(None, "–")
     assert change(-0.0123) == Cell(-0.0123, "-1.2 points")
     assert change(0.5, 0.004) == Cell(0.5, "+50.0 points ± 0.4")
+
+
+def test_a_case_of_three_pictures_is_a_line_on_a_phone() -> None:
+    assert few(9, True, 3) == 3

@@ -37,7 +37,8 @@ def test_every_position_belongs_to_the_smallest_box_that_claims_it(found: np.nda
     middles = (found[:, :2] + found[:, 2:]) / 2
     for position, (x, y) in enumerate(grid.centres().tolist()):
         holds = (found[:, 0] <= x) & (x < found[:, 2]) & (found[:, 1] <= y) & (y < found[:, 3])
-        held = (np.abs(middles - (x, y)) < np.array(grid.cell) / 2).all(1)
+        from_corner = middles - (x, y) + np.array(grid.cell) / 2  # a middle between two positions is the second's
+        held = ((from_corner >= 0) & (from_corner < grid.cell)).all(1)
         claims = np.flatnonzero(holds | held)
         if len(claims):
             assert areas[owner[position]] == areas[claims].min()
