@@ -33,6 +33,7 @@ from typing import Any
 
 import numpy as np
 from store_common import RESULTS, TAPS, files_below, fill_npy, fill_store, forget, scene, specs
+from store_read import zarr_python
 from stream_peers import (
     LITDATA,
     STREAMING,
@@ -42,7 +43,6 @@ from stream_peers import (
     np_load,
     streaming,
     tensorstore,
-    zarr_python,
 )
 
 from cache import FeatureStore

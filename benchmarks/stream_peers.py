@@ -26,19 +26,6 @@ def np_load(root: Path, threads: int) -> Way:
     return lambda images: list(pool.map(load, images)) and None
 
 
-def zarr_python(root: Path, canvas: int, encoding: str) -> Way:
-    import zarr
-
-    arrays = [zarr.open_array(str(root / "features.zarr" / spec.path), mode="r") for spec in specs(canvas, encoding)]
-
-    def work(images: Sequence[int]) -> None:
-        for i in images:
-            for array in arrays:
-                array[i]
-
-    return work
-
-
 def tensorstore(root: Path, canvas: int, encoding: str) -> Way:
     """Two images at a time are asked for."""
     import tensorstore as ts

@@ -48,7 +48,8 @@ class FeatureReader:
         images: Sequence[tuple[str, str]] | None = None,
         room: int | None = None,
     ) -> None:
-        self._root, self._views, self._verify, self._dataset, self._images = root, views, verify, dataset, images
+        self._arguments = (root, views, verify, dataset, images, room)
+        self._verify = verify
         self._scratch = Scratch()
         books: dict[GroupKey, ReceiptBook] = {}
         tables: dict[str, RowTable] = {}
@@ -71,12 +72,11 @@ class FeatureReader:
             for specs in views.values()
             for spec in specs
         )
-        self._room = page_cache_room() if room is None else room
-        self.direct = stored > self._room
+        self.direct = stored > (page_cache_room() if room is None else room)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Opened anew where it arrives.
-        return FeatureReader, (self._root, self._views, self._verify, self._dataset, self._images, self._room)
+        # Opened anew where it arrives, by the memory that is there.
+        return FeatureReader, self._arguments
 
     def spec(self, name: str, view: str | None = None) -> ArraySpec:
         """Spec of one of this reader's arrays. Raises NotCachedError naming those there are."""

@@ -113,9 +113,8 @@ def build(cls: type[T], raw: Mapping[str, Any], where: str, prefix: str = "") ->
         first = problems[0]
         keys_of = [tuple(str(part) for part in each["loc"] if _is_key(str(part))) for each in problems]
         place = ".".join([*([prefix] if prefix else []), *keys_of[0]])
-        same = [
-            each for each, found in zip(problems, keys_of, strict=True) if found == keys_of[0]
-        ]  # a union's branches
+        # The branches of a union are told as one.
+        same = [each for each, found in zip(problems, keys_of, strict=True) if found == keys_of[0]]
         cause = first.get("ctx", {}).get("error")
         more = f" (and {len(problems) - len(same)} more)" if len(problems) > len(same) else ""
         if first["type"] == "missing":

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -135,3 +136,10 @@ def test_a_changed_byte_is_found_directly_too(tmp_path: Path) -> None:
         whole[at] ^= 1
         file.write_bytes(whole)
     assert store.reader([array], room=0).read(SCENES[0], array.name).values.any()
+
+
+def test_a_reader_that_is_sent_looks_at_the_memory_where_it_arrives(store: FeatureStore) -> None:
+    assert pickle.loads(pickle.dumps(store.reader(SPECS, room=0))).direct
+    arrived = pickle.loads(pickle.dumps(store.reader(SPECS)))
+    assert arrived.__reduce__()[1][-1] is None
+    assert not arrived.direct

@@ -16,7 +16,7 @@ from stages.finding.web.page import finished_search
 from stages.finding.web.server import SearchServer
 from stages.finding.web.service import DrawnBox
 from tests.finding.fake import FakeService, draw
-from tests.page.axe import findings
+from tests.page.axe import SIZES, findings
 from tests.page.browser import EXECUTABLE, Browser
 from tests.page.test_browser import CONTRAST, WIDER
 
@@ -375,14 +375,6 @@ def test_nothing_is_wider_than_the_window_and_text_stands_out(
     assert visitor.evaluate("document.getElementById('large').scrollWidth") <= width
     assert visitor.evaluate(CONTRAST) == []
     visitor.press("Escape")
-
-
-SIZES = [
-    (390, True),
-    (1440, False),
-    pytest.param(390, False, marks=pytest.mark.slow),
-    pytest.param(1440, True, marks=pytest.mark.slow),
-]
 
 
 @pytest.mark.parametrize(("width", "dark"), SIZES)

@@ -12,6 +12,14 @@ SERIOUS = ("serious", "critical")
 RUN = "axe.run(document, {resultTypes: ['violations']}).then(found => JSON.stringify(found.violations))"
 NPM = Path("node_modules/axe-core/axe.min.js")  # npm install axe-core
 
+# Width and dark mode a page is looked at in; the two that are like these are slow.
+SIZES = [
+    (390, True),
+    (1440, False),
+    pytest.param(390, False, marks=pytest.mark.slow),
+    pytest.param(1440, True, marks=pytest.mark.slow),
+]
+
 
 def script() -> str:
     """axe-core's script: npm's where it was installed, else the copy in the Python package."""

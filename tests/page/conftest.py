@@ -2,7 +2,8 @@
 
 import csv
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import chdir, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -129,6 +130,18 @@ def made_up_run(folder: Path) -> Iterator[Run]:
         write_results(made, scenes)
         write_store(made, scenes)
         yield made
+
+
+def other_run(run: Run, change: Callable[[list[float]], list[float]]) -> Path:
+    """Results of another head on the same queries, their average precisions changed."""
+    other = run.folder / "other"
+    shutil.copytree(run.folder / "results/evaluate", other)
+    table = pq.read_table(other / "per_query.parquet").to_pydict()
+    queries = [run.evidence.queries[name] for name in table["query_id"]]
+    table |= {"scene_id": [query.scene_id for query in queries], "identity": [query.identity for query in queries]}
+    table["ap"] = change(table["ap"])
+    run.table("other/per_query.parquet", table)
+    return other
 
 
 @pytest.fixture

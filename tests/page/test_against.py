@@ -7,17 +7,11 @@ from diffps.errors import ConfigError
 from stages.page.against import against_sections
 from stages.page.compose import compose
 from stages.page.html import render
-from tests.page.conftest import Run
+from tests.page.conftest import Run, other_run
 
 
 def test_another_run_stands_beside_this_one(run: Run) -> None:
-    other = run.folder / "other"
-    shutil.copytree(run.folder / "results/evaluate", other)
-    table = pq.read_table(other / "per_query.parquet").to_pydict()
-    queries = [run.evidence.queries[name] for name in table["query_id"]]
-    table |= {"scene_id": [query.scene_id for query in queries], "identity": [query.identity for query in queries]}
-    table["ap"] = [value - 0.1 for value in table["ap"]]
-    run.table("other/per_query.parquet", table)
+    other = other_run(run, lambda ap: [value - 0.1 for value in ap])
     (section,) = against_sections(run.evidence, [other])
     assert [str(cell) for cell in section.tables[0].rows[1]][3] == "+10.0 points ± 0.0"
     points = section.charts[0].lines[0]
@@ -46,14 +40,8 @@ def test_a_folder_without_results_is_refused(run: Run) -> None:
 
 
 def test_queries_answered_alike_are_neither_better_here_nor_there(run: Run) -> None:
-    other = run.folder / "other"
-    shutil.copytree(run.folder / "results/evaluate", other)
-    table = pq.read_table(other / "per_query.parquet").to_pydict()
-    queries = [run.evidence.queries[name] for name in table["query_id"]]
-    table |= {"scene_id": [query.scene_id for query in queries], "identity": [query.identity for query in queries]}
-    count = len(table["ap"])
-    table["ap"] = [table["ap"][0] + 0.1, table["ap"][1] - 0.1, *table["ap"][2:]]
-    run.table("other/per_query.parquet", table)
+    other = other_run(run, lambda ap: [ap[0] + 0.1, ap[1] - 0.1, *ap[2:]])
+    count = len(run.evidence.queries)
     (section,) = against_sections(run.evidence, [other])
     said = f"Queries answered better here: 1; better there: 1; alike: {count - 2}."
     assert section.charts[0].summary == said

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.page.axe import findings
+from tests.page.axe import SIZES, findings
 from tests.page.browser import EXECUTABLE, Browser
 from tests.page.conftest import made_up_run
 
@@ -64,14 +64,6 @@ def test_nothing_is_wider_than_the_window(browser: Browser, page: Path, width: i
 def test_text_stands_out_from_its_ground(browser: Browser, page: Path, dark: bool) -> None:
     browser.show(page, dark=dark)
     assert browser.evaluate(CONTRAST) == []
-
-
-SIZES = [
-    (390, True),
-    (1440, False),
-    pytest.param(390, False, marks=pytest.mark.slow),
-    pytest.param(1440, True, marks=pytest.mark.slow),
-]
 
 
 @pytest.mark.parametrize(("width", "dark"), SIZES)

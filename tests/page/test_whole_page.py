@@ -5,18 +5,16 @@ Where a change is meant: ``python -m pytest tests/page/test_whole_page.py`` says
 
 import difflib
 import re
-import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 
 from stages.page.compose import compose, summary
 from stages.page.content import Page, Section
-from tests.page.conftest import Run
+from tests.page.conftest import Run, other_run
 from tests.page.made_probe import write_probe
 
 EXPECTED = Path(__file__).with_name("page.txt")
@@ -60,22 +58,11 @@ def told(value: Any, place: str = "") -> Iterator[str]:
             yield f"{place}: {NUMBER.sub('#', str(value)) if place.startswith(OF_FEATURES) else value}"
 
 
-def other_run(run: Run) -> Path:
-    """Results of another head on the same queries: every second one was answered worse there."""
-    other = run.folder / "other"
-    shutil.copytree(run.folder / "results/evaluate", other)
-    table = pq.read_table(other / "per_query.parquet").to_pydict()
-    queries = [run.evidence.queries[name] for name in table["query_id"]]
-    table |= {"scene_id": [query.scene_id for query in queries], "identity": [query.identity for query in queries]}
-    table["ap"] = [value - 0.05 * (-1) ** number for number, value in enumerate(table["ap"])]
-    run.table("other/per_query.parquet", table)
-    return other
-
-
 def test_every_word_and_number_of_the_page_is_the_one_looked_at(filled: Run) -> None:
     write_probe(filled, timesteps=(0, 100))
     evidence = filled.evidence
-    page = compose(evidence, [other_run(filled)])
+    other = other_run(filled, lambda ap: [value - 0.05 * (-1) ** number for number, value in enumerate(ap)])
+    page = compose(evidence, [other])
     assert isinstance(page, Page)
     page = replace(page, sections=[part for part in page.sections if part.anchor != "recipe"])
     here = str(filled.folder)
