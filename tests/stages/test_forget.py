@@ -234,8 +234,11 @@ def test_killed_half_way_it_can_be_run_again(project: Project, logged: Path, tmp
     assert half >= 2
 
 
-def test_a_picture_of_a_searched_folder_is_forgotten_by_its_content(tmp_path: Path) -> None:
+def test_a_picture_of_a_searched_folder_is_forgotten_by_its_content(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Also where no index knows it: its boxes and embeddings go, those of others stay."""
+    monkeypatch.chdir(tmp_path)  # the checkout may be a project that was used
     pictures, galleries = tmp_path / "pictures", tmp_path / "galleries"
     pictures.mkdir()
     for number, colour in enumerate(("teal", "olive", "navy")):
