@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from ruamel.yaml import YAML
 
-from cache.errors import DamagedError
+from cache.errors import DamagedError, FileError
 from diffps.datasets.tables import read_annotations, read_scenes
 from diffps.errors import ConfigError, DatasetError, DiffPSError, ImageError
 from diffps.probe.part import Part
@@ -39,6 +39,7 @@ from stages.probing.gather import check_memory, gather
 from stages.probing.parts import ProbeState
 from stages.probing.prober import state_at
 from stages.probing.setting import ProbePlan, Stretch, plan_probe, read_probe_file
+from stages.together import content
 from tests.probe.plain import plain_probe
 from tests.world import ROOT, write_params
 
@@ -222,6 +223,18 @@ def contents(plan: ProbePlan) -> dict[str, Any]:
         rows = state.rows()
         found |= {f"{timestep}/{name}": rows[name].tobytes() for name in rows}
     return found | {path.name: path.read_bytes() for path in PROBE.iterdir() if path.is_file() and path.name[0] != "."}
+
+
+def test_results_that_could_not_be_written_whole_are_read_by_nobody(project: ProbeProject) -> None:
+    (plan,) = project.plans()
+    project.gather(plan)
+    project.results([plan])
+    (PROBE / "redundancy.parquet").unlink()
+    (PROBE / "redundancy.parquet").mkdir()  # the second of three tables cannot take its name
+    with pytest.raises(FileError, match="redundancy"):
+        project.results([plan])
+    with pytest.raises(DamagedError, match="diffps probe"):
+        content(PROBE / "table.parquet", "probe")
 
 
 def test_a_finished_probe_runs_no_model_and_another_timestep_only_its_own(project: ProbeProject) -> None:
