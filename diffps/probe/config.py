@@ -28,7 +28,7 @@ class ProbeRules:
     """Times that identities and scenes are drawn anew for an interval."""
 
     seed: int = 0
-    """Of everything that is drawn: scenes, positions, folds, projections, resamples."""
+    """Of everything that is drawn: scenes, windows, folds, projections, resamples."""
 
     def __post_init__(self) -> None:
         if self.strips < 1 or ROI_ROWS % self.strips:

@@ -156,7 +156,7 @@ def measure_sets(probed: Probed, config: ProbeFile, own: TapsConfig) -> list[Mea
             shape=shape,
             megabytes=probed.megabytes[name],
             reid=probed.reid[name].map.value,
-            detection=probed.detection[name].recall.value,
+            detection=probed.detection[name].precision.value,
         )
         for name, shape in probed.plan.reads.taps.items()
     ]

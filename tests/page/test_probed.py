@@ -73,7 +73,7 @@ def test_timesteps_have_a_curve_where_there_are_several(run: Run) -> None:
 def test_without_re_id_detection_is_shown_alone(run: Run) -> None:
     write_probe(run, reid=False)
     titles = [each.title for each in probed.charts(run.evidence)]
-    assert titles == ["AP of windows by block and module", "AP of positions against bytes"]
+    assert titles == ["AP of windows by block and module", "AP of windows against bytes"]
     run.report()
 
 
