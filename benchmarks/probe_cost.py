@@ -16,6 +16,7 @@ scenes.
 
 import argparse
 import json
+import math
 import os
 import subprocess
 import sys
@@ -34,9 +35,10 @@ from ruamel.yaml import YAML
 from diffps.backbone.capture import Request, TapReader, fixed_context
 from diffps.backbone.checkpoint import load_checkpoint
 from diffps.geometry import Canvas
-from diffps.probe.collect import Collector, People, fit_readouts
+from diffps.probe.collect import HELD, Collector, People, fit_readouts
 from diffps.probe.config import ProbeRules
 from diffps.probe.plan import reads
+from diffps.probe.windows import WINDOWS
 from diffps.taps import tap_table
 from stages.probing.setting import read_probe_file
 
@@ -69,13 +71,17 @@ def measure_pass(
         fitting = Collector(shapes, read.maps, frame, rules)
         fitting.add(kept(), people)
         scoring = Collector(shapes, read.maps, frame, rules, fit_readouts(fitting.take().sums, read.taps))
-        ways = {
+        # What several batches gave is added to the sums at once.
+        batches = math.ceil(HELD / (batch * WINDOWS))
+        ways: dict[str, Callable[[], object]] = {
             PLAIN: plain,
             KEPT: kept,
-            FIT: lambda: fitting.add(kept(), people),
+            FIT: lambda: [fitting.add(kept(), people) for _ in range(batches)],
             SCORE: lambda: scoring.add(kept(), people),
         }
         seconds = take_turns(ways, rounds)
+    for values in seconds.values():
+        values[FIT] = [each / batches for each in values[FIT]]
     found: dict[str, Any] = {"unet": name, "canvas": canvas, "batch": batch, "width": rules.width, "rounds": rounds}
     for clock, values in seconds.items():
         probed = [(fit + score) / 2 for fit, score in zip(values[FIT], values[SCORE], strict=True)]

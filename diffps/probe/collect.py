@@ -26,6 +26,7 @@ from diffps.probe.ranking import average_precisions, chance_precision, chance_va
 from diffps.probe.ridge import ridge
 from diffps.probe.windows import WINDOWS, draw_windows
 
+HELD = 384  # windows after which they are added to the sums: to read and write these takes longer than to add to them
 PERSON, SHUFFLED, OFFSETS = 0, 1, slice(2, 6)  # columns of what is regressed
 
 
@@ -61,6 +62,8 @@ class Collector:
         self._canvas, self._rules = canvas, rules
         self._readouts = None if readouts is None else {name: self._widened(name, readouts[name]) for name in drawn}
         self._sums: dict[str, Tensor] = {}  # over right windows, and over all others
+        self._held: dict[str, list[Tensor]] = {}
+        self._targets: list[Tensor] = []
         self._rows: dict[str, list[NDArray[Any]]] = {}
 
     def add(self, features: Mapping[str, Tensor], people: Sequence[People]) -> None:
@@ -73,10 +76,14 @@ class Collector:
             self._row(f"{name}/vectors", pool(rows, asked.whose, strips).float().cpu().numpy())
             samples = pool(rows, asked.images, parts)
             if self._readouts is None:
-                self._add_products(name, self._narrowed(name, samples).flatten(1), asked)
+                self._held.setdefault(name, []).append(self._narrowed(name, samples).flatten(1))
             else:
                 outputs[name] = _outputs(samples.flatten(1), self._readouts[name].to(samples.device))
-        if outputs:
+        if self._readouts is None:
+            self._targets.append(asked.targets)
+            if sum(map(len, self._targets)) >= HELD:
+                self._add_products()
+        else:
             self._score(outputs, asked)
         if self._maps:
             person = np.stack([self._finest.owners(each.boxes) for each in people]) >= 0
@@ -85,6 +92,7 @@ class Collector:
 
     def take(self) -> Part:
         """What was kept since the last call."""
+        self._add_products()
         sums: dict[str, NDArray[Any]] = {}
         for name, (persons, others) in self._sums.items():
             mine, every = (_mirrored(value).cpu().numpy() for value in (persons, persons + others))
@@ -107,15 +115,19 @@ class Collector:
         slopes = self._narrow[name] @ weights[:-1].reshape(len(PARTS), -1, weights.shape[1])
         return torch.cat([slopes.flatten(0, 1), weights[-1:]])
 
-    def _add_products(self, name: str, samples: Tensor, asked: "_Asked") -> None:
-        channels = samples.shape[-1]
-        rows = asked.rows_of(channels)
-        rows[:, :channels] = samples[asked.order]
-        if name not in self._sums:
-            self._sums[name] = rows.new_zeros(2, rows.shape[1], rows.shape[1])
-        persons, others = self._sums[name]
-        _add_gram(persons, rows[: asked.persons])
-        _add_gram(others, rows[asked.persons :])
+    def _add_products(self) -> None:
+        """Add what is held to the sums."""
+        if not self._targets:
+            return
+        targets = torch.cat(self._targets)
+        right = targets[:, 1 + PERSON] > 0
+        for name, held in self._held.items():
+            rows = torch.cat([torch.cat(held), targets], dim=1)
+            if name not in self._sums:
+                self._sums[name] = rows.new_zeros(2, rows.shape[1], rows.shape[1])
+            for total, mine in zip(self._sums[name], (right, ~right), strict=True):
+                _add_gram(total, rows[mine])
+        self._held, self._targets = {}, []
 
     def _score(self, outputs: Mapping[str, Tensor], asked: "_Asked") -> None:
         """``outputs`` (6, B * P) of every tap."""
@@ -188,8 +200,8 @@ def _outputs(samples: Tensor, weights: Tensor) -> Tensor:
 
 
 class _Asked:
-    """The windows of a batch, and what is to be learnt of them; ``order`` (B * P,) puts the ``persons`` right ones
-    first."""
+    """The windows of a batch, and what is to be learnt of them: ``targets`` (B * P, 7), a one for the intercept and
+    what is regressed."""
 
     def __init__(self, people: Sequence[People], canvas: Canvas, seed: int, device: torch.device) -> None:
         drawn = [draw_windows(each.scene_id, each.boxes, canvas, seed) for each in people]
@@ -198,27 +210,14 @@ class _Asked:
         self.right, self.dealt = (np.stack([getattr(each, kind) for each in drawn]) for kind in ("right", "dealt"))
         self.images = np.repeat(np.arange(len(people)), WINDOWS)
         self.whose = np.repeat(np.arange(len(people)), [len(each.boxes) for each in people])
-        right, offsets = self.right.ravel(), np.concatenate([each.offsets for each in drawn])
-        order = np.argsort(~right, kind="stable")
-        targets = np.column_stack([np.ones(len(right)), right, self.dealt.ravel(), offsets])
-        self.persons = int(right.sum())
-        self.order = torch.from_numpy(order).to(device)
-        self._targets = torch.from_numpy(targets[order]).to(device)
-        self._blank: dict[int, Tensor] = {}
+        offsets, one = np.concatenate([each.offsets for each in drawn]), np.ones(self.right.size)
+        targets = np.column_stack([one, self.right.ravel(), self.dealt.ravel(), offsets])
+        self.targets = torch.from_numpy(targets).to(device)
 
     def weights(self, grid: Grid, strips: int) -> tuple[Weights, Weights]:
         """Of every person's strips, and of the parts of every window."""
         boxes = np.concatenate([each.boxes for each in self.people])
         return grid.strips(boxes, strips), grid.parts(np.concatenate(self.windows))
-
-    def rows_of(self, channels: int) -> Tensor:
-        """(B * P, channels + 1 + 6): room for features, a one for the intercept, then what is regressed. Taps of one
-        width write over each other's features."""
-        if channels not in self._blank:
-            room = self._targets.new_empty(len(self._targets), channels + self._targets.shape[1])
-            room[:, channels:] = self._targets
-            self._blank[channels] = room
-        return self._blank[channels]
 
 
 def _add_gram(total: Tensor, rows: Tensor) -> None:

@@ -7,6 +7,7 @@ from diffps.errors import ConfigError
 from diffps.features import FeatureShape
 from diffps.geometry import Canvas
 from diffps.probe.cells import PARTS
+from diffps.probe.collect import HELD
 from diffps.probe.config import ProbeRules
 from diffps.probe.windows import WINDOWS
 from diffps.taps import FeatureName, TapSpec, check_taps
@@ -55,8 +56,9 @@ def memory(read: Reads, rules: ProbeRules, batch: int, persons: int) -> Memory:
     most = max((shape.channels for shape in read.taps.values()), default=0)
     widths = [len(PARTS) * min(shape.channels, rules.width // len(PARTS)) for shape in read.taps.values()]
     return Memory(
-        # All taps at once, the widest once more in order, its pooled windows, and what is regressed for all.
-        features=batch * (4 * every + 4 * widest + 8 * WINDOWS * (3 * len(PARTS) * most + _OUTPUTS * len(widths))),
+        # All taps at once, the widest once more in order, its pooled windows, and those held or regressed of all.
+        features=batch * (4 * every + 4 * widest + 8 * WINDOWS * (3 * len(PARTS) * most + _OUTPUTS * len(widths)))
+        + 8 * (HELD + batch * WINDOWS) * sum(widths),
         sums=sum(8 * ((width + 1 + _OUTPUTS) ** 2 + (width + 1) ** 2) for width in widths),
         vectors=persons * rules.strips * 4 * sum(shape.channels for shape in read.taps.values()),
     )
