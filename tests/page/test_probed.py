@@ -27,7 +27,7 @@ def test_the_section_has_its_sentences_charts_and_tables(run: Run) -> None:
     part = html.split('<section class="part" id="probe"')[1].split("</section>")[0]
     assert "4 taps at timestep 0." in part
     assert HOSTILE not in part
-    for title in ("re-ID mAP by block and module", "AP of positions against bytes", "What taps share"):
+    for title in ("re-ID mAP by block and module", "AP of windows against bytes", "What taps share"):
         assert title in part
     assert "builtin:random: up-level3-repeat0-vit-block0-out" in part
     assert part.count("<table") == 3
@@ -85,7 +85,7 @@ def test_the_curve_of_the_best_is_what_is_told_of_timesteps(run: Run) -> None:
 def test_without_re_id_detection_is_shown_alone(run: Run) -> None:
     write_probe(run, reid=False)
     titles = [each.title for each in probed.charts(run.evidence)]
-    assert titles == ["AP of positions by block and module", "AP of positions against bytes"]
+    assert titles == ["AP of windows by block and module", "AP of windows against bytes"]
     run.report()
 
 
