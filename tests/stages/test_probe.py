@@ -360,9 +360,11 @@ def test_what_a_probe_file_may_not_say(project: ProbeProject, change: dict[str, 
 @pytest.mark.parametrize("path", sorted((ROOT / "presets/probe").glob("*.yaml")), ids=lambda path: path.stem)
 def test_the_files_that_come_with_it_plan_every_tap(project: ProbeProject, path: Path) -> None:
     params = project.params()
-    config = replace(read_probe_file(path), scenes=4, control=None)
-    (plan,) = plan_probe(config, params.encode, params.extract, read_scenes(INDEX), read_annotations(INDEX))
+    config = replace(read_probe_file(path), scenes=4)
+    plans = plan_probe(config, params.encode, params.extract, read_scenes(INDEX), read_annotations(INDEX))
+    plan = plans[0]
     assert len(plan.reads.taps) == 165
+    assert [len(each.reads.taps) for each in plans[1:]] == ([] if config.control is None else [165])
     assert plan.unet.extract.timesteps == config.timesteps
     assert config.budgets
 
