@@ -6,6 +6,7 @@ from torchvision.ops import roi_align
 
 from diffps.geometry import Canvas
 from diffps.probe.cells import Grid, drawn_positions
+from diffps.probe.proposals import CANDIDATES, candidates
 
 CANVAS = Canvas(128, 192)
 
@@ -45,6 +46,22 @@ def test_every_position_belongs_to_the_smallest_box_that_claims_it(found: np.nda
     # Nobody is lost between the positions of a coarse grid.
     hidden = [box for box in range(len(found)) if box not in owner]
     assert all((areas[owner[owner >= 0]] <= areas[box]).any() for box in hidden)
+
+
+@given(boxes(), st.sampled_from([(16, 24), (4, 6), (2, 3), (1, 1)]))
+def test_what_a_regression_has_to_give_is_what_proposals_are_made_of(found: np.ndarray, size: tuple[int, int]) -> None:
+    """Offsets that are predicted without an error become the boxes that they were taken from."""
+    grid = Grid(*size, CANVAS)
+    owner = grid.owners(found)
+    scores = torch.arange(len(owner), dtype=torch.float64)
+    offsets, centres = torch.from_numpy(grid.offsets(found, owner).T), torch.from_numpy(grid.centres().T)
+    made = candidates(scores, offsets, centres, CANVAS)
+    ranked = np.argsort(-scores.numpy())[: len(made)]
+    assert len(made) == min(len(owner), CANDIDATES)
+    assert ((made >= 0) & (made <= [192, 128, 192, 128])).all()
+    own = owner[ranked] >= 0
+    np.testing.assert_allclose(made[own], found[owner[ranked][own]], atol=1e-3)
+    assert not grid.offsets(found, owner)[owner < 0].any()
 
 
 def test_offsets_lead_to_the_box() -> None:
