@@ -1,7 +1,7 @@
 """What probing every tap costs beside the UNet's forward, and what `diffps probe` takes on the demo's data.
 
     python benchmarks/probe_cost.py                 # minutes; writes results/probe_cost.json
-    python benchmarks/probe_cost.py --only demo     # or narrow, or commands: the file's other parts stay
+    python benchmarks/probe_cost.py --only demo     # or "demo, two threads", narrow, commands: other parts stay
     python benchmarks/probe_cost.py --quick         # seconds, writes nothing
 
 In one pass: a plain forward of the whole UNet with nothing kept, the same with every grid tap and word map kept, and
@@ -16,6 +16,7 @@ scenes.
 
 import argparse
 import json
+import math
 import os
 import subprocess
 import sys
@@ -25,6 +26,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numba
 import numpy as np
 import torch
 from backbone_common import NARROW, RESULTS, SPAN, TINY, TOKENS, make_unet, spread, twin, write
@@ -33,10 +35,12 @@ from ruamel.yaml import YAML
 from diffps.backbone.capture import Request, TapReader, fixed_context
 from diffps.backbone.checkpoint import load_checkpoint
 from diffps.geometry import Canvas
-from diffps.probe.collect import Collector, People, fit_readouts
+from diffps.probe.collect import HELD, Collector, People, fit_readouts
 from diffps.probe.config import ProbeRules
 from diffps.probe.plan import reads
+from diffps.probe.windows import WINDOWS
 from diffps.taps import tap_table
+from stages.probing.setting import read_probe_file
 
 ROOT = Path(__file__).parents[1]
 PLAIN, KEPT, FIT, SCORE = "plain forward, whole", "every tap kept", "probed, fitted", "probed, scored"
@@ -67,13 +71,17 @@ def measure_pass(
         fitting = Collector(shapes, read.maps, frame, rules)
         fitting.add(kept(), people)
         scoring = Collector(shapes, read.maps, frame, rules, fit_readouts(fitting.take().sums, read.taps))
-        ways = {
+        # What several batches gave is added to the sums at once.
+        batches = math.ceil(HELD / (batch * WINDOWS))
+        ways: dict[str, Callable[[], object]] = {
             PLAIN: plain,
             KEPT: kept,
-            FIT: lambda: fitting.add(kept(), people),
+            FIT: lambda: [fitting.add(kept(), people) for _ in range(batches)],
             SCORE: lambda: scoring.add(kept(), people),
         }
         seconds = take_turns(ways, rounds)
+    for values in seconds.values():
+        values[FIT] = [each / batches for each in values[FIT]]
     found: dict[str, Any] = {"unet": name, "canvas": canvas, "batch": batch, "width": rules.width, "rounds": rounds}
     for clock, values in seconds.items():
         probed = [(fit + score) / 2 for fit, score in zip(values[FIT], values[SCORE], strict=True)]
@@ -88,11 +96,18 @@ def measure_pass(
     return found | {"wanted": 1.5}
 
 
-def measure_demo() -> dict[str, Any]:
-    """One pass of the demo's UNet."""
-    demo = load_checkpoint("builtin:streets")
+def measure_demo(threads: int = 1) -> dict[str, Any]:
+    """One pass of the demo's UNet, by the rules of its probe file."""
+    torch.set_num_threads(threads)
+    numba.set_num_threads(threads)
+    demo, rules = load_checkpoint("builtin:streets"), read_probe_file(ROOT / "presets/probe/demo.yaml").rules
     text = int(demo.unet_config["cross_attention_dim"])
-    return measure_pass(demo.load_unet(torch.float32), "builtin:streets", 256, 4, text, ProbeRules(boxes=10), 9)
+    try:
+        found = measure_pass(demo.load_unet(torch.float32), "builtin:streets", 256, 4, text, rules, 9)
+    finally:
+        torch.set_num_threads(1)
+        numba.set_num_threads(1)
+    return found | {"threads": threads}
 
 
 def measure_narrow() -> dict[str, Any]:
@@ -163,10 +178,13 @@ def _people(canvas: int, row: int) -> People:
 
 
 def main() -> None:
+    torch.set_num_threads(1)
+    numba.set_num_threads(1)
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true")
     parts: dict[str, Callable[[], Any]] = {
         "demo": measure_demo,
+        "demo, two threads": lambda: measure_demo(2),
         "narrow": measure_narrow,
         "commands": lambda: measure_command([75, 300]),
     }

@@ -1,10 +1,12 @@
 """Where a training step from the cache spends its time: int8 features in, weights changed.
 
-    OMP_NUM_THREADS=1 python benchmarks/train_profile.py    # canvas 640 and 1280, C = 256: minutes
+    OMP_NUM_THREADS=1 python benchmarks/train_profile.py               # canvas 640 and 1280, C = 256: minutes
+    OMP_NUM_THREADS=1 python benchmarks/train_profile.py --compiled    # and torch.compile of the heads: minutes more
 
 A step is what training does with a batch of one image: int8 features expanded to float32 (`expand_once`), losses,
 gradients, the optimiser. Beside it the same step in bfloat16 (`train.precision`); the expansion alone, and how it was
 done before (scales written out for every position); suppression of 12,000 proposals, and torchvision's; in turns.
+``--compiled``: the same step with each part of the head through torch.compile, and what its first step takes.
 Then the ten operators with the largest time of their own, from torch.profiler over one step. Writes
 results/train_profile.json.
 """
@@ -92,7 +94,7 @@ def trainer(canvas: int, channels: int, precision: str) -> HeadTrainer:
     return HeadTrainer(build, TAPS.names, settings, 1000)
 
 
-def measure(canvas: int, channels: int, rounds: int) -> dict[str, Any]:
+def measure(canvas: int, channels: int, rounds: int, compiled: bool) -> dict[str, Any]:
     features = int8_features(canvas)
     assert all(
         torch.equal(a.values, b.values)
@@ -113,8 +115,16 @@ def measure(canvas: int, channels: int, rounds: int) -> dict[str, Any]:
         "suppression": lambda: suppress(boxes, scores, 0.7, 2000),
         "suppression as before": lambda: nms(boxes, scores, 0.7)[:2000],
     }
-    for way in ways.values():
-        way()
+    if compiled:
+        parts = trainer(canvas, channels, "float32")
+        for part in parts.model.children():
+            part.compile(dynamic=False)
+        ways["step, compiled"] = lambda: parts.step(expand(features), [target], ["scene"])
+    first = {}
+    for name, work in ways.items():
+        began = time.process_time()
+        work()
+        first[name] = round(time.process_time() - began, 4)
     seconds: dict[str, list[float]] = {way: [] for way in ways}
     rng = random.Random(0)
     for _ in range(rounds):
@@ -135,20 +145,23 @@ def measure(canvas: int, channels: int, rounds: int) -> dict[str, Any]:
         print(f"{canvas} {way:26} {quartiles[1]:.4f} s ({quartiles[0]:.4f} to {quartiles[2]:.4f})")
     for row in largest:
         print(f"  {row['share']:6.1%} {row['calls']:5} {row['operator']}", flush=True)
-    return {"processor_seconds": table, "largest": largest}
+    return {"processor_seconds": table, "first": first, "largest": largest}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--channels", type=int, default=256)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--compiled", action="store_true")
     parser.add_argument("--quick", action="store_true", help="canvas 256, C = 32, nothing is written")
     options = parser.parse_args()
     torch.set_num_threads(1)
     if options.quick:
-        measure(256, 32, 1)
+        measure(256, 32, 1, options.compiled)
         return
-    result = {str(canvas): measure(canvas, options.channels, options.rounds) for canvas in (640, 1280)}
+    result = {
+        str(canvas): measure(canvas, options.channels, options.rounds, options.compiled) for canvas in (640, 1280)
+    }
     facts = {"channels": options.channels, "rois": 128, "threads": 1, "torch": torch.__version__}
     write("train_profile", facts | {"canvas": result})
 

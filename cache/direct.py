@@ -10,6 +10,7 @@ import fcntl
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from statistics import median
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,11 +21,43 @@ from cache.system import refusal
 
 ALIGNED = 4096  # offsets, lengths and addresses of direct reads are multiples of the disk's blocks, which divide this
 LARGER = 4  # times the pieces read through the page cache: with nothing read ahead, a disk wants larger requests
+TRIED = 6  # batches each way is timed over
+CLEARLY = 0.9  # of its time: what the page cache has to save
 _LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
 
 class NotDirectError(Exception):
     """A disk takes no direct reads of this alignment; its files are read through the page cache."""
+
+
+class Bypass:
+    """The way past the page cache, taken for a store that memory does not hold (``larger``) while ``on``.
+
+    Past it costs half of the processor time, but a disk may give less: virtual ones do. The first batches of a stream
+    are read past it, the next through it; from then on it goes the way whose batches came sooner, past it unless the
+    other is :data:`CLEARLY` faster. To a consumer that is slower than the disk both are alike.
+    """
+
+    def __init__(self, larger: bool) -> None:
+        self.larger = self.on = larger
+        self._settled = not larger
+        self._seconds: list[float] = []
+
+    def batch_came(self, seconds: float, ahead: int) -> None:
+        """``seconds`` after the one before; ``ahead`` batches were asked for before the way could change."""
+        if self._settled:
+            return
+        self._seconds.append(seconds)
+        turn = ahead + TRIED
+        if len(self._seconds) == turn:
+            self.on = False
+        elif len(self._seconds) == 2 * turn:
+            past, through = median(self._seconds[ahead:turn]), median(self._seconds[turn + ahead :])
+            self.on, self._settled = through > CLEARLY * past, True
+
+    def give_up(self) -> None:
+        """The disk takes no direct reads."""
+        self.on, self._settled = False, True
 
 
 def page_cache_room() -> int:

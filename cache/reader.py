@@ -16,7 +16,16 @@ from numpy.typing import NDArray
 
 from cache.arrays import Part, Place, StoredArray
 from cache.checksum import CHECKSUM_BYTES, extend
-from cache.direct import ALIGNED, LARGER, NotDirectError, direct_pieces, go_direct, go_through_cache, page_cache_room
+from cache.direct import (
+    ALIGNED,
+    LARGER,
+    Bypass,
+    NotDirectError,
+    direct_pieces,
+    go_direct,
+    go_through_cache,
+    page_cache_room,
+)
 from cache.encodings import BLOCK, Encoded
 from cache.errors import CacheError, DamagedError, NotCachedError, SkippedImage
 from cache.foreign import ForeignArray
@@ -36,7 +45,8 @@ Output: TypeAlias = Literal["stored", "float32"]
 class FeatureReader:
     """Random access to images of some arrays. Threads may share it; open it anew after the store has changed.
 
-    ``room``: bytes that memory can hold; what is larger is read past the page cache. None: what is available now.
+    ``room``: bytes that memory can hold; what is larger is read past the page cache unless that is slower (``bypass``).
+    None: what is available now.
     """
 
     def __init__(
@@ -72,7 +82,7 @@ class FeatureReader:
             for specs in views.values()
             for spec in specs
         )
-        self.direct = stored > (page_cache_room() if room is None else room)
+        self.bypass = Bypass(stored > (page_cache_room() if room is None else room))
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Opened anew where it arrives, by the memory that is there.
@@ -221,7 +231,7 @@ class FeatureReader:
     ) -> Iterator[tuple[int, NDArray[np.uint8]]]:
         """(start, bytes) of a chunk, in ``target`` or in reused memory, then its checksum where it has one."""
         nbytes, behind = part.nbytes, CHECKSUM_BYTES * part.checked
-        if self.direct and go_direct(descriptor):
+        if self.bypass.on and go_direct(descriptor):
             piece *= LARGER
             buffer = self._scratch.aligned(piece + 2 * ALIGNED)
             try:
@@ -235,7 +245,7 @@ class FeatureReader:
                         yield max(start, nbytes), rest
                 return
             except NotDirectError:
-                self.direct = False
+                self.bypass.give_up()
                 go_through_cache(descriptor)
         buffer = self._scratch.array("piece", piece, np.uint8, (piece,)) if target is None else target
         yield from cached_pieces(descriptor, offset, nbytes, piece, buffer, path, in_place=target is not None)

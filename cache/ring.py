@@ -4,6 +4,7 @@ Threads, not processes: at tens of megabytes a sample, copying between processes
 """
 
 import os
+import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -36,15 +37,15 @@ class Slot:
 def _threads_for(reader: FeatureReader) -> int:
     """As many as keep a disk busy, which wait and cost little; from memory, one for each processor that is ours."""
     processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return MOST_THREADS if reader.direct else max(2, min(MOST_THREADS, processors))
+    return MOST_THREADS if reader.bypass.larger else max(2, min(MOST_THREADS, processors))
 
 
 class Ring:
     """Iterate once. ``output`` "stored" leaves int8 and float16 as they are; "float32" dequantises on the way.
 
     ``depth`` batches are held in memory at once, in page-locked memory with ``pin`` (needs torch and a GPU).
-    ``threads`` read; None: 8 past the page cache, else one for each processor, 2 to 8. The order is the caller's;
-    results do not depend on ``threads``. Errors of a batch are raised when it is its turn.
+    ``threads`` read; None: 8 of a store that memory does not hold, else one for each processor, 2 to 8. The order is
+    the caller's; results do not depend on ``threads``. Errors of a batch are raised when it is its turn.
     """
 
     def __init__(
@@ -72,6 +73,7 @@ class Ring:
         executor = ThreadPoolExecutor(self._threads, thread_name_prefix="feature-reader")
         free: deque[_Buffers] = deque(_Buffers(self._pin) for _ in range(self._depth))
         under_way: deque[tuple[Slot, _Buffers, list[Future[None]]]] = deque()
+        before = time.perf_counter()
         try:
             while True:
                 while free and (batch := next(self._batches, None)) is not None:
@@ -82,6 +84,9 @@ class Ring:
                 slot, buffers, parts = under_way.popleft()
                 for part in parts:
                     part.result()
+                now = time.perf_counter()
+                self._reader.bypass.batch_came(now - before, self._depth)
+                before = now
                 yield slot
                 free.append(buffers)
         finally:

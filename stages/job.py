@@ -39,8 +39,8 @@ class Runtime:
     """The same of the VAE."""
 
     readers: int | Literal["auto"] = "auto"
-    """Threads that read the store ahead of training; auto: 8 where it is larger than memory and read past the page
-    cache, else one for each processor, 2 to 8."""
+    """Threads that read the store ahead of training; auto: 8 where it is larger than memory, else one for each
+    processor, 2 to 8."""
 
     scheduler: str = ""
     """Empty: this process. local:N: N worker processes here, which nobody else can reach. Else a dask

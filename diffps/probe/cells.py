@@ -1,9 +1,8 @@
-"""What a position of a tap's grid stands for: whose it is, where that person's box lies, and how a box is pooled.
+"""What a position of a tap's grid stands for, whose it is, and with which weights boxes are pooled from it.
 
 Boxes are (x1, y1, x2, y2) in canvas pixels; position (row, column) of an (h, w) grid covers canvas / (h, w) pixels.
 """
 
-import hashlib
 from dataclasses import dataclass
 from functools import cache
 
@@ -12,8 +11,11 @@ from numpy.typing import NDArray
 
 from diffps.geometry import Canvas
 from diffps.probe.config import ROI_COLUMNS, ROI_ROWS
+from diffps.probe.pooling import Weights
+from diffps.probe.windows import around
 
-OFFSETS = 4  # centre x and y from the cell's, log width, log height
+# The middle of a window, above and below, both sides; from products of its rows (middle, outer) and columns (likewise).
+PARTS = np.array([[1, 0, 0, 0], [0, 0, 1 / 3, 2 / 3], [0, 1 / 3, 0, 2 / 3]])
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,30 +55,32 @@ class Grid:
             owner[inside] = box
         return owner
 
-    def offsets(self, boxes: NDArray[np.floating], owner: NDArray[np.int64]) -> NDArray[np.float64]:
-        """(h * w, 4) what the box regression has to give at each position of a person; 0 at the others."""
-        boxes = np.asarray(boxes, np.float64)
-        found = np.zeros((len(owner), OFFSETS))
-        own = owner >= 0
-        mine = boxes[owner[own]]
-        found[own, :2] = (mine[:, :2] + mine[:, 2:]) / 2 - self.centres()[own]
-        found[own, 2:] = np.log(mine[:, 2:] - mine[:, :2])
-        return found
-
-    def pooling(self, boxes: NDArray[np.floating], strips: int) -> NDArray[np.float64]:
-        """RoIAlign of each box as weights of positions, (boxes, strips, h * w): 24 x 12 points, bilinear, averaged over
-        each of the horizontal strips.
+    def strips(self, boxes: NDArray[np.floating], count: int) -> Weights:
+        """RoIAlign of ``boxes`` (n, 4) with 24 x 12 points, averaged over each of ``count`` horizontal strips.
 
         Equal to torchvision's ``roi_align(..., (24, 12), sampling_ratio=1, aligned=True)`` averaged likewise: bilinear
         weights are products of a row's and a column's.
         """
+        y, x = self._points(boxes)
+        rows = y.reshape(len(y), count, ROI_ROWS // count, self.height).mean(2)
+        return Weights(rows, x.mean(1)[:, None], np.eye(count))
+
+    def parts(self, windows: NDArray[np.floating]) -> Weights:
+        """RoIAlign of ``windows`` (n, 4) half as wide and high again, in thirds down and across: the middle, what is
+        above and below, and what is on both sides, which a mirrored picture would exchange. Positions beyond the canvas
+        are those at its edge."""
+        y, x = self._points(around(windows))
+        down, across = (each.reshape(len(each), 3, -1, each.shape[-1]).mean(2) for each in (y, x))
+        rows, columns = (np.stack([each[:, 1], each[:, ::2].mean(1)], axis=1) for each in (down, across))
+        return Weights(rows, columns, PARTS)
+
+    def _points(self, boxes: NDArray[np.floating]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """(n, 24, h) and (n, 12, w) weights of the points of RoIAlign."""
         boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
-        x = _point_weights(boxes[:, 0] / self.cell[0], boxes[:, 2] / self.cell[0], ROI_COLUMNS, self.width)
-        y = _point_weights(boxes[:, 1] / self.cell[1], boxes[:, 3] / self.cell[1], ROI_ROWS, self.height)
-        columns = x.mean(1)
-        rows = y.reshape(len(boxes), strips, ROI_ROWS // strips, self.height).mean(2)
-        weights: NDArray[np.float64] = rows[..., None] * columns[:, None, None, :]
-        return weights.reshape(len(boxes), strips, -1)
+        return (
+            _point_weights(boxes[:, 1] / self.cell[1], boxes[:, 3] / self.cell[1], ROI_ROWS, self.height),
+            _point_weights(boxes[:, 0] / self.cell[0], boxes[:, 2] / self.cell[0], ROI_COLUMNS, self.width),
+        )
 
 
 @cache
@@ -84,15 +88,6 @@ def _centres(grid: Grid) -> NDArray[np.float64]:
     x = (np.arange(grid.width) + 0.5) * grid.cell[0]
     y = (np.arange(grid.height) + 0.5) * grid.cell[1]
     return np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)
-
-
-def drawn_positions(count: int, most: int, seed: int, scene_id: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """``most`` of ``count`` positions (all where there are no more), in ascending order, and a permutation of them by
-    which labels are dealt anew. Both depend on the seed, the scene and the grid's size alone."""
-    digest = hashlib.sha256(f"{seed}/positions/{scene_id}/{count}".encode()).digest()
-    generator = np.random.default_rng(int.from_bytes(digest[:8], "little"))
-    chosen = np.sort(generator.permutation(count)[:most])
-    return chosen, generator.permutation(len(chosen))
 
 
 def _point_weights(

@@ -1,6 +1,7 @@
 """While the UNet runs: features of a batch in, pooled vectors, normal equations and scores of scenes out.
 
-No feature outlives its batch. B images, N positions of a tap's grid, C channels, S strips.
+No feature outlives its batch. B images, N positions of a tap's grid, C channels, S strips, P windows of an image, T
+taps.
 """
 
 import hashlib
@@ -16,13 +17,16 @@ from torch import Tensor
 
 from diffps.features import FeatureShape
 from diffps.geometry import Canvas
-from diffps.probe.cells import Grid, drawn_positions
-from diffps.probe.config import POSITIONS, ProbeRules
+from diffps.probe.cells import PARTS, Grid
+from diffps.probe.config import ProbeRules
 from diffps.probe.part import Part
-from diffps.probe.proposals import candidates, count_found
+from diffps.probe.pooling import Weights, in_order, pool
+from diffps.probe.proposals import count_found, ranked_boxes
 from diffps.probe.ranking import average_precisions, chance_precision, chance_variance
 from diffps.probe.ridge import ridge
+from diffps.probe.windows import WINDOWS, draw_windows
 
+HELD = 384  # windows after which they are added to the sums: to read and write these takes longer than to add to them
 PERSON, SHUFFLED, OFFSETS = 0, 1, slice(2, 6)  # columns of what is regressed
 
 
@@ -52,41 +56,43 @@ class Collector:
         grids = {name: Grid(shape.height, shape.width, canvas) for name, shape in shapes.items()}
         self._grids = {name: grid for name, grid in grids.items() if name not in maps}
         self._maps = {name: grid for name, grid in grids.items() if name in maps}
-        sizes = {(grid.height, grid.width) for grid in grids.values()}
-        self._finest = Grid(*max(sizes), canvas)
-        self._every = [Grid(*size, canvas) for size in sorted(sizes)]
+        self._finest = max(grids.values(), key=lambda grid: (grid.height, grid.width))
         drawn = {name: projection(name, shapes[name].channels, rules) for name in self._grids}
         self._narrow = {name: matrix for name, matrix in drawn.items() if matrix is not None}
-        self._canvas, self._rules, self._readouts = canvas, rules, readouts
-        self._sums: dict[str, Tensor] = {}  # over persons, and over all others
+        self._canvas, self._rules = canvas, rules
+        self._readouts = None if readouts is None else {name: self._widened(name, readouts[name]) for name in drawn}
+        self._sums: dict[str, Tensor] = {}  # over right windows, and over all others
+        self._held: dict[str, list[Tensor]] = {}
+        self._targets: list[Tensor] = []
         self._rows: dict[str, list[NDArray[Any]]] = {}
 
     def add(self, features: Mapping[str, Tensor], people: Sequence[People]) -> None:
         """``features`` (B, H, W, C) of every tap and map, for the ``people`` of B scenes."""
-        views = {(g.height, g.width): _View(g, people, self._rules, _device(features)) for g in self._every}
-        finest = views[self._finest.height, self._finest.width]
-        for size, view in views.items():
-            outputs: dict[str, Tensor] = {}
-            for name in (name for name, grid in self._grids.items() if (grid.height, grid.width) == size):
-                rows = features[name].flatten(1, 2)  # no copy, also where a tap is channels first
-                self._pool(name, rows, view)
-                samples = self._narrowed(name, rows)
-                if self._readouts is None:
-                    self._add_products(name, samples, view)
-                else:
-                    outputs[name] = _outputs(samples.double(), self._readouts[name].to(samples.device))
-            if outputs:
-                self._score(outputs, view, finest)
-            for name in (name for name, grid in self._maps.items() if (grid.height, grid.width) == size):
-                self._score_map(name, features[name].flatten(1).double(), view, finest)
-        if self._readouts is not None:
-            for (height, width), view in views.items():
-                self._row(f"{height}x{width}/chance", view.chance)
-                self._row(f"{height}x{width}/variance", view.variance)
-            self._row("truths", np.array([len(each.boxes) for each in people]))
+        asked = _Asked(people, self._canvas, self._rules.seed, _device(features))
+        weights = {grid: asked.weights(grid, self._rules.strips) for grid in set(self._grids.values())}
+        outputs: dict[str, Tensor] = {}
+        for name, grid in self._grids.items():
+            rows, (strips, parts) = in_order(features[name].flatten(1, 2)), weights[grid]
+            self._row(f"{name}/vectors", pool(rows, asked.whose, strips).float().cpu().numpy())
+            samples = pool(rows, asked.images, parts)
+            if self._readouts is None:
+                self._held.setdefault(name, []).append(self._narrowed(name, samples).flatten(1))
+            else:
+                outputs[name] = _outputs(samples.flatten(1), self._readouts[name].to(samples.device))
+        if self._readouts is None:
+            self._targets.append(asked.targets)
+            if sum(map(len, self._targets)) >= HELD:
+                self._add_products()
+        else:
+            self._score(outputs, asked)
+        if self._maps:
+            person = np.stack([self._finest.owners(each.boxes) for each in people]) >= 0
+            for name, grid in self._maps.items():
+                self._score_map(name, features[name].flatten(1).double(), grid, person, people)
 
     def take(self) -> Part:
         """What was kept since the last call."""
+        self._add_products()
         sums: dict[str, NDArray[Any]] = {}
         for name, (persons, others) in self._sums.items():
             mine, every = (_mirrored(value).cpu().numpy() for value in (persons, persons + others))
@@ -96,58 +102,78 @@ class Collector:
         self._sums, self._rows = {}, {}
         return Part(sums, rows)
 
-    def _pool(self, name: str, rows: Tensor, view: "_View") -> None:
-        """Every box's mean over each strip, in the features' own channels."""
-        exact = torch.promote_types(rows.dtype, torch.float32)
-        vectors = view.pooling.to(exact) @ rows.to(exact)
-        strips = vectors.flatten(0, 1)[view.pooled].reshape(-1, self._rules.strips, rows.shape[-1])
-        self._row(f"{name}/vectors", strips.float().cpu().numpy())
-
-    def _narrowed(self, name: str, rows: Tensor) -> Tensor:
+    def _narrowed(self, name: str, samples: Tensor) -> Tensor:
         if name not in self._narrow:
-            return rows
-        matrix = self._narrow[name] = self._narrow[name].to(rows.device)
-        return rows.to(matrix.dtype) @ matrix
+            return samples
+        matrix = self._narrow[name] = self._narrow[name].to(samples.device)
+        return samples @ matrix
 
-    def _add_products(self, name: str, samples: Tensor, view: "_View") -> None:
-        channels = samples.shape[-1]
-        rows = view.rows_of(channels)
-        rows[:, :channels] = samples[view.fitted]
-        if name not in self._sums:
-            self._sums[name] = rows.new_zeros(2, rows.shape[1], rows.shape[1])
-        persons, others = self._sums[name]
-        _add_gram(persons, rows[: view.persons])
-        _add_gram(others, rows[view.persons :])
+    def _widened(self, name: str, weights: Tensor) -> Tensor:
+        """``weights`` for a tap's own channels in place of those projected."""
+        if name not in self._narrow:
+            return weights
+        slopes = self._narrow[name] @ weights[:-1].reshape(len(PARTS), -1, weights.shape[1])
+        return torch.cat([slopes.flatten(0, 1), weights[-1:]])
 
-    def _score(self, outputs: Mapping[str, Tensor], view: "_View", finest: "_View") -> None:
-        """``outputs`` (B, 6, N) of every tap of one grid."""
-        stacked = torch.stack(list(outputs.values()))
-        scores = stacked[:, :, PERSON]
-        precision = finest.precisions(scores, view.size)
-        dealt = view.dealt_precisions(stacked[:, :, SHUFFLED])
-        boxes = candidates(scores, stacked[:, :, OFFSETS], view.centres, self._canvas)
+    def _add_products(self) -> None:
+        """Add what is held to the sums."""
+        if not self._targets:
+            return
+        targets = torch.cat(self._targets)
+        right = targets[:, 1 + PERSON] > 0
+        for name, held in self._held.items():
+            rows = torch.cat([torch.cat(held), targets], dim=1)
+            if name not in self._sums:
+                self._sums[name] = rows.new_zeros(2, rows.shape[1], rows.shape[1])
+            for total, mine in zip(self._sums[name], (right, ~right), strict=True):
+                _add_gram(total, rows[mine])
+        self._held, self._targets = {}, []
+
+    def _score(self, outputs: Mapping[str, Tensor], asked: "_Asked") -> None:
+        """``outputs`` (6, B * P) of every tap."""
+        stacked = (
+            torch.stack(list(outputs.values())).cpu().numpy().reshape(len(outputs), -1, len(asked.people), WINDOWS)
+        )
+        scores, offsets = stacked[:, PERSON], stacked[:, OFFSETS]
+        precision = average_precisions(scores, asked.right)
+        dealt = average_precisions(stacked[:, SHUFFLED], asked.dealt)
         found = [
-            count_found(np.ascontiguousarray(boxes[:, image]), each.boxes, self._rules.boxes)
-            for image, each in enumerate(view.people)
+            count_found(
+                ranked_boxes(scores[:, image], offsets[:, :, image], windows, self._canvas),
+                each.boxes,
+                self._rules.boxes,
+            )
+            for image, (each, windows) in enumerate(zip(asked.people, asked.windows, strict=True))
         ]
         for row, name in enumerate(outputs):
             self._row(f"{name}/precision", precision[row])
             self._row(f"{name}/shuffled", dealt[row])
             self._row(f"{name}/found", np.array([counts[row] for counts in found]))
+        shares = asked.dealt.sum(1), np.full(len(asked.people), WINDOWS)
+        self._row("chance", chance_precision(*shares))
+        self._row("variance", chance_variance(*shares))
+        self._row("truths", np.array([len(each.boxes) for each in asked.people]))
 
-    def _score_map(self, name: str, values: Tensor, view: "_View", finest: "_View") -> None:
-        hits = np.take_along_axis(view.person, values.argmax(1, keepdim=True).cpu().numpy(), 1)[:, 0]
-        self._row(f"{name}/precision", finest.precisions(values, view.size))
-        self._row(f"{name}/hit", hits)
-        self._row(f"{name}/share", view.person.mean(1))
+    def _score_map(
+        self, name: str, values: Tensor, grid: Grid, finest: NDArray[np.bool_], people: Sequence[People]
+    ) -> None:
+        """``values`` (B, N); ``finest`` (B, n) says which positions of the finest grid are a person's."""
+        person = np.stack([grid.owners(each.boxes) for each in people]) >= 0
+        strongest = values.argmax(1, keepdim=True).cpu().numpy()
+        maps, size = values.reshape(len(values), 1, grid.height, grid.width), (self._finest.height, self._finest.width)
+        if grid != self._finest:
+            maps = torch.nn.functional.interpolate(maps, size, mode="bilinear", align_corners=False)
+        self._row(f"{name}/precision", average_precisions(maps.flatten(1).cpu().numpy(), finest))
+        self._row(f"{name}/hit", np.take_along_axis(person, strongest, 1)[:, 0])
+        self._row(f"{name}/share", person.mean(1))
 
     def _row(self, name: str, values: NDArray[Any]) -> None:
         self._rows.setdefault(name, []).append(values)
 
 
 def fit_readouts(sums: Mapping[str, NDArray[Any]], taps: Iterable[str]) -> dict[str, Tensor]:
-    """Weights (C + 1, 6) of every tap, C after :func:`projection`: a position's score for being a person's, the same
-    learnt from dealt labels, and the offsets of its box."""
+    """Weights (3 C + 1, 6) of every tap, C after :func:`projection`: a window's score for showing a person, the same
+    learnt from dealt labels, and the offsets of that person's box."""
     found = {}
     for tap in taps:
         every, persons = (torch.from_numpy(sums[f"{tap}/{kind}"]) for kind in ("all", "persons"))
@@ -158,79 +184,40 @@ def fit_readouts(sums: Mapping[str, NDArray[Any]], taps: Iterable[str]) -> dict[
 
 
 def projection(tap: str, channels: int, rules: ProbeRules) -> Tensor | None:
-    """(channels, ``rules.width``) Gaussian projection by which a wider tap reaches the detection probe, decided by the
-    seed and the tap alone; None for others."""
-    if channels <= rules.width:
+    """(channels, ``rules.width`` // 3) Gaussian projection by which a wider tap reaches the detection probe, decided by
+    the seed and the tap alone; None for others."""
+    width = rules.width // len(PARTS)
+    if channels <= width:
         return None
     digest = hashlib.sha256(f"{rules.seed}/projection/{tap}".encode()).digest()
     generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "little"))
-    matrix = torch.randn(channels, rules.width, generator=generator)
-    return matrix.div_(math.sqrt(rules.width))
+    return torch.randn(channels, width, generator=generator).div_(math.sqrt(width)).double()
 
 
 def _outputs(samples: Tensor, weights: Tensor) -> Tensor:
-    """(B, 6, N): what weights (C + 1, 6) say of every position (B, N, C)."""
-    # Long rows first: with six columns of weights on the right the same product takes half as long again.
-    return weights[:-1].T @ samples.mT + weights[-1][:, None]
+    """(6, n): what weights (C + 1, 6) say of every sample (n, C)."""
+    return weights[:-1].T @ samples.T + weights[-1][:, None]
 
 
-class _View:
-    """One grid over the scenes of a batch. Its positions ``fitted``, images (B * P,) and places in them, enter the
-    normal equations, those of ``persons`` first."""
+class _Asked:
+    """The windows of a batch, and what is to be learnt of them: ``targets`` (B * P, 7), a one for the intercept and
+    what is regressed."""
 
-    def __init__(self, grid: Grid, people: Sequence[People], rules: ProbeRules, device: torch.device) -> None:
-        positions = grid.height * grid.width
-        owners = [grid.owners(each.boxes) for each in people]
-        draws = [drawn_positions(positions, POSITIONS, rules.seed, each.scene_id) for each in people]
-        targets = []
-        for owner, (chosen, order), each in zip(owners, draws, people, strict=True):
-            own = owner[chosen]
-            offsets = grid.offsets(each.boxes, owner)[chosen]
-            targets.append(np.column_stack([np.ones(len(own)), own >= 0, (own >= 0)[order], offsets]))
-        pooling = [grid.pooling(each.boxes, rules.strips).reshape(-1, positions) for each in people]
+    def __init__(self, people: Sequence[People], canvas: Canvas, seed: int, device: torch.device) -> None:
+        drawn = [draw_windows(each.scene_id, each.boxes, canvas, seed) for each in people]
         self.people = people
-        self.size = grid.height, grid.width
-        counts = np.array([len(rows) for rows in pooling])
-        padded = np.zeros((len(people), counts.max(), positions), np.float32)
-        for image, rows in enumerate(pooling):
-            padded[image, : len(rows)] = rows
-        self.pooled = torch.from_numpy(np.flatnonzero(np.arange(counts.max()) < counts[:, None])).to(device)
-        self.person = np.stack(owners) >= 0
-        self.pooling = torch.from_numpy(padded).to(device)
-        self.centres = torch.from_numpy(grid.centres().T).to(device)
-        self._chosen = np.stack([chosen for chosen, _ in draws])
-        regressed = np.concatenate(targets)
-        order = np.argsort(regressed[:, 1 + PERSON] == 0, kind="stable")
-        images = np.repeat(np.arange(len(people)), self._chosen.shape[1])
-        self.persons = int(regressed[:, 1 + PERSON].sum())
-        self.fitted = tuple(torch.from_numpy(rows[order]).to(device) for rows in (images, self._chosen.ravel()))
-        self._targets = torch.from_numpy(regressed[order]).to(device)
-        self._blank: dict[int, Tensor] = {}
-        self._dealt = np.stack([target[:, 1 + SHUFFLED] > 0 for target in targets])
-        shares = self._dealt.sum(1), np.full(len(people), self._dealt.shape[1])
-        self.chance, self.variance = chance_precision(*shares), chance_variance(*shares)
+        self.windows = [each.boxes for each in drawn]
+        self.right, self.dealt = (np.stack([getattr(each, kind) for each in drawn]) for kind in ("right", "dealt"))
+        self.images = np.repeat(np.arange(len(people)), WINDOWS)
+        self.whose = np.repeat(np.arange(len(people)), [len(each.boxes) for each in people])
+        offsets, one = np.concatenate([each.offsets for each in drawn]), np.ones(self.right.size)
+        targets = np.column_stack([one, self.right.ravel(), self.dealt.ravel(), offsets])
+        self.targets = torch.from_numpy(targets).to(device)
 
-    def rows_of(self, channels: int) -> Tensor:
-        """(B * P, channels + 1 + 6): room for features, a one for the intercept, then what is regressed. Taps of one
-        width write over each other's features."""
-        if channels not in self._blank:
-            room = self._targets.new_empty(len(self._targets), channels + self._targets.shape[1])
-            room[:, channels:] = self._targets
-            self._blank[channels] = room
-        return self._blank[channels]
-
-    def dealt_precisions(self, scores: Tensor) -> NDArray[np.float64]:
-        """Average precisions (..., B) of ``scores`` (..., B, N) for the dealt labels, over the positions drawn."""
-        values = scores.cpu().numpy()
-        return average_precisions(np.take_along_axis(values, self._chosen[None], -1), self._dealt)
-
-    def precisions(self, scores: Tensor, size: tuple[int, int]) -> NDArray[np.float64]:
-        """Average precisions (..., B) of ``scores`` (..., B, n) of a coarser grid, bilinear on this one."""
-        if size != self.size:
-            maps = scores.reshape(1, -1, *size)
-            fine = torch.nn.functional.interpolate(maps, self.size, mode="bilinear", align_corners=False)
-            scores = fine.reshape(*scores.shape[:-1], -1)
-        return average_precisions(scores.cpu().numpy(), self.person)
+    def weights(self, grid: Grid, strips: int) -> tuple[Weights, Weights]:
+        """Of every person's strips, and of the parts of every window."""
+        boxes = np.concatenate([each.boxes for each in self.people])
+        return grid.strips(boxes, strips), grid.parts(np.concatenate(self.windows))
 
 
 def _add_gram(total: Tensor, rows: Tensor) -> None:

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from diffps.errors import ConfigError
 
 ROI_ROWS, ROI_COLUMNS = 24, 12  # points at which a box is sampled: re-ID's RoI grid in the paper
-POSITIONS = 512  # of an image's grid, drawn anew in every scene, that enter the normal equations
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -16,7 +15,8 @@ class ProbeRules:
     """Horizontal parts a box is pooled in; a divisor of 24."""
 
     width: int = 640
-    """Taps with more channels reach the detection probe through a random projection to so many."""
+    """Numbers that say a window, three for every channel; taps with more channels reach the detection probe through a
+    random projection to a third of it."""
 
     boxes: int = 30
     """Boxes an image may propose when the persons found are counted."""
@@ -28,11 +28,11 @@ class ProbeRules:
     """Times that identities and scenes are drawn anew for an interval."""
 
     seed: int = 0
-    """Of everything that is drawn: scenes, positions, folds, projections, resamples."""
+    """Of everything that is drawn: scenes, windows, folds, projections, resamples."""
 
     def __post_init__(self) -> None:
         if self.strips < 1 or ROI_ROWS % self.strips:
             raise ConfigError(f"strips {self.strips}: must divide {ROI_ROWS}: 1, 2, 3, 4, 6, 8, 12 or 24")
-        for name, least in (("width", 1), ("boxes", 1), ("folds", 2), ("resamples", 100), ("seed", 0)):
+        for name, least in (("width", 3), ("boxes", 1), ("folds", 2), ("resamples", 100), ("seed", 0)):
             if getattr(self, name) < least:
                 raise ConfigError(f"{name} {getattr(self, name)}: must be at least {least}")

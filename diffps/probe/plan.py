@@ -6,10 +6,13 @@ from typing import NamedTuple
 from diffps.errors import ConfigError
 from diffps.features import FeatureShape
 from diffps.geometry import Canvas
+from diffps.probe.cells import PARTS
+from diffps.probe.collect import HELD
 from diffps.probe.config import ProbeRules
+from diffps.probe.windows import WINDOWS
 from diffps.taps import FeatureName, TapSpec, check_taps
 
-_OUTPUTS = 6  # regressed at every position
+_OUTPUTS = 6  # regressed for every window
 
 
 class Reads(NamedTuple):
@@ -48,13 +51,14 @@ def reads(table: Mapping[str, TapSpec], taps: Sequence[str] | None, words: Itera
 def memory(read: Reads, rules: ProbeRules, batch: int, persons: int) -> Memory:
     """For batches of ``batch`` images and a stretch of scenes with ``persons`` boxes, features in float32."""
     shapes = [*read.taps.values(), *read.maps.values()]
-    positions = sum(shape.height * shape.width for shape in read.taps.values())
     widest = max((shape.height * shape.width * shape.channels for shape in read.taps.values()), default=0)
     every = sum(shape.height * shape.width * shape.channels for shape in shapes)
-    widths = [min(shape.channels, rules.width) for shape in read.taps.values()]
+    most = max((shape.channels for shape in read.taps.values()), default=0)
+    widths = [len(PARTS) * min(shape.channels, rules.width // len(PARTS)) for shape in read.taps.values()]
     return Memory(
-        # All taps at once, the widest once more in float64, and the outputs of the regression.
-        features=batch * (4 * every + 12 * widest + 8 * _OUTPUTS * positions),
+        # All taps at once, the widest once more in order, its pooled windows, and those held or regressed of all.
+        features=batch * (4 * every + 4 * widest + 8 * WINDOWS * (3 * len(PARTS) * most + _OUTPUTS * len(widths)))
+        + 8 * (HELD + batch * WINDOWS) * sum(widths),
         sums=sum(8 * ((width + 1 + _OUTPUTS) ** 2 + (width + 1) ** 2) for width in widths),
         vectors=persons * rules.strips * 4 * sum(shape.channels for shape in read.taps.values()),
     )

@@ -1,32 +1,29 @@
 """How many persons are found by the boxes a tap proposes."""
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from diffps.compiled import compiled
 from diffps.geometry import Canvas
 from diffps.metrics.matching import IOU_THRESHOLD, box_iou
 
-CANDIDATES = 256  # positions of an image, strongest first, from which boxes are chosen
 NMS = 0.5
+REACH = 1.0  # of a window: its person's sides differ by a factor of e at most
 
 
-def candidates(scores: Tensor, offsets: Tensor, centres: Tensor, canvas: Canvas) -> NDArray[np.float32]:
-    """Boxes (..., m, 4) inside the canvas of the strongest of n positions, strongest first.
-
-    ``scores`` (..., n); ``offsets`` (..., 4, n) of their boxes from their ``centres`` (2, n).
-    """
-    order = scores.topk(min(CANDIDATES, scores.shape[-1])).indices
-    chosen = offsets.gather(-1, order[..., None, :].expand(*offsets.shape[:-1], -1))
-    middle = chosen[..., :2, :] + centres[:, order].movedim(0, -2)
-    limits = torch.tensor([canvas.width, canvas.height], dtype=offsets.dtype, device=offsets.device)[:, None]
-    half = chosen[..., 2:, :].minimum(limits.log()).exp() / 2
-    low, high = (middle - half).clamp_min(0).minimum(limits), (middle + half).minimum(limits)
-    boxes = torch.cat([low, high.maximum(low)], dim=-2).mT
-    found: NDArray[np.float32] = boxes.float().cpu().numpy()
-    return found
+def ranked_boxes(
+    scores: NDArray[np.floating], offsets: NDArray[np.floating], windows: NDArray[np.float64], canvas: Canvas
+) -> NDArray[np.float32]:
+    """Boxes (..., P, 4) inside the canvas, strongest first: ``windows`` (P, 4) moved by ``offsets`` (..., 4, P), in the
+    order of ``scores`` (..., P)."""
+    middles, sizes = (windows[:, :2] + windows[:, 2:]).T / 2, (windows[:, 2:] - windows[:, :2]).T
+    limits = np.array([canvas.width, canvas.height], np.float64)[:, None]
+    middle = middles + offsets[..., :2, :] * sizes
+    half = sizes * np.exp(offsets[..., 2:, :].clip(-REACH, REACH)) / 2
+    boxes = np.concatenate([(middle - half).clip(0, limits), (middle + half).clip(0, limits)], axis=-2)
+    # What only the rounding of sums tells apart keeps its order.
+    order = np.argsort(-np.asarray(scores, np.float32), axis=-1, kind="stable")
+    return np.take_along_axis(boxes, order[..., None, :], -1).swapaxes(-1, -2).astype(np.float32)
 
 
 @compiled()

@@ -52,11 +52,11 @@ class ReID:
 
 @dataclass(frozen=True, slots=True)
 class Detection:
-    """What a tap's positions are worth for detection, on the scenes that its weights were not fitted on.
+    """What a tap is worth for detection, on the scenes that its weights were not fitted on.
 
-    ``precision``: mean over scenes of the average precision with which positions are ranked, on the finest grid of all
-    taps. ``recall``: share of the persons found by a fixed number of boxes. ``dealt`` and ``bound`` as in ReID, for the
-    precision on the tap's own grid.
+    ``precision``: mean over scenes of the average precision with which windows that show a person are ranked before
+    others. ``recall``: share of the persons found by a fixed number of boxes, each a window moved to its person.
+    ``dealt`` and ``bound`` as in ReID, for the precision.
     """
 
     precision: Estimate = NOTHING
@@ -68,8 +68,9 @@ class Detection:
 
 @dataclass(frozen=True, slots=True)
 class WordMap:
-    """How well one word map points at persons: ``precision`` as in Detection, without any weights, over all scenes;
-    ``hit``: share of scenes whose strongest position is a person's; ``share``: what a random position gives."""
+    """How well one word map points at persons, without any weights: ``precision``, mean over all scenes of the average
+    precision with which it ranks positions of the finest grid; ``hit``: share of scenes whose strongest position is a
+    person's; ``share``: what a random position gives."""
 
     precision: Estimate
     hit: Estimate
@@ -109,27 +110,27 @@ def measure_set(task: Task, vectors: Mapping[str, Vectors], names: Iterable[str]
     return by_map(task, np.concatenate([in_strips(vectors[name]) for name in names], axis=1))
 
 
-def measure_detection(rows: Rows, grids: Mapping[str, tuple[int, int]], rules: ProbeRules) -> list[Detection]:
-    """Of each tap of ``grids``, in their order."""
+def measure_detection(rows: Rows, taps: Sequence[str], rules: ProbeRules) -> list[Detection]:
+    """Of each of ``taps``, in their order."""
     truths = np.asarray(rows["truths"], np.float64)
-    precisions = _scenes(rows, [f"{name}/precision" for name in grids])
-    found = np.stack([np.asarray(rows[f"{name}/found"], np.float64) for name in grids])
+    precisions = _scenes(rows, [f"{name}/precision" for name in taps])
+    found = np.array([rows[f"{name}/found"] for name in taps], np.float64)
     recalls = Sums(found, truths)
     draws = resample(precisions, rules.resamples, rules.seed), resample(recalls, rules.resamples, rules.seed)
     best = near_best(precisions.ratio, draws[0])
-    # A scene whose positions drawn hold nobody tells nothing of chance.
-    dealt = np.nan_to_num([rows[f"{name}/shuffled"] - rows[f"{h}x{w}/chance"] for name, (h, w) in grids.items()])
-    variances = np.nan_to_num([rows[f"{h}x{w}/variance"] for h, w in grids.values()])
-    excess, bounds = dealt.mean(1), known_bounds(variances, FAMILIES * len(grids))
+    # A scene whose windows show nobody tells nothing of chance.
+    dealt = np.nan_to_num([rows[f"{name}/shuffled"] - rows["chance"] for name in taps])
+    variance: NDArray[np.float64] = np.nan_to_num(rows["variance"])
+    excess, bound = dealt.mean(1), float(known_bounds(variance, FAMILIES * len(taps)))
     return [
         Detection(
             precision=estimate(precisions.ratio[row], draws[0][row]),
             recall=estimate(recalls.ratio[row], draws[1][row]),
             dealt=float(excess[row]),
-            bound=float(bounds[row]),
+            bound=bound,
             near_best=bool(best[row]),
         )
-        for row in range(len(grids))
+        for row in range(len(taps))
     ]
 
 
@@ -145,9 +146,10 @@ def measure_maps(rows: Rows, names: Sequence[str], rules: ProbeRules) -> list[Wo
 
 
 def _scenes(rows: Rows, names: Sequence[str]) -> Sums:
-    """Means over scenes."""
+    """Means over scenes, without those that have no value."""
     values = np.stack([np.asarray(rows[name], np.float64) for name in names])
-    return Sums(values, np.ones(values.shape[1]))
+    known = np.isfinite(values).all(0)
+    return Sums(np.where(known, values, 0.0), np.asarray(known, np.float64))
 
 
 def _dealt(persons: Persons, seed: int) -> Persons:

@@ -8,7 +8,7 @@ from stages.page.content import Table, share
 from stages.page.evidence import Evidence, Json
 from stages.text import percent
 
-SCORES = {"reid_map": "re-ID mAP", "detection_precision": "AP of positions"}
+SCORES = {"reid_map": "re-ID mAP", "detection_precision": "AP of windows"}
 FRACTIONS = {
     *("reid_map", "reid_top1", "reid_whole", "reid_cosine", "detection_precision", "detection_recall"),
     *("precision", "hit"),
@@ -47,7 +47,7 @@ def tables(evidence: Evidence) -> list[Table]:
         "reid_top1": "Top-1",
         "reid_whole": "Whole box",
         "reid_cosine": "Cosine",
-        "detection_precision": "AP of positions",
+        "detection_precision": "AP of windows",
         "detection_recall": "Persons found",
     }
     rows = [row for row in evidence.probe if row["checkpoint"] == _checkpoint(evidence)]

@@ -48,7 +48,7 @@ def _reid(probed: Probed, colours: ReID, control: Probed | None) -> Iterator[str
 def _detection(probed: Probed, control: Probed | None) -> Iterator[str]:
     best = max(probed.detection, key=lambda tap: probed.detection[tap].precision.value)
     near = sum(score.near_best for score in probed.detection.values()) - 1
-    line = f"Detection: {best} ranks positions best, AP {_said(probed.detection[best].precision)}"
+    line = f"Detection: {best} tells windows with a person best, AP {_said(probed.detection[best].precision)}"
     line += f"; {count(near, 'other tap')} cannot be told from it" if near else ""
     if control is not None:
         blank = max(score.precision.value for score in control.detection.values())

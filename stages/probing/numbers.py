@@ -91,7 +91,6 @@ def measure(plan: ProbePlan, timestep: int) -> Probed:
     rows, taps, rules = state_at(plan, timestep).rows(), list(plan.reads.taps), plan.rules
     sample = plan.sample.only(rows["scenes"].tolist())
     task, vectors = task_of(sample, rules), Pooled(rows, taps)
-    grids = {name: (shape.height, shape.width) for name, shape in plan.reads.taps.items()}
     reid = [ReID()] * len(taps) if task is None else measure_reid(task, vectors, taps, rules)
     specs = plan.unet.specs("train", "identity", timestep)
     nothing = np.full((len(taps), len(taps)), np.nan)
@@ -102,7 +101,7 @@ def measure(plan: ProbePlan, timestep: int) -> Probed:
         task=task,
         vectors=vectors,
         reid=dict(zip(taps, reid, strict=True)),
-        detection=dict(zip(taps, measure_detection(rows, grids, rules), strict=True)),
+        detection=dict(zip(taps, measure_detection(rows, taps, rules), strict=True)),
         maps=dict(zip(plan.reads.maps, measure_maps(rows, list(plan.reads.maps), rules), strict=True)),
         megabytes={name: spec.image_bytes / MEGABYTE for name, spec in specs.items()},
         redundancy=nothing if task is None else similarity(vectors, taps, rules.seed),
@@ -157,7 +156,7 @@ def measure_sets(probed: Probed, config: ProbeFile, own: TapsConfig) -> list[Mea
             shape=shape,
             megabytes=probed.megabytes[name],
             reid=probed.reid[name].map.value,
-            detection=probed.detection[name].recall.value,
+            detection=probed.detection[name].precision.value,
         )
         for name, shape in probed.plan.reads.taps.items()
     ]

@@ -12,9 +12,9 @@ from cache import FeatureStore, fingerprint
 from cache.fingerprint import JSON
 from diffps.errors import ConfigError
 from diffps.geometry import SIDE_MULTIPLE, Canvas
-from diffps.probe.config import POSITIONS
 from diffps.probe.plan import Reads, reads
 from diffps.probe.sample import ProbeSample, draw_sample
+from diffps.probe.windows import WINDOWS
 from diffps.records import Annotations, Scene
 from diffps.taps import FeatureName
 from stages.config_data import EncodeConfig, ExtractConfig
@@ -24,7 +24,7 @@ from stages.features.priors import prior_of
 from stages.places import PROBE
 from stages.typed import build, parse_yaml, read_asked
 
-VERSION = 3  # raised whenever the same features would give other parts
+VERSION = 4  # raised whenever the same features would give other parts
 STRETCH = 32  # scenes whose results are written together
 
 Phase = Literal["fit", "score"]
@@ -75,7 +75,7 @@ class ProbePlan:
             "pass": self.unet.recipe("identity"),
             "head": self.unet.extract.head,
             "features": [*self.reads.taps, *self.reads.maps],
-            "rules": [self.rules.strips, self.rules.width, self.rules.boxes, self.rules.seed, POSITIONS],
+            "rules": [self.rules.strips, self.rules.width, self.rules.boxes, self.rules.seed, WINDOWS],
             "sample": _digest(self.sample),
             "stretch": self.stretch,
         }

@@ -200,6 +200,26 @@ def test_a_pass_reads_moments_alone_or_in_a_batch(folders: dict[str, Path], fami
         assert not torch.equal(other[name], value)
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
+@pytest.mark.parametrize("family", FAMILIES)
+def test_compiled_is_the_same_within_rounding(folders: dict[str, Path], family: str) -> None:
+    prior = load(folders[family])
+    word_map = next(tap.id for tap in prior.taps.values() if tap.kind == "cross-map")
+    grids = [tap.id for tap in prior.taps.values() if tap.kind == "grid"]
+    taps = (word_map, grids[1], grids[len(grids) // 2], grids[-1])
+    moments = torch.randn(2, 8, 16, 2 * prior.latent_channels, generator=torch.Generator().manual_seed(2))
+    found = []
+    for compiled in (False, True):
+        torch.compiler.reset()
+        with prior.open_pass(taps, CONDITIONS, "cpu", "float32", compiled=compiled) as opened:
+            found.append(opened.features(moments, TIMESTEP, KEYS))
+    plain, fast = found
+    assert fast.keys() == plain.keys()
+    for name, value in plain.items():
+        assert float((fast[name] - value).abs().max() / value.abs().max()) < 1e-4, name
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_who_a_prior_is_and_what_its_recipes_say(folders: dict[str, Path], family: str, tmp_path: Path) -> None:
     prior = load(folders[family])

@@ -11,7 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cache import FeatureStore
-from cache.direct import ALIGNED, NotDirectError, direct_pieces, go_direct, go_through_cache, page_cache_room
+from cache.direct import (
+    ALIGNED,
+    TRIED,
+    Bypass,
+    NotDirectError,
+    direct_pieces,
+    go_direct,
+    go_through_cache,
+    page_cache_room,
+)
 from cache.errors import DamagedError
 from cache.ring import read_ahead
 from cache.scratch import Scratch
@@ -97,10 +106,10 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
 
 def test_a_store_that_memory_does_not_hold_is_read_directly(store: FeatureStore) -> None:
     stored = len(ROWS) * sum(array.image_bytes for array in SPECS)
-    assert store.reader(SPECS, room=stored - 1).direct
-    assert not store.reader(SPECS, room=stored).direct
-    assert store.reader(SPECS, images=ROWS[:2], room=stored // 2).direct is False
-    assert not store.reader(SPECS).direct
+    assert store.reader(SPECS, room=stored - 1).bypass.on
+    assert not store.reader(SPECS, room=stored).bypass.on
+    assert store.reader(SPECS, images=ROWS[:2], room=stored // 2).bypass.larger is False
+    assert not store.reader(SPECS).bypass.on
     assert 0 < page_cache_room() < 1 << 62
 
 
@@ -119,7 +128,44 @@ def test_direct_equals_cached(store: FeatureStore, output: str) -> None:
             assert (name in ours.scales) == (name in theirs.scales)
             if name in ours.scales:
                 assert ours.scales[name].tobytes() == theirs.scales[name].tobytes()
-    assert direct.direct
+    assert direct.bypass.on
+
+
+@pytest.mark.parametrize(("through", "past_it"), [(0.85, False), (0.95, True), (1.5, True)])
+def test_the_way_is_kept_whose_batches_come_clearly_sooner(through: float, past_it: bool) -> None:
+    bypass, ways = Bypass(larger=True), []
+    for seconds in [*[9.0] * 3, *[1.0] * TRIED, *[9.0] * 3, *[through] * TRIED, *[9.0] * 20]:
+        ways.append(bypass.on)
+        bypass.batch_came(seconds, ahead=3)
+    turn = 3 + TRIED
+    assert ways == [True] * turn + [False] * turn + [past_it] * 20
+
+
+def test_a_store_that_memory_holds_has_one_way() -> None:
+    bypass = Bypass(larger=False)
+    for seconds in range(100):
+        bypass.batch_came(seconds, ahead=1)
+        assert not bypass.on
+
+
+def test_a_disk_without_direct_reads_is_asked_once() -> None:
+    bypass = Bypass(larger=True)
+    bypass.give_up()
+    for seconds in range(100, 0, -1):
+        bypass.batch_came(seconds, ahead=1)
+        assert not bypass.on
+    assert bypass.larger
+
+
+def test_batches_are_the_same_while_both_ways_are_tried(store: FeatureStore) -> None:
+    reader, cached = store.reader(SPECS, room=0), store.reader(SPECS)
+    order = [[SCENES[i % len(SCENES)]] for i in range(2 * (1 + TRIED) + 3)]
+    ways = []
+    for slot in read_ahead(reader, order, NAMES, depth=1, output="stored"):
+        ways.append(reader.bypass.on)
+        for name in NAMES:
+            assert slot.values[name][0].tobytes() == cached.read(slot.images[0], name).values.tobytes()
+    assert {True, False} <= set(ways)
 
 
 def test_a_changed_byte_is_found_directly_too(tmp_path: Path) -> None:
@@ -139,7 +185,7 @@ def test_a_changed_byte_is_found_directly_too(tmp_path: Path) -> None:
 
 
 def test_a_reader_that_is_sent_looks_at_the_memory_where_it_arrives(store: FeatureStore) -> None:
-    assert pickle.loads(pickle.dumps(store.reader(SPECS, room=0))).direct
+    assert pickle.loads(pickle.dumps(store.reader(SPECS, room=0))).bypass.on
     arrived = pickle.loads(pickle.dumps(store.reader(SPECS)))
     assert arrived.__reduce__()[1][-1] is None
-    assert not arrived.direct
+    assert not arrived.bypass.on

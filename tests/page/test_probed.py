@@ -27,7 +27,7 @@ def test_the_section_has_its_sentences_charts_and_tables(run: Run) -> None:
     part = html.split('<section class="part" id="probe"')[1].split("</section>")[0]
     assert "4 taps at timestep 0." in part
     assert HOSTILE not in part
-    for title in ("re-ID mAP by block and module", "AP of positions against bytes", "What taps share"):
+    for title in ("re-ID mAP by block and module", "AP of windows against bytes", "What taps share"):
         assert title in part
     assert "builtin:random: up-level3-repeat0-vit-block0-out" in part
     assert part.count("<table") == 3
@@ -70,10 +70,22 @@ def test_timesteps_have_a_curve_where_there_are_several(run: Run) -> None:
     assert one.label == "up-level3-repeat0-vit-block0-out"
 
 
+def test_the_curve_of_the_best_is_what_is_told_of_timesteps(run: Run) -> None:
+    write_probe(run, (0, 100, 300))
+    table = pq.read_table("results/probe/table.parquet").to_pylist()
+    for row in table:  # another tap is best at the last of them
+        if row["timestep"] == 300 and row["name"].endswith("res-out"):
+            row["reid_map"] = 0.5
+    run.table("results/probe/table.parquet", {name: [row[name] for row in table] for name in table[0]})
+    chart = next(each for each in probed.charts(run.evidence) if each.title == "re-ID mAP over timesteps")
+    assert [line.y[-1] for line in chart.lines] == [0.5, pytest.approx(0.25)]
+    assert chart.summary == "55.0 % at 0, 45.0 % at 100, 50.0 % at 300."
+
+
 def test_without_re_id_detection_is_shown_alone(run: Run) -> None:
     write_probe(run, reid=False)
     titles = [each.title for each in probed.charts(run.evidence)]
-    assert titles == ["AP of positions by block and module", "AP of positions against bytes"]
+    assert titles == ["AP of windows by block and module", "AP of windows against bytes"]
     run.report()
 
 

@@ -5,8 +5,7 @@ from hypothesis import strategies as st
 from torchvision.ops import roi_align
 
 from diffps.geometry import Canvas
-from diffps.probe.cells import Grid, drawn_positions
-from diffps.probe.proposals import CANDIDATES, candidates
+from diffps.probe.cells import Grid
 
 CANVAS = Canvas(128, 192)
 
@@ -22,7 +21,7 @@ def boxes(draw: st.DrawFn) -> np.ndarray:
 @given(boxes(), st.sampled_from([1, 2, 3, 6]), st.sampled_from([(16, 24), (4, 6), (2, 3), (1, 1)]))
 def test_pooling_is_roi_align(found: np.ndarray, strips: int, size: tuple[int, int]) -> None:
     feature = torch.randn(1, 5, *size, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    weights = Grid(*size, CANVAS).pooling(found, strips)
+    weights = Grid(*size, CANVAS).strips(found, strips).dense()
     pooled = weights @ feature[0].flatten(1).T.numpy()
     scale = size[0] / 128
     rois = roi_align(feature, [torch.from_numpy(found)], (24, 12), spatial_scale=scale, sampling_ratio=1, aligned=True)
@@ -48,38 +47,27 @@ def test_every_position_belongs_to_the_smallest_box_that_claims_it(found: np.nda
     assert all((areas[owner[owner >= 0]] <= areas[box]).any() for box in hidden)
 
 
-@given(boxes(), st.sampled_from([(16, 24), (4, 6), (2, 3), (1, 1)]))
-def test_what_a_regression_has_to_give_is_what_proposals_are_made_of(found: np.ndarray, size: tuple[int, int]) -> None:
-    """Offsets that are predicted without an error become the boxes that they were taken from."""
-    grid = Grid(*size, CANVAS)
-    owner = grid.owners(found)
-    scores = torch.arange(len(owner), dtype=torch.float64)
-    offsets, centres = torch.from_numpy(grid.offsets(found, owner).T), torch.from_numpy(grid.centres().T)
-    made = candidates(scores, offsets, centres, CANVAS)
-    ranked = np.argsort(-scores.numpy())[: len(made)]
-    assert len(made) == min(len(owner), CANDIDATES)
-    assert ((made >= 0) & (made <= [192, 128, 192, 128])).all()
-    own = owner[ranked] >= 0
-    np.testing.assert_allclose(made[own], found[owner[ranked][own]], atol=1e-3)
-    assert not grid.offsets(found, owner)[owner < 0].any()
+@given(boxes(), st.sampled_from([(16, 24), (4, 6), (2, 3)]))
+def test_parts_of_a_window_lie_where_they_are_said_to(found: np.ndarray, size: tuple[int, int]) -> None:
+    weights = Grid(*size, CANVAS).parts(found).dense()
+    np.testing.assert_allclose(weights.sum(-1), 1)
+    x, y = Grid(*size, CANVAS).centres().T
+    limits = np.array([192 / size[1], 128 / size[0]]) / 2
+    for (x1, y1, x2, y2), (middle, ends, sides) in zip(found, weights, strict=True):
+        at = np.clip([(x1 + x2) / 2, (y1 + y2) / 2], limits, [192, 128] - limits)
+        third = np.array([x2 - x1, y2 - y1]) / 4 + 2 * limits  # half of the middle third, and what is bilinear
+        assert (np.abs(np.stack([x, y], 1) - at)[middle > 0] <= third + 1e-9).all()
+        # Mirrored, a picture has the same parts.
+        mirrored = Grid(*size, CANVAS).parts(np.array([[192 - x2, y1, 192 - x1, y2]])).dense()[0]
+        for part, other in zip((middle, ends, sides), mirrored, strict=True):
+            np.testing.assert_allclose(part.reshape(size)[:, ::-1], other.reshape(size), atol=1e-9)
 
 
-def test_offsets_lead_to_the_box() -> None:
-    grid = Grid(4, 6, CANVAS)
-    found = np.array([[20.0, 10, 60, 110]])
-    owner = grid.owners(found)
-    offsets = grid.offsets(found, owner)[owner >= 0]
-    middles = grid.centres()[owner >= 0] + offsets[:, :2]
-    np.testing.assert_allclose(middles, [[40, 60]] * len(middles))
-    np.testing.assert_allclose(np.exp(offsets[:, 2:]), [[40, 100]] * len(middles))
-
-
-def test_positions_are_drawn_by_scene_and_grid() -> None:
-    first, order = drawn_positions(1000, 100, 0, "a")
-    assert len(first) == 100
-    assert len(set(first.tolist())) == 100
-    assert sorted(order.tolist()) == list(range(100))
-    assert np.array_equal(first, drawn_positions(1000, 100, 0, "a")[0])
-    assert not np.array_equal(first, drawn_positions(1000, 100, 0, "b")[0])
-    assert not np.array_equal(first, drawn_positions(1000, 100, 1, "a")[0])
-    assert drawn_positions(7, 100, 0, "a")[0].tolist() == list(range(7))
+def test_a_window_of_thirds() -> None:
+    # Half as large again it covers 3 x 3 positions of 32 pixels, from (0, 32) to (96, 128).
+    middle, ends, sides = Grid(4, 6, CANVAS).parts(np.array([[16.0, 48, 80, 112]])).dense().reshape(3, 4, 6)
+    assert [part.argmax() for part in (middle,)] == [2 * 6 + 1]
+    assert ends[2].sum() < ends[1].sum()
+    assert sides[:, 1].sum() < sides[:, 0].sum()
+    assert ends[0].sum() < 0.15  # bilinear
+    assert sides[:, 4:].sum() == 0

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from torchvision.ops import box_iou, nms
 
 from diffps.geometry import Canvas
-from diffps.probe.proposals import NMS, candidates, count_found
+from diffps.probe.proposals import NMS, count_found, ranked_boxes
 
 CANVAS = Canvas(64, 128)
 
@@ -26,13 +26,18 @@ def test_suppression_is_torchvisions(seed: int, count: int, people: int, most: i
         assert found[row] == (overlaps.amax(1) >= 0.5).sum() if people else found[row] == 0
 
 
-def test_boxes_of_the_strongest_positions_lie_inside_the_canvas() -> None:
-    scores = torch.tensor([[0.1, 0.9, 0.5]])
-    centres = torch.tensor([[10.0, 64.0, 127.0], [10.0, 32.0, 60.0]])
-    offsets = torch.zeros(1, 4, 3)
-    offsets[0, 2] = torch.tensor([20.0, 16.0, 1e9]).log()
-    offsets[0, 3] = torch.tensor([1.0, 30.0, 40.0]).log()
-    found = candidates(scores, offsets, centres, CANVAS)
-    np.testing.assert_allclose(found[0, 0], [56, 17, 72, 47], rtol=1e-6)
-    np.testing.assert_allclose(found[0, 1], [63, 40, 128, 64], rtol=1e-6)
-    np.testing.assert_allclose(found[0, 2], [0, 9.5, 20, 10.5], rtol=1e-6)
+def test_windows_move_to_their_persons_and_stay_inside_the_canvas() -> None:
+    windows = np.array([[0.0, 0, 10, 20], [56, 22, 76, 42], [100, 40, 128, 64]])
+    offsets = np.zeros((1, 4, 3))
+    offsets[0, :, 1] = [-0.1, 0.5, np.log(0.5), np.log(2)]
+    offsets[0, :, 2] = [0, 0, 9, 0]  # no further than by a factor of e
+    found = ranked_boxes(np.array([[0.1, 0.9, 0.5]]), offsets, windows, CANVAS)
+    np.testing.assert_allclose(found[0, 0], [59, 22, 69, 62], rtol=1e-6)
+    np.testing.assert_allclose(found[0, 1], [114 - 14 * np.e, 40, 128, 64], rtol=1e-6)
+    np.testing.assert_allclose(found[0, 2], [0, 0, 10, 20], rtol=1e-6)
+
+
+def test_scores_that_only_rounding_tells_apart_keep_their_order() -> None:
+    windows = np.array([[0.0, 0, 10, 20], [50, 0, 60, 20]])
+    found = ranked_boxes(np.array([0.5, 0.5 + 1e-12]), np.zeros((4, 2)), windows, CANVAS)
+    np.testing.assert_allclose(found, windows)

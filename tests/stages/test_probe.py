@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from ruamel.yaml import YAML
 
-from cache.errors import DamagedError
+from cache.errors import DamagedError, FileError
 from diffps.datasets.tables import read_annotations, read_scenes
 from diffps.errors import ConfigError, DatasetError, DiffPSError, ImageError
 from diffps.probe.part import Part
@@ -39,6 +39,7 @@ from stages.probing.gather import check_memory, gather
 from stages.probing.parts import ProbeState
 from stages.probing.prober import state_at
 from stages.probing.setting import ProbePlan, Stretch, plan_probe, read_probe_file
+from stages.together import content
 from tests.probe.plain import plain_probe
 from tests.world import ROOT, write_params
 
@@ -54,6 +55,7 @@ FILE: dict[str, Any] = {
     "folds": 2,
     "resamples": 100,
 }
+PROBED = ("builtin:streets", "builtin:random")  # and the control
 SIZES = {"train_scenes": 10, "train_identities": 5, "size": 96, "persons": [2, 3], "cameras": 2}
 CHANGES = {"index": {"streets": SIZES}, "encode": {"canvas": [64, 64]}, "probe": {"file": "probe.yaml"}}
 
@@ -125,17 +127,22 @@ class Interrupted(QuietJob):
 def test_what_a_probe_writes(project: ProbeProject) -> None:
     project.file(control="builtin:random")
     params = project.params()
+    own = {"detection": TAPS[2], "level1": [TAPS[1]], "level2": [], "level3": [TAPS[0]]}
+    changes = {f"train.taps.{level}": tap for level, tap in own.items()}
+    params = override(
+        params,
+        {"encode.checkpoint": "builtin:streets", "extract.taps": [*params.extract.taps, *TAPS], **changes},
+        "test",
+    )
     probe.run(params, project.runtime, QuietJob())
     table = pq.read_table(PROBE / "table.parquet").to_pylist()
     taps = [row for row in table if row["kind"] == "tap"]
-    assert [(row["timestep"], row["name"]) for row in taps] == 2 * [(t, name) for t in (0, 100) for name in TAPS]
+    every = [(checkpoint, t, name) for checkpoint in PROBED for t in (0, 100) for name in TAPS]
+    assert [(row["checkpoint"], row["timestep"], row["name"]) for row in taps] == every
     for row in taps:
         assert 0 <= row["reid_map_low"] <= row["reid_map"] <= row["reid_map_high"] <= 1
         assert 0 <= row["detection_precision_low"] <= row["detection_precision"] <= 1
-        assert abs(row["detection_dealt"]) < 1
     assert {row["name"]: row["megabytes"] for row in taps}[TAPS[0]] == (32 * 8 * 8 + 2 * 32 + 2 * 4) / 1e6
-    kinds = [row["kind"] for row in table]
-    assert kinds.count("reference") == 1
     words = pq.read_table(PROBE / "words.parquet").to_pylist()
     assert {row["word"] for row in words} == {"person"}
     assert len(words) == 2 * 16
@@ -143,6 +150,32 @@ def test_what_a_probe_writes(project: ProbeProject) -> None:
     np.testing.assert_allclose([row[row["name"]] for row in redundancy], 1)
     assert "10 scenes" in (PROBE / "summary.txt").read_text()
     assert not (project.folder / "data/features").exists(), "nothing may be stored"
+    check_controls(table, params)
+
+
+def check_controls(table: list[dict[str, Any]], params: Params) -> None:
+    """What the taps of a table are to be held against: random weights, dealt labels, colours and the taps of the
+    parameters side by side."""
+    blank = [row for row in table if row["checkpoint"] == "builtin:random"]
+    known = [row for row in table if row["checkpoint"] == "builtin:streets" and row["kind"] == "tap"]
+    for one, other in zip(known, blank, strict=True):
+        assert (one["name"], one["timestep"]) == (other["name"], other["timestep"])
+        assert one["reid_cosine"] != other["reid_cosine"], "two backbones"
+    assert [row["detection_precision"] for row in known] != [row["detection_precision"] for row in blank]
+    for row in (*known, *blank):
+        for of in ("reid", "detection"):
+            assert abs(row[f"{of}_dealt"]) <= row[f"{of}_bound"] < 1, (row["name"], of)
+    (colours,) = [row for row in table if row["kind"] == "reference"]
+    assert colours["name"] == "colours of true boxes"
+    assert 0 < colours["reid_map_low"] <= colours["reid_map"] <= colours["reid_map_high"] <= 1
+    (own,) = [row for row in table if row["name"] == "train.taps"]
+    assert own["kind"] == "set"
+    assert own["taps"] == ", ".join(params.train.taps.names)
+    assert 0 < own["reid_map"] <= 1
+    assert own["reid_ahead"] == 0
+    (alone,) = [row for row in known if row["name"] == TAPS[2] and row["timestep"] == own["timestep"]]
+    assert own["detection_precision"] == alone["detection_precision"]
+    assert {row["name"] for row in known if row["own"]} == set(TAPS)
 
 
 def test_the_chosen_sets_can_be_pasted(project: ProbeProject) -> None:
@@ -222,6 +255,18 @@ def contents(plan: ProbePlan) -> dict[str, Any]:
         rows = state.rows()
         found |= {f"{timestep}/{name}": rows[name].tobytes() for name in rows}
     return found | {path.name: path.read_bytes() for path in PROBE.iterdir() if path.is_file() and path.name[0] != "."}
+
+
+def test_results_that_could_not_be_written_whole_are_read_by_nobody(project: ProbeProject) -> None:
+    (plan,) = project.plans()
+    project.gather(plan)
+    project.results([plan])
+    (PROBE / "redundancy.parquet").unlink()
+    (PROBE / "redundancy.parquet").mkdir()  # the second of three tables cannot take its name
+    with pytest.raises(FileError, match="redundancy"):
+        project.results([plan])
+    with pytest.raises(DamagedError, match="diffps probe"):
+        content(PROBE / "table.parquet", "probe")
 
 
 def test_a_finished_probe_runs_no_model_and_another_timestep_only_its_own(project: ProbeProject) -> None:
