@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from diffps.geometry import Canvas
 from diffps.metrics.matching import IOU_THRESHOLD, box_overlaps
 
-WINDOWS = 24  # a scene
+WINDOWS = 18  # a scene
 LITTLE, FAR = 0.25, 1.0  # a true box's width and height by which a window's centre may be off
 STRETCH = 0.5  # of a window moved far, and of one put anywhere: sides change by a factor between exp(-0.5) and exp(0.5)
 OFFSETS = 4  # x and y of the person's centre in the window's width and height, log of width and height
