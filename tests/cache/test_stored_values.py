@@ -56,8 +56,8 @@ def write(store: FeatureStore, specs: list[ArraySpec], found: list[Feature]) -> 
 def read_back(store: FeatureStore, specs: list[ArraySpec], scene: str) -> list[tuple[Encoded, Feature]]:
     """Stored form and feature of an image in each array: four ways of reading agree to the bit on both."""
     direct, cached = store.reader(specs, room=0), store.reader(specs, room=1 << 40)
-    assert direct.direct
-    assert not cached.direct
+    assert direct.bypass.on
+    assert not cached.bypass.on
     found = []
     for array in specs:
         kept = cached.read(scene, array.name)
