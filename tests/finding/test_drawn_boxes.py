@@ -34,9 +34,15 @@ def test_a_box_given_in_pixels_lies_in_its_picture_or_is_refused_in_a_line(wante
         # What lies only in the pixel beyond the edge, or in less than float32 tells apart, is no box of the picture.
         assert min(min(x + w, 60) - max(x, 0), min(y + h, 40) - max(y, 0)) < 1e-3
         return
-    np.testing.assert_allclose(found, [max(x, 0), max(y, 0), min(x + w, 60), min(y + h, 40)], rtol=1e-6)
+    np.testing.assert_allclose(found, [max(x, 0), max(y, 0), min(x + w, 60), min(y + h, 40)], rtol=1e-6, atol=1e-6)
     assert found.dtype == np.float32
     assert (found[2:] > found[:2]).all()
+
+
+@pytest.mark.parametrize("beside", [(-1, 5, 1, 30), (60, 5, 1, 30), (-0.5, 5, 0.4, 30), (5, 40.2, 9, 0.5)])
+def test_a_box_in_the_pixel_beyond_the_edge_is_none(beside: tuple[float, ...]) -> None:
+    with pytest.raises(ConfigError, match=r"lies outside x.jpg, which is 60 x 40 pixels"):
+        PHOTO.box(beside)
 
 
 @given(BOX)
