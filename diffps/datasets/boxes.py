@@ -38,9 +38,10 @@ def keep_boxes(
     sizes = np.asarray(rows, np.float64).reshape(-1, 4)[:, 2:]
     corners = corner_boxes(rows)
     cut = clip_boxes(corners, size)
-    area = np.maximum(cut[:, 2:] - cut[:, :2], 0).prod(1, dtype=np.float64)
-    whole = np.maximum(sizes, 0).prod(1)
     finite = np.isfinite(corners).all(axis=1)
+    with np.errstate(over="ignore", invalid="ignore"):  # of rows that are not finite, which are refused
+        area = np.maximum(cut[:, 2:] - cut[:, :2], 0).prod(1, dtype=np.float64)
+        whole = np.maximum(sizes, 0).prod(1)
     small = (sizes < min_box).any(1) & finite & any(min_box)
     empty = ~small & ~(whole > 0) & finite
     tiny = ~small & ~empty & (sizes < 1).any(1) & finite

@@ -124,9 +124,13 @@ def require(path: Path, dataset: str, what: str) -> Path:
 
 
 def corner_boxes(boxes: NDArray[Any]) -> NDArray[np.float32]:
-    """Boxes (n, 4) x, y, w, h of any type as float32 x1, y1, x2, y2; cast before adding, since uint8 overflows."""
+    """Boxes (n, 4) x, y, w, h of any type as float32 x1, y1, x2, y2; cast before adding, since uint8 overflows.
+
+    What float32 cannot hold becomes an infinity or NaN, which callers refuse.
+    """
     x, y, w, h = np.asarray(boxes, np.float64).reshape(-1, 4).T
-    return np.stack([x, y, x + w, y + h], axis=1).astype(np.float32)
+    with np.errstate(over="ignore", invalid="ignore"):
+        return np.stack([x, y, x + w, y + h], axis=1).astype(np.float32)
 
 
 def clip_boxes(boxes: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:

@@ -1,5 +1,7 @@
 """What the three stages that choose regions are made of: proposals, boxes, and RoIs of re-ID."""
 
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from diffps.errors import ConfigError
@@ -45,7 +47,7 @@ class RPNConfig:
     def __post_init__(self) -> None:
         for name in ("anchor_sizes", "anchor_ratios"):
             values = getattr(self, name)
-            check(bool(values) and min(values) > 0, f"rpn.{name}", values, "one number or more, each above 0")
+            check(bool(values) and _all_above_0(values), f"rpn.{name}", values, "one number or more, each above 0")
         check(
             0 < self.negative_iou <= self.positive_iou <= 1,
             "rpn.negative_iou",
@@ -104,7 +106,7 @@ class BoxConfig:
         _check_sampling("box", self.samples, self.positive_iou, self.negative_iou, self.positive_fraction)
         check_grid("box", self.grid, 1)
         check(self.sampling_ratio > 0, "box.sampling_ratio", self.sampling_ratio, "at least 1")
-        check(min(self.coder_weights) > 0, "box.coder_weights", self.coder_weights, "above 0, each of them")
+        check(_all_above_0(self.coder_weights), "box.coder_weights", self.coder_weights, "above 0, each of them")
         check(0 <= self.score_threshold < 1, "box.score_threshold", self.score_threshold, "in [0, 1)")
         check(0 <= self.nms <= 1, "box.nms", self.nms, "an IoU, in [0, 1]")
         check(self.detections > 0, "box.detections", self.detections, "at least 1")
@@ -147,6 +149,11 @@ def check(holds: bool, name: str, value: object, expected: str) -> None:
 def check_grid(part: str, grid: tuple[int, int], least: int) -> None:
     """Raises ConfigError for a grid of less than ``least`` positions either way."""
     check(min(grid) >= least, f"{part}.grid", grid, f"at least {least} high and wide")
+
+
+def _all_above_0(values: Iterable[int | float]) -> bool:
+    """All are numbers above 0; NaN, which ``min`` passes over, and infinity are none."""
+    return all(0 < value < math.inf for value in values)
 
 
 def _check_sampling(part: str, samples: int, positive: float, negative: float, fraction: float) -> None:

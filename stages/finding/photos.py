@@ -52,13 +52,14 @@ class Photo:
             given = ",".join(f"{value:g}" for value in wanted)
             raise ConfigError(f"box {given}: expected x,y,width,height in pixels, such as 120,80,60,190")
         x, y, w, h = map(float, wanted)
-        # A pixel beyond the edge is how a rounded box ends.
-        if x < -1 or y < -1 or x + w > width + 1 or y + h > height + 1:
+        # A pixel beyond the edge is how a rounded box ends; one that has no more than that is none.
+        box = np.clip([x, y, x + w, y + h], 0, [width, height] * 2).astype(np.float32)
+        if x < -1 or y < -1 or x + w > width + 1 or y + h > height + 1 or not (box[2:] > box[:2]).all():
             raise ConfigError(
                 f"box {x:g},{y:g},{w:g},{h:g}: lies outside {self.name}, which is {width} x {height} pixels as "
                 "displayed"
             )
-        return np.array([max(x, 0), max(y, 0), min(x + w, width), min(y + h, height)], np.float32)
+        return box
 
 
 def content_of(path: Path, max_pixels: int = MAX_PIXELS) -> tuple[str, tuple[int, int]]:

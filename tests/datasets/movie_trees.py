@@ -11,7 +11,8 @@ from tests.datasets.trees import (
     Box,
     cells,
     matlab_box,
-    structs,
+    write_identities,
+    write_image_boxes,
     write_protocol,
 )
 
@@ -53,26 +54,14 @@ def write_train(path: Path, people: dict[str, Places], in_cells: bool) -> None:
         ]
         savemat(path, {"Train": as_cells(rows)})
         return
-    train = np.empty((len(people), 1), object)
-    for row, (name, places) in enumerate(people.items()):
-        scene = structs([{"imname": im, "idlocate": matlab_box(box), "ishard": np.uint8(0)} for im, box in places])
-        train[row, 0] = structs([{"idname": name, "nAppear": np.uint8(len(places)), "scene": scene}])
-    savemat(path, {"Train": train})
+    write_identities(path, people)
 
 
 def write_movienet(root: Path, folder: str = "Image", annotation: str = "annotation", in_cells: bool = False) -> Path:
     write_images(root / folder, MOVIE_BOXES)
     tests = root / annotation / "test" / "train_test"
     tests.mkdir(parents=True)
-    images = [
-        {
-            "imname": name,
-            "nAppear": np.uint8(len(boxes)),
-            "box": structs([{"idlocate": matlab_box(box), "ishard": np.uint8(0)} for box in boxes]),
-        }
-        for name, boxes in MOVIE_BOXES.items()
-    ]
-    savemat(root / annotation / "Images.mat", {"Img": structs(images)})
+    write_image_boxes(root / annotation / "Images.mat", MOVIE_BOXES)
     for size, names in MOVIE_POOLS.items():
         savemat(root / annotation / f"pool_{size}.mat", {"pool": cells(names)})
     write_train(tests / "Train_app10.mat", MOVIE_TRAIN, in_cells)

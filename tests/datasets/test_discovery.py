@@ -9,13 +9,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
+from diffps.datasets import discovery
 from diffps.datasets.discovery import BROKEN, Discovery, find_images
 from diffps.datasets.findings import Findings
 from diffps.errors import DatasetError
 from diffps.images import load_image
-from diffps.names import from_text
+from diffps.names import from_text, normal
 
 
 def image(path: Path) -> Path:
@@ -192,3 +195,60 @@ def test_everything_in_a_folder_is_counted_once(tmp_path: Path) -> None:
     findings = Findings()
     found.note(findings)
     assert {finding.total for finding in findings.records()} == {5}
+
+
+FOLDERS = st.sampled_from(["", "a", "B c", "\u56fe", ".git", "__MACOSX", "x.png"]).map(lambda name: name and f"{name}/")
+STEMS = st.text(
+    st.characters(codec="utf-8", exclude_categories=("Cc", "Cs"), exclude_characters="/\\.A"), min_size=1, max_size=6
+)
+KINDS = st.sampled_from(["image", "text", "empty"])
+FILES = st.dictionaries(
+    st.tuples(
+        FOLDERS, FOLDERS, st.sampled_from(["", "."]), STEMS, st.sampled_from(["", ".png", ".JPG", ".txt", ".db"])
+    ).map("".join),
+    KINDS,
+    max_size=6,
+)
+
+
+@settings(max_examples=40)
+@given(FILES)
+def test_every_file_is_an_image_or_left_out_for_what_it_is(
+    tmp_path_factory: pytest.TempPathFactory, files: dict[str, str]
+) -> None:
+    root = tmp_path_factory.mktemp("images")
+    drawn = image(root.with_name(f"{root.name}.png")).read_bytes()
+    content = {"image": drawn, "text": b"hello", "empty": b""}
+    written = {}
+    for name, kind in files.items():
+        path = root / name
+        if not any(other.is_file() for other in path.parents) and not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content[kind])
+            written[name] = kind
+
+    def fate(name: str, kind: str) -> tuple[str, str]:
+        """What is left out with it, itself or a folder above it, and why; "" for an image."""
+        parts = name.split("/")
+        for depth, part in enumerate(parts, 1):
+            path = "/".join(parts[:depth])
+            if part.startswith("."):
+                return discovery.HIDDEN, path
+            if part == "__MACOSX":
+                return discovery.PROGRAMS, path
+        if kind == "image":
+            return "", name
+        return (BROKEN if name.endswith((".png", ".JPG")) else discovery.OTHER), name
+
+    fates = {fate(name, kind) for name, kind in written.items()}
+    if len({normal(path) for why, path in fates if not why}) < len([path for why, path in fates if not why]):
+        with pytest.raises(DatasetError, match="look identical"):
+            find_images(root)
+        return
+    found = find_images(root)
+    assert found.images == tuple(sorted(path for why, path in fates if not why))
+    assert {(why, path) for why, paths in found.left_out.items() for path in paths} == {
+        (why, path) for why, path in fates if why
+    }
+    assert all((root / from_text(name)).read_bytes() == drawn for name in found.images)
+    assert all(found.why_not(path) for why, path in fates if why)

@@ -36,6 +36,7 @@ def write_prw(
     train: Mapping[str, Sequence[PersonRow]] = PRW_TRAIN,
     test: Mapping[str, Sequence[PersonRow]] = PRW_TEST,
     queries: str = PRW_QUERIES,
+    identities: tuple[Sequence[int], Sequence[int]] = ((3, 7), (21, 22)),
 ) -> Path:
     for folder in ("frames", "annotations"):
         (root / folder).mkdir(parents=True)
@@ -45,8 +46,8 @@ def write_prw(
         savemat(root / "annotations" / f"{name}.jpg.mat", {ANNOTATION_KEYS[number % 3]: boxes})
     savemat(root / "frame_train.mat", {"img_index_train": cells(list(train))})
     savemat(root / "frame_test.mat", {"img_index_test": cells(list(test))})
-    savemat(root / "ID_train.mat", {"ID_train": np.array([[3, 7]], np.uint16)})
-    savemat(root / "ID_test.mat", {"ID_test2": np.array([[21, 22]], np.uint16)})
+    for key, split, listed in zip(("ID_train", "ID_test2"), ("train", "test"), identities, strict=True):
+        savemat(root / f"ID_{split}.mat", {key: np.array([listed], np.uint16)})
     (root / "query_info.txt").write_bytes(queries.encode())
     return root
 
@@ -105,12 +106,8 @@ def write_protocol(path: Path, key: str, lines: Sequence[CuhkLine]) -> None:
     savemat(path, {key: structs(rows)})
 
 
-def write_cuhk(root: Path) -> Path:
-    (root / "Image" / "SSM").mkdir(parents=True)
-    annotation = root / "annotation"
-    (annotation / "test" / "train_test").mkdir(parents=True)
-    for number, name in enumerate(CUHK_BOXES):
-        Image.new("RGB", (320, 300), (number * 30, 0, 0)).save(root / "Image" / "SSM" / name)
+def write_image_boxes(path: Path, boxes: Mapping[str, Sequence[Box]]) -> None:
+    """Images.mat."""
     images = [
         {
             "imname": name,
@@ -119,16 +116,30 @@ def write_cuhk(root: Path) -> Path:
             if boxes
             else np.empty((1, 0), [("idlocate", object), ("ishard", object)]),
         }
-        for name, boxes in CUHK_BOXES.items()
+        for name, boxes in boxes.items()
     ]
-    savemat(annotation / "Images.mat", {"Img": structs(images)})
-    savemat(annotation / "pool.mat", {"pool": cells(["s1.jpg", "s2.jpg", "s3.jpg", "s4.jpg"])})
-    train = np.empty((len(CUHK_TRAIN), 1), object)
-    for row, (name, places) in enumerate(CUHK_TRAIN.items()):
+    savemat(path, {"Img": structs(images)})
+
+
+def write_identities(path: Path, people: Mapping[str, Sequence[tuple[str, Box]]]) -> None:
+    """Train.mat."""
+    train = np.empty((len(people), 1), object)
+    for row, (name, places) in enumerate(people.items()):
         scene = structs([{"imname": im, "idlocate": matlab_box(box), "ishard": np.uint8(0)} for im, box in places])
         train[row, 0] = structs([{"idname": name, "nAppear": np.uint8(len(places)), "scene": scene}])
+    savemat(path, {"Train": train})
+
+
+def write_cuhk(root: Path) -> Path:
+    (root / "Image" / "SSM").mkdir(parents=True)
+    annotation = root / "annotation"
     tests = annotation / "test"
-    savemat(tests / "train_test" / "Train.mat", {"Train": train})
+    (tests / "train_test").mkdir(parents=True)
+    for number, name in enumerate(CUHK_BOXES):
+        Image.new("RGB", (320, 300), (number * 30, 0, 0)).save(root / "Image" / "SSM" / name)
+    write_image_boxes(annotation / "Images.mat", CUHK_BOXES)
+    savemat(annotation / "pool.mat", {"pool": cells(["s1.jpg", "s2.jpg", "s3.jpg", "s4.jpg"])})
+    write_identities(tests / "train_test" / "Train.mat", CUHK_TRAIN)
     write_protocol(tests / "train_test" / "TestG50.mat", "TestG50", CUHK_LINES[:2])
     write_protocol(tests / "train_test" / "TestG100.mat", "TestG100", CUHK_LINES[:2])
     write_protocol(tests / "subset" / "Occlusion.mat", "Occlusion1", CUHK_LINES[1:2])

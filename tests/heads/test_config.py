@@ -1,13 +1,17 @@
 """Configs refuse what cannot work, survive JSON, and load without torch."""
 
+import json
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from diffps.errors import ConfigError
+from diffps.heads.agreement import config_from_json
 from diffps.heads.config import DGRPNConfig, EmbeddingConfig, ModelConfig, OIMConfig, TapsConfig
 from diffps.heads.config_rois import BoxConfig, ReIDConfig, RPNConfig
 from tests.heads.scenes import CONFIG, scenes, searcher
@@ -80,3 +84,33 @@ def test_the_smallest_that_is_taken_works(changes: dict[str, Any]) -> None:
 def test_loads_without_torch() -> None:
     code = "import sys, diffps.heads.config; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+TAPS = st.lists(st.sampled_from(["up.1", "up.2", "\u00fcp", ""]), max_size=3).map(tuple)
+NUMBERS = st.sampled_from([-1, 0, 1, 2, 3, 4, 2**31, 2**70])
+FRACTIONS = st.floats(-1, 2) | st.sampled_from([0.0, 1.0, 0.5, 1e308, 5e-324, float("nan"), float("inf")])
+FIELDS: dict[type, dict[str, st.SearchStrategy[Any]]] = {
+    TapsConfig: {"detection": st.text(), "guidance": st.none() | st.text(), "level1": TAPS, "level3": TAPS},
+    DGRPNConfig: {"tau": FRACTIONS, "delta": FRACTIONS, "peaks": NUMBERS, "peak_window": NUMBERS},
+    OIMConfig: {"queue": NUMBERS, "momentum": FRACTIONS, "scale": FRACTIONS},
+    EmbeddingConfig: {"kind": st.sampled_from(["mge", "gfe"]), "size": NUMBERS, "kernel": NUMBERS},
+    RPNConfig: {"anchor_ratios": st.lists(FRACTIONS, max_size=3).map(tuple), "samples": NUMBERS, "nms": FRACTIONS},
+    BoxConfig: {"grid": st.tuples(NUMBERS, NUMBERS), "coder_weights": st.tuples(*[FRACTIONS] * 4)},
+}
+
+
+@pytest.mark.parametrize("kind", FIELDS)
+@given(data=st.data())
+def test_a_config_is_refused_or_comes_back_from_json_as_it_was(kind: Any, data: st.DataObject) -> None:
+    values = data.draw(st.fixed_dictionaries({}, optional=FIELDS[kind]))
+    if kind is TapsConfig:
+        values = {"detection": "up.1", "level3": ("up.1",), **values}
+    try:
+        config = kind(**values)
+    except ConfigError:
+        with pytest.raises(ConfigError):
+            config_from_json(kind, values)
+        return
+    assert config_from_json(kind, json.loads(json.dumps(asdict(config)))) == config
+    with pytest.raises(ConfigError, match=f"{kind.__name__}: another"):
+        config_from_json(kind, {**asdict(config), "another": 1})

@@ -191,6 +191,61 @@ def test_anchors_cover_a_canvas_that_is_no_square() -> None:
     assert centres[:, 1].max() > 50
 
 
+SIDES = st.floats(0.25, 60, width=32)
+CORNERS = st.floats(-10, 100, width=32)
+BOXES = st.lists(st.tuples(CORNERS, CORNERS, SIDES, SIDES), min_size=1, max_size=5)
+
+
+def as_boxes(rows: list[tuple[float, ...]]) -> torch.Tensor:
+    corners, sides = torch.tensor(rows).split(2, dim=1)
+    return torch.cat([corners, corners + sides], dim=1)
+
+
+@given(BOXES, BOXES)
+def test_decoding_undoes_encoding_within_the_canvas(
+    proposals: list[tuple[float, ...]], persons: list[tuple[float, ...]]
+) -> None:
+    count = min(len(proposals), len(persons))
+    boxes, wanted = as_boxes(proposals[:count]), as_boxes(persons[:count])
+    head = box_head()
+    deltas = head.coder.encode_single(wanted, boxes)
+    pairs = zip(wanted.double().numpy(), boxes.double().numpy(), strict=True)
+    np.testing.assert_allclose(deltas, [encode(person, box) for person, box in pairs], rtol=1e-3, atol=1e-2)
+    decoded, kept = head._decode(deltas, boxes)
+    cut = wanted.clamp(min=torch.zeros(4), max=torch.tensor([CANVAS[1], CANVAS[0]] * 2))
+    # A person more than 62.5 times as large as the proposal is decoded smaller.
+    reached = ((wanted[:, 2:] - wanted[:, :2]) / (boxes[:, 2:] - boxes[:, :2]) < 62).all(1)
+    sides = (cut[:, 2:] - cut[:, :2]).amin(1)
+    for row in torch.nonzero(reached & (sides > 0.05))[:, 0].tolist():
+        (place,) = torch.nonzero(kept == row)[:, 0].tolist()
+        torch.testing.assert_close(decoded[place], cut[row], atol=2e-2, rtol=0)
+    assert kept.tolist() == sorted(set(kept.tolist()))
+    assert ((decoded >= 0) & (decoded <= torch.tensor([CANVAS[1], CANVAS[0]] * 2))).all()
+    assert (decoded[:, 2:] > decoded[:, :2]).all()
+
+
+@given(
+    st.lists(st.tuples(st.floats(8, 40), st.floats(8, 24), st.floats(1, 40), st.floats(1, 24)), min_size=1, max_size=4),
+    st.sampled_from([(1, 1), (3, 2), (4, 4)]),
+    st.integers(1, 3),
+)
+def test_a_roi_of_the_map_of_places_is_its_bins_centres(
+    rows: list[tuple[float, ...]], grid: tuple[int, int], samples: int
+) -> None:
+    """A map whose values are its own x and y, cut at boxes inside it: so RoIs lie where their boxes do."""
+    x, y = torch.arange(12.0), torch.arange(8.0)
+    places = torch.stack([x.expand(8, 12), y[:, None].expand(8, 12)])[None]
+    boxes = as_boxes(rows)
+    found = cut_rois(places, [boxes], grid, CANVAS, samples)
+    for (x1, y1, x2, y2), roi in zip((boxes / 8).tolist(), found, strict=True):
+        # torchvision gives a box at least one position in each direction.
+        wide, high = max(x2 - x1, 1), max(y2 - y1, 1)
+        columns = x1 + (np.arange(grid[1]) + 0.5) / grid[1] * wide
+        lines = y1 + (np.arange(grid[0]) + 0.5) / grid[0] * high
+        np.testing.assert_allclose(roi[0].numpy(), np.tile(columns, (grid[0], 1)), atol=1e-4)
+        np.testing.assert_allclose(roi[1].numpy(), np.tile(lines[:, None], (1, grid[1])), atol=1e-4)
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_coordinates_stay_exact_in_half_precision(dtype: torch.dtype) -> None:
     """A network of zeros proposes its anchors: the same ones, whatever the type of the map."""

@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from diffps.metrics.baselines import colour_histograms
 
@@ -50,3 +52,26 @@ def test_the_first_row_and_column_count() -> None:
     found = colour_histograms(image, np.array([[-1.0, 0.0, 2.0, 12.0]])).reshape(6, 128) ** 2
     assert found[0, [0, 15, place(0, BLUE)]] == pytest.approx([1 / 4, 1 / 4, 1 / 2])  # black, red, blue
     assert found[5, [0, 15]] == pytest.approx([1 / 2, 1 / 2])
+
+
+CORNERS = st.floats(-6, 26)
+
+
+@given(st.integers(0, 9), st.tuples(CORNERS, CORNERS), st.tuples(*[st.floats(0, 30)] * 2))
+def test_a_strip_is_the_colours_of_its_rows_or_nothing(
+    seed: int, corner: tuple[float, float], sides: tuple[float, float]
+) -> None:
+    image = np.random.default_rng(seed).integers(0, 256, (20, 16, 3), np.uint8)
+    box = np.array([*corner, corner[0] + sides[0], corner[1] + sides[1]])
+    found = colour_histograms(image, box[None]).reshape(6, 128) ** 2
+    columns = image[:, max(0, round(box[0])) : max(0, round(box[2]))]
+    rows = np.linspace(box[1], box[3], 7).round().astype(int).clip(min=0)
+    for strip, top, bottom in zip(found, rows, rows[1:], strict=False):
+        pixels = columns[top:bottom]
+        if not pixels.size:
+            assert not strip.any()
+            continue
+        alone = colour_histograms(pixels, np.array([[0, 0, pixels.shape[1], pixels.shape[0]]])).reshape(6, 128) ** 2
+        parts = [len(part) for part in np.split(pixels, np.linspace(0, len(pixels), 7).round().astype(int)[1:-1])]
+        np.testing.assert_allclose(strip, np.average(alone, axis=0, weights=parts), atol=1e-6)
+        assert strip.sum() == pytest.approx(1, abs=1e-5)

@@ -23,6 +23,67 @@ def test_overlap_is_what_is_shared_of_what_either_covers(first: tuple[int, ...],
     assert box_iou(a, b) == box_overlaps(a[None], b[None])[0, 0] == pytest.approx(expected)
 
 
+CORNERS = st.floats(-1e4, 1e4, width=32)
+LENGTHS = st.just(0.0) | st.floats(1 / 64, 1e4, width=32)
+REAL_BOXES = st.lists(st.tuples(CORNERS, CORNERS, LENGTHS, LENGTHS), max_size=6)
+
+
+def as_boxes(rows: list[tuple[float, ...]]) -> np.ndarray:
+    found = np.float32(rows).reshape(-1, 4)
+    found[:, 2:] += found[:, :2]
+    return found
+
+
+@given(REAL_BOXES, REAL_BOXES)
+def test_overlaps_are_symmetric_parts_and_the_same_wherever_they_are_computed(
+    first: list[tuple[float, ...]], second: list[tuple[float, ...]]
+) -> None:
+    a, b = as_boxes(first), as_boxes(second)
+    found = box_overlaps(a, b)
+    assert found.shape == (len(a), len(b))
+    assert ((found >= 0) & (found <= 1)).all()
+    np.testing.assert_array_equal(found, box_overlaps(b, a).T)
+    np.testing.assert_allclose(found, np.reshape([box_iou(x, y) for x in a for y in b], found.shape), atol=1e-9)
+    mirrored = box_overlaps(-a[:, [2, 3, 0, 1]], -b[:, [2, 3, 0, 1]])
+    np.testing.assert_array_equal(found, mirrored)
+    np.testing.assert_allclose(found, box_overlaps(4 * a, 4 * b), atol=1e-9)
+    areas = (a[:, 2:] - a[:, :2]).astype(np.float64).prod(1)
+    same = box_overlaps(a, a)
+    np.testing.assert_array_equal(same.diagonal()[areas > 1e-6], 1)
+
+
+@given(REAL_BOXES)
+def test_a_threshold_is_what_a_box_off_by_ten_pixels_reaches_but_never_more_than_half(
+    rows: list[tuple[float, ...]],
+) -> None:
+    boxes = as_boxes(rows)
+    wider = boxes + np.float32([0, 0, 10, 10])
+    reached = np.array([box_iou(box, other) for box, other in zip(boxes, wider, strict=True)])
+    np.testing.assert_allclose(iou_thresholds(boxes, "protocol"), np.minimum(0.5, reached), atol=1e-3)
+    assert iou_thresholds(boxes, "labels").tolist() == [0.5] * len(boxes)
+
+
+@given(st.lists(BOXES, max_size=7), st.lists(BOXES, max_size=7), st.sampled_from([0.1, 0.3, 0.5, 1.0]))
+def test_matches_are_mutual_best_overlaps_and_nothing_else(
+    truths: list[tuple[int, ...]], boxes: list[tuple[int, ...]], threshold: float
+) -> None:
+    """On a coarse grid many overlaps are equal, and the first counts."""
+    true, found = as_boxes(truths), as_boxes(boxes)
+    matched, best = mutual_matches(true, found, threshold)
+    overlaps = box_overlaps(true, found)
+    assert matched.shape == best.shape == (len(found),)
+    for column in range(len(found)):
+        if not len(true):
+            assert (matched[column], best[column]) == (-1, 0)
+            continue
+        row = int(overlaps[:, column].argmax())
+        assert best[column] == overlaps[row, column]
+        mutual = overlaps[row].argmax() == column and overlaps[row, column] >= threshold
+        assert matched[column] == (row if mutual else -1)
+    of_somebody = matched[matched >= 0]
+    assert len(set(of_somebody.tolist())) == len(of_somebody)
+
+
 @pytest.mark.parametrize("box", [[0, 0, 0, 5], [0, 0, 5, 0], [2, 2, 2, 2]])
 def test_a_line_overlaps_nothing_not_even_itself(box: list[float]) -> None:
     empty = np.float32(box)

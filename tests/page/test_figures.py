@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from diffps.errors import ConfigError
 from diffps.figures.analyses import Person, Shown, attention_sheet, frequency_sheet, pca_sheet, semantics_sheet
 from diffps.figures.curves import bar_chart, loss_charts, score_chart
-from diffps.figures.pictures import crop, fit, heat, high_frequency, letterbox, normalise, overlay, pca_rgb
+from diffps.figures.pictures import CROP_MARGIN, crop, fit, heat, high_frequency, letterbox, normalise, overlay, pca_rgb
 from diffps.figures.render import inline_svg, save
 from diffps.figures.searches import box_overlaps, telling
 from diffps.figures.sheets import Chart, Row, Sheet, Tile
@@ -80,6 +80,38 @@ def test_a_crop_is_never_empty_nor_larger_than_asked(corners: tuple[float, float
     height, width, _ = crop(IMAGE, box, longest=64).shape
     assert 1 <= height <= 64
     assert 1 <= width <= 64
+
+
+@given(st.tuples(*[st.integers(0, 60)] * 4))
+def test_a_crop_shows_all_of_its_box_that_lies_in_the_image(corners: tuple[int, ...]) -> None:
+    """Pixels that hold their own place: first and last of the crop say where it was cut."""
+    x1, y1, x2, y2 = min(corners[::2]), min(corners[1::2]), max(corners[::2]) + 1, max(corners[1::2]) + 1
+    rows, columns = np.mgrid[:61, :61]
+    image = np.stack([rows, columns, 0 * rows], axis=-1).astype(np.uint8)
+    found = crop(image, (x1, y1, x2, y2), longest=61)
+    (top, left, _), (bottom, right, _) = found[0, 0].tolist(), found[-1, -1].tolist()
+    margin = round((y2 - y1) * CROP_MARGIN)
+    assert 0 <= y1 - top <= margin + 1
+    assert 0 <= x1 - left <= margin + 1
+    assert 0 <= bottom + 1 - y2 <= margin + 1
+    assert 0 <= right + 1 - x2 <= margin + 1
+    assert found.shape[:2] == (bottom + 1 - top, right + 1 - left)
+
+
+@given(*[st.integers(1, 400)] * 4)
+def test_a_frame_holds_the_whole_image_in_its_middle(height: int, width: int, rows: int, columns: int) -> None:
+    found = letterbox(np.zeros((height, width, 3), np.uint8), columns, rows)
+    assert found.shape == (rows, columns, 3)
+    black = found[..., 0] == 0
+    inside = np.ix_(black.any(1), black.any(0))
+    assert black[inside].all()
+    sides = np.array([black.any(1).sum(), black.any(0).sum()])
+    assert (sides == (rows, columns)).any()  # it touches two edges
+    factor = min(rows / height, columns / width)
+    assert np.abs(sides - np.maximum(1, np.multiply((height, width), factor))).max() <= 0.5
+    for axis, side in enumerate((rows, columns)):
+        there = np.flatnonzero(black.any(1 - axis))
+        assert abs(there[0] - (side - 1 - there[-1])) <= 1
 
 
 def test_frames_keep_the_shape_of_what_is_in_them() -> None:

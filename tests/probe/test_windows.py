@@ -1,9 +1,12 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torchvision.ops import box_iou
 
 from diffps.geometry import Canvas
+from diffps.probe.proposals import ranked_boxes
 from diffps.probe.windows import WINDOWS, around, draw_windows
 
 CANVAS = Canvas(128, 192)
@@ -42,3 +45,25 @@ def test_what_a_window_is_said_to_show(people: np.ndarray) -> None:
 
 def test_around_a_window() -> None:
     np.testing.assert_allclose(around(np.array([[10, 20, 30, 60]])), [[5, 10, 35, 70]])
+
+
+CORNERS = st.tuples(st.floats(0, 180), st.floats(0, 120), st.floats(1, 192), st.floats(1, 128))
+
+
+@given(st.lists(CORNERS, min_size=1, max_size=30), st.integers(0, 99))
+def test_offsets_lead_from_a_window_to_its_person(rows: list[tuple[float, ...]], seed: int) -> None:
+    """Offsets that are predicted without an error give the persons' boxes, in the order of the scores."""
+    people = np.array([[x, y, min(x + w, 192), min(y + h, 128)] for x, y, w, h in rows])
+    boxes, right, dealt, offsets = draw_windows("a", people, CANVAS, seed)
+    assert len(boxes) == WINDOWS
+    assert ((boxes >= 0) & (boxes <= [192, 128] * 2)).all()
+    assert (boxes[:, 2:] > boxes[:, :2]).all()
+    assert dealt.sum() == right.sum()
+    overlaps = box_iou(torch.from_numpy(boxes), torch.from_numpy(people)).numpy()
+    scores = np.random.default_rng(seed).permutation(WINDOWS)
+    made = ranked_boxes(scores, offsets.T, boxes, CANVAS)
+    assert ((made >= 0) & (made <= [192, 128] * 2)).all()
+    for rank, window in enumerate(np.argsort(-scores)):
+        # Of equal overlaps rounding may choose either: then the two persons' boxes overlap the window alike.
+        nearest = people[overlaps[window] >= overlaps[window].max() - 1e-9] if right[window] else boxes[[window]]
+        assert np.abs(nearest - made[rank]).max(1).min() < 1e-3
