@@ -18,6 +18,7 @@ from diffps.backbone.convert import convert, main
 from diffps.errors import CheckpointError
 from tests.architecture.repository import ROOT
 from tests.backbone.layouts import TEXT, UNET, write_original
+from tests.faults import shim
 
 
 @pytest.fixture
@@ -95,6 +96,15 @@ def test_code_in_a_pickle_does_not_run(tmp_path: Path, monkeypatch: pytest.Monke
     assert re.fullmatch(r"error: .*bad.bin: not read, for it is damaged or holds more than tensors; .*\n", done.stderr)
     assert sorted(tmp_path.iterdir()) == [path]
     assert not (ROOT / "attacked").exists()
+
+
+def test_what_is_converted_is_on_the_disk_before_it_has_its_name(tmp_path: Path) -> None:
+    torch.save({"w": torch.ones(2)}, tmp_path / "a.pt")
+    command = [sys.executable, "-m", "diffps.backbone.convert", str(tmp_path / "a.pt")]
+    subprocess.run(command, cwd=ROOT, env=shim.recording(tmp_path / "calls"), check=True)
+    partial, target = tmp_path / "a.partial", tmp_path / "a.safetensors"
+    made = [call for call in shim.recorded(tmp_path / "calls", tmp_path) if call[0] != "write"]
+    assert made[-3:] == [("fsync", partial, None), ("rename", partial, target), ("fsync", tmp_path, None)]
 
 
 def test_what_is_no_pickle_of_tensors_is_one_line(tmp_path: Path) -> None:
