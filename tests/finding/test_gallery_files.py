@@ -171,6 +171,16 @@ def test_files_of_others_are_left_alone(tmp_path: Path) -> None:
     assert all((tmp_path / name).exists() for name in names)
 
 
+def test_what_a_dead_process_left_is_gone_even_where_nothing_is_added(tmp_path: Path) -> None:
+    search(tmp_path, {"a": 4})
+    segment = next(tmp_path.glob("segment-*"))
+    shutil.copy(segment, segment.with_name("segment-000099.safetensors"))
+    (tmp_path / temporary_name()).touch()
+    with GalleryWriter(tmp_path, HEAD, SIZE):
+        pass
+    check(tmp_path, {"a": 4})
+
+
 def test_large_segments_are_left_alone(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     n = LARGE
