@@ -145,7 +145,7 @@ PROBE = [
     Limit("budgets", [[], [1e-9]], [[0.0], [1.0, -1.0]], "must be above 0"),
     Limit("budgets", [], [[1.0, 1.0]], "names something twice"),
     Limit("strips", [1, 24], [0, 5, -1], "must divide 24"),
-    Limit("width", [1], [0], AT_LEAST_1),
+    Limit("width", [3], [2, 0], "must be at least 3"),
     Limit("boxes", [1], [0], AT_LEAST_1),
     Limit("folds", [2], [1], "must be at least 2"),
     Limit("resamples", [100], [99], "must be at least 100"),

@@ -83,7 +83,7 @@ def source(params: Params, kind: Any) -> Any:
 
 def test_encode_has_nothing_to_store_and_says_so(here: Path, vit: str) -> None:
     job = Listener()
-    WORDS.parent.mkdir(parents=True)
+    WORDS.parent.mkdir(parents=True, exist_ok=True)
     WORDS.write_bytes(b"of another prior")
     encode.run(make_params(vit, VIT), RUNTIME, job)
     assert any("reads images as they are, so there are no moments to store" in line for line in job.lines)
