@@ -48,6 +48,17 @@ def test_to_a_folder_and_back(head: Path, tmp_path: Path) -> None:
         push_head(head, str(tmp_path / "sent"))
 
 
+def test_a_folder_is_meant_where_its_parent_is_there_or_the_name_is_no_hub_id(
+    head: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("shared").mkdir()
+    for to in ("shared/a-head", str(tmp_path / "not" / "there")):
+        assert push_head(head, to, lambda *_: "the hub") == to
+        assert {path.name for path in Path(to).iterdir()} == NAMES
+    assert push_head(head, "nobody/a-head", lambda *_: "the hub") == "the hub"
+
+
 def test_to_the_hub(head: Path) -> None:
     sent: dict[str, set[str]] = {}
 
