@@ -39,6 +39,13 @@ def test_a_box_given_in_pixels_lies_in_its_picture_or_is_refused_in_a_line(wante
     assert (found[2:] > found[:2]).all()
 
 
+def test_a_box_may_end_a_pixel_beyond_each_edge_and_no_more() -> None:
+    assert PHOTO.box((-1, -1, 62, 42)).tolist() == [0, 0, 60, 40]
+    for beyond in ((-1.1, 5, 9, 9), (5, -1.1, 9, 9), (5, 5, 56.1, 9), (5, 5, 9, 36.1)):
+        with pytest.raises(ConfigError, match="lies outside"):
+            PHOTO.box(beyond)
+
+
 @pytest.mark.parametrize("beside", [(-1, 5, 1, 30), (60, 5, 1, 30), (-0.5, 5, 0.4, 30), (5, 40.2, 9, 0.5)])
 def test_a_box_in_the_pixel_beyond_the_edge_is_none(beside: tuple[float, ...]) -> None:
     with pytest.raises(ConfigError, match=r"lies outside x.jpg, which is 60 x 40 pixels"):
