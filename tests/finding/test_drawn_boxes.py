@@ -61,5 +61,5 @@ def test_a_box_that_is_drawn_is_cut_at_the_edges(box: tuple[float, ...]) -> None
             drawn_box(PHOTO, box)
         return
     found = drawn_box(PHOTO, box).box
-    np.testing.assert_allclose(found, cut, rtol=1e-6)
+    np.testing.assert_allclose(found, cut, rtol=1e-6, atol=1e-6)
     assert ((found >= 0) & (found <= [60, 40, 60, 40])).all()
