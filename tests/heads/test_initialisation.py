@@ -89,6 +89,7 @@ def searcher(rule: str, embedding: EmbeddingConfig | None = None) -> PersonSearc
     return built
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", RULES)
 def test_means_and_deviations_at_the_papers_width(rule: str) -> None:
     """``pytest -s`` prints the table."""

@@ -275,6 +275,7 @@ def test_golden_losses() -> None:
             assert losses[name] == expected, f"step {step}, {name}"
 
 
+@pytest.mark.slow
 def test_a_tiny_model_overfits_eight_scenes() -> None:
     model, batch = searcher(), scenes(8)
     torch.manual_seed(3)

@@ -4,6 +4,7 @@ import json
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -31,8 +32,9 @@ FOLDERS = ("features.zarr", "receipts", "rows", "manifests", "bases")
 @pytest.fixture(autouse=True)
 def recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The recorded project is the working directory."""
+    safely: dict[str, Any] = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}  # Python from 3.11.4 on
     with tarfile.open(ARCHIVE) as archive:
-        archive.extractall(tmp_path, filter="data")
+        archive.extractall(tmp_path, **safely)
     monkeypatch.chdir(tmp_path)
     yaml = YAML(typ="safe", pure=True)
     params = yaml.load(PARAMS)

@@ -197,6 +197,7 @@ def test_stopped_run_goes_on_to_the_same_weights(tmp_path: Path, monkeypatch: py
     assert {part: checkpoint.digest(part) for part in whole} == whole  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_more_steps_go_on_from_before_the_settling(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     longer = replace(TINY, steps=6)
     _run(tmp_path / "grown", QuietJob(), monkeypatch)
