@@ -16,13 +16,12 @@ from diffps.metrics.matching import IOU_THRESHOLD, box_overlaps
 WINDOWS = 18  # a scene
 LITTLE, FAR = 0.25, 1.0  # a true box's width and height by which a window's centre may be off
 STRETCH = 0.5  # of a window moved far, and of one put anywhere: sides change by a factor between exp(-0.5) and exp(0.5)
-OFFSETS = 4  # x and y of the person's centre in the window's width and height, log of width and height
 
 
 class Windows(NamedTuple):
     """``boxes`` (P, 4) in canvas pixels; ``right`` (P,) where one overlaps a person's box by an IoU of 0.5 or more,
-    ``offsets`` (P, 4) to the box it overlaps most, 0 for those that are not right; ``dealt`` (P,) is ``right`` in a
-    random order."""
+    ``offsets`` (P, 4) to the box it overlaps most, 0 for those that are not right: x and y of its centre in the
+    window's width and height, log of the ratios of both; ``dealt`` (P,) is ``right`` in a random order."""
 
     boxes: NDArray[np.float64]
     right: NDArray[np.bool_]
