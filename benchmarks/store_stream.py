@@ -8,7 +8,8 @@ memory; ways take turns in an order drawn anew each round. ``plain`` reads as ma
 memory with ``preadv``, with and without asking for the whole file first, in 1, 2, 4 and 8 threads: the disk's best is
 that of these eight whose median is best. The ring verifies every checksum. ``ring`` reads a store that memory does not
 hold: it has found out whether the way past the page cache or through it is faster. Each of the two is there as well,
-with 8 threads, and ``as it was``: through it, with two. ``computing``: the consumer
+with 8 threads, and ``as it was``: through it, with two. ``its pieces`` reads the ranges that the ring reads, both ways
+in 8 threads, with nothing done to them: what the ring could reach at most with these files. ``computing``: the consumer
 sleeps after each batch as long as the disk's best takes to read one, as a head on a GPU would; what it waits beyond
 that is lost. ``beside another``: a second process streams other images. ``slow disk``: a limit of the kernel's (cgroup
 blkio) on bytes a second. Other ways (``peers``) take part in a quarter of the rounds: some take a minute each.
@@ -22,10 +23,8 @@ import platform
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +32,7 @@ from random import Random
 from typing import Any
 
 import numpy as np
-from store_common import RESULTS, TAPS, files_below, fill_npy, fill_store, forget, scene, specs
+from store_common import RESULTS, TAPS, files_below, fill_npy, fill_store, forget, specs
 from store_read import zarr_python
 from stream_peers import (
     LITDATA,
@@ -45,17 +44,11 @@ from stream_peers import (
     streaming,
     tensorstore,
 )
+from stream_ways import BATCH, DEPTH, Way, at_once, images_of, pieces, plain_ways, ring
 
-from cache import FeatureReader, FeatureStore
-from cache.direct import TRIED
-from cache.ring import read_ahead
-from cache.shards import prefetch
-
-BATCH, DEPTH = 5, 3
 SLOW = 300_000_000  # bytes a second
 TITLES = ("random", "sequential", "computing", "beside another", "slow disk", "peers")
 ENCODINGS = ("float16", "int8")
-TURN = DEPTH + TRIED  # batches after which a ring tries the other way
 RINGS: dict[str, dict[str, Any]] = {
     "ring": {"settled": True},
     "ring, past the cache": {},
@@ -63,89 +56,6 @@ RINGS: dict[str, dict[str, Any]] = {
     "ring, as it was": {"room": 1 << 62, "threads": 2},
 }
 Found = dict[str, list[tuple[float, float]]]  # way -> (seconds, processor seconds) per image of each round
-Work = Callable[[], None]
-Way = Callable[[Sequence[int]], Work]  # makes ready to read these images, untimed; what comes out reads them
-
-
-def batches_of(images: Sequence[int]) -> list[list[str]]:
-    return [[scene(i) for i in images[start : start + BATCH]] for start in range(0, len(images), BATCH)]
-
-
-def ring(
-    root: Path,
-    canvas: int,
-    encoding: str,
-    *,
-    room: int = 0,
-    pause: float = 0.0,
-    settled: bool = False,
-    **options: Any,
-) -> Way:
-    """``settled``: it has found out which way is faster, as a training does within its first batches; else it is in
-    the first of its ways at every turn."""
-    arrays = specs(canvas, encoding)
-    names = [spec.name for spec in arrays]
-
-    def opened() -> FeatureReader:
-        return FeatureStore(root / "store").reader(arrays, room=room)
-
-    chosen = opened() if settled else None
-    if chosen is not None:
-        forget(files_below(root / "store"))
-        images = [i % images_of(canvas) for i in range(2 * TURN * BATCH)]
-        for _ in read_ahead(chosen, batches_of(images), names, depth=DEPTH, output="stored"):
-            time.sleep(pause)
-        print(f"the ring reads {encoding} {'past' if chosen.bypass.on else 'through'} the page cache", flush=True)
-
-    def ready(images: Sequence[int]) -> Work:
-        reader = opened() if chosen is None else chosen
-        # The ring's memory is there once as many batches as it holds have been read; a training does that once.
-        warm = batches_of(range(BATCH)) * DEPTH
-        slots = read_ahead(reader, warm + batches_of(images), names, depth=DEPTH, **({"output": "stored"} | options))
-        next(slots)
-        time.sleep(0.5)  # the others of these are read as well
-
-        def work() -> None:
-            for _ in slots:
-                time.sleep(pause)
-
-        return work
-
-    return ready
-
-
-def plain(root: Path, nbytes: int, threads: int, asking: bool) -> Way:
-    """``preadv`` of ``nbytes`` of a file an image, each thread into memory of its own."""
-    local = threading.local()
-
-    def read(i: int) -> None:
-        if not hasattr(local, "buffer"):
-            local.buffer = memoryview(np.ones(nbytes, np.uint8))
-        descriptor = os.open(root / "plain" / f"{i:04}", os.O_RDONLY)
-        try:
-            if asking:
-                prefetch(descriptor, 0, nbytes)
-            done = 0
-            while done < nbytes:
-                done += os.preadv(descriptor, [local.buffer[done : done + (1 << 23)]], done)
-        finally:
-            os.close(descriptor)
-
-    pool = ThreadPoolExecutor(threads)
-    return at_once(lambda images: list(pool.map(read, images)) and None)
-
-
-def at_once(work: Callable[[Sequence[int]], None]) -> Way:
-    """A way that needs nothing made ready."""
-    return lambda images: lambda: work(images)
-
-
-def plain_ways(root: Path, nbytes: int) -> dict[str, Way]:
-    return {
-        f"plain, {threads} thread{'s' * (threads > 1)}{', asked' * asking}": plain(root, nbytes, threads, asking)
-        for threads in (1, 2, 4, 8)
-        for asking in (False, True)
-    }
 
 
 def in_turns(
@@ -247,10 +157,6 @@ def fill(root: Path, canvas: int, count: int) -> None:
     (root / "done").touch()
 
 
-def images_of(canvas: int) -> int:
-    return 20 if canvas == 256 else 48
-
-
 def image_bytes(canvas: int, encoding: str) -> int:
     return sum(spec.image_bytes for spec in specs(canvas, encoding))
 
@@ -271,14 +177,18 @@ class Disk:
         plains = plain_ways(self.root, nbytes)
         rings = self.rings(encoding)
         few = {way: plains[way] for way in ("plain, 2 threads, asked", "plain, 8 threads", "plain, 8 threads, asked")}
+        ranges = {
+            f"its pieces, {'past' if direct else 'through'} the cache": pieces(self.root, self.canvas, encoding, direct)
+            for direct in (True, False)
+        }
         floats = {"ring, to float32": ring(self.root, self.canvas, encoding, settled=True, output="float32")}
         with contextlib.ExitStack() as stack:
             if title == "beside another":
                 stack.enter_context(another(self.root, self.canvas))
             if title == "slow disk" and not stack.enter_context(slow_disk(self.root)):
                 return {}
-            ways = {"random": rings | floats | plains, "peers": rings | few | self.peers(encoding)}.get(
-                title, rings | few
+            ways = {"random": rings | ranges | floats | plains, "peers": rings | few | self.peers(encoding)}.get(
+                title, rings | ranges | few
             )
             rounds = {"peers": max(1, self.rounds // 4), "slow disk": max(1, self.rounds // 2)}.get(title, self.rounds)
             found = table(self.turns(ways, rounds, shuffled=title != "sequential"), nbytes)
