@@ -22,7 +22,7 @@ from cache.system import refusal
 ALIGNED = 4096  # offsets, lengths and addresses of direct reads are multiples of the disk's blocks, which divide this
 LARGER = 4  # times the pieces read through the page cache: with nothing read ahead, a disk wants larger requests
 TRIED = 6  # batches each way is timed over
-CLEARLY = 0.9  # of its time: what the page cache has to save
+CLEARLY = 0.75  # of its time: what the page cache may take at most; disks that others share vary by less
 _LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
 
