@@ -11,8 +11,9 @@ hold: it has found out whether the way past the page cache or through it is fast
 with 8 threads, and ``as it was``: through it, with two. ``its pieces`` reads the ranges that the ring reads, both ways
 in 8 threads, with nothing done to them: what the ring could reach at most with these files. ``computing``: the consumer
 sleeps after each batch as long as the disk's best takes to read one, as a head on a GPU would; what it waits beyond
-that is lost. ``beside another``: a second process streams other images. ``slow disk``: a limit of the kernel's (cgroup
-blkio) on bytes a second. Other ways (``peers``) take part in a quarter of the rounds: some take a minute each.
+that is lost, looked at from an empty ring on, so that nothing read ahead flatters it. ``beside another``: a second
+process streams other images. ``slow disk``: a limit of the kernel's (cgroup blkio) on bytes a second. Other ways
+(``peers``) take part in a quarter of the rounds: some take a minute each.
 """
 
 import argparse
@@ -44,7 +45,7 @@ from stream_peers import (
     streaming,
     tensorstore,
 )
-from stream_ways import BATCH, DEPTH, Way, at_once, images_of, pieces, plain_ways, ring
+from stream_ways import BATCH, Way, at_once, images_of, pieces, plain_ways, ring, streams, waited
 
 SLOW = 300_000_000  # bytes a second
 TITLES = ("random", "sequential", "computing", "beside another", "slow disk", "peers")
@@ -208,18 +209,20 @@ class Disk:
     ) -> dict[str, list[tuple[float, float]]]:
         return in_turns(ways, self.count, self.share, rounds, self.files, shuffled=shuffled)
 
-    def rings(self, encoding: str, pause: float = 0) -> dict[str, Way]:
-        return {way: ring(self.root, self.canvas, encoding, pause=pause, **options) for way, options in RINGS.items()}
+    def rings(self, encoding: str) -> dict[str, Way]:
+        return {way: ring(self.root, self.canvas, encoding, **options) for way, options in RINGS.items()}
 
     def lost(self, encoding: str, image_seconds: float) -> dict[str, Any]:
-        """Share of the time in which a consumer that is as fast as the disk waits."""
-        pause = BATCH * image_seconds
-        slept = pause * (self.share / BATCH + DEPTH - 1) / self.share  # the last two warm ones as well
-        pairs = self.turns(self.rings(encoding, pause), self.rounds)
-        return {
-            "pause_ms": round(1000 * pause, 1),
-            "lost": {way: spread(1 - slept / np.array(found)[:, 0]) for way, found in pairs.items()},
-        }
+        """Share of the time in which a consumer waits that is as fast as the disk's best."""
+        pause, rng = BATCH * image_seconds, Random(0)
+        made = {way: streams(self.root, self.canvas, encoding, **options) for way, options in RINGS.items()}
+        found: dict[str, list[float]] = {way: [] for way in made}
+        for _ in range(self.rounds):
+            for way in rng.sample(list(made), len(made)):
+                slots = made[way](rng.sample(range(self.count), self.count // BATCH * BATCH))
+                forget(self.files)
+                found[way].append(waited(slots, pause))
+        return {"pause_ms": round(1000 * pause, 1), "lost": {way: spread(shares) for way, shares in found.items()}}
 
     def peers(self, encoding: str) -> dict[str, Way]:
         ways: dict[str, Callable[[Sequence[int]], None] | None] = {

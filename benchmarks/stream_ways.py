@@ -5,7 +5,8 @@ import mmap
 import os
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from cache import FeatureReader, FeatureStore
 from cache.checksum import CHECKSUM_BYTES
 from cache.direct import ALIGNED, TRIED, go_direct
 from cache.layout import ZARR, shard_file, shard_size
-from cache.ring import read_ahead
+from cache.ring import Slot, read_ahead
 from cache.shards import prefetch
 
 BATCH, DEPTH = 5, 3
@@ -30,47 +31,60 @@ def batches_of(images: Sequence[int]) -> list[list[str]]:
     return [[scene(i) for i in images[start : start + BATCH]] for start in range(0, len(images), BATCH)]
 
 
-def ring(
-    root: Path,
-    canvas: int,
-    encoding: str,
-    *,
-    room: int = 0,
-    pause: float = 0.0,
-    settled: bool = False,
-    **options: Any,
-) -> Way:
-    """``settled``: it has found out which way is faster, as a training does within its first batches; else it is in
-    the first of its ways at every turn."""
+def streams(
+    root: Path, canvas: int, encoding: str, *, room: int = 0, settled: bool = False, **options: Any
+) -> Callable[[Sequence[int]], Iterator[Slot]]:
+    """Makes a ring's stream of these images, behind ``DEPTH`` other batches: the ring's memory is there once as many
+    as it holds have been read, which a training does once.
+
+    ``settled``: it has found out which way is faster, as a training does within its first batches; else it is in
+    the first of its ways at every turn.
+    """
     arrays = specs(canvas, encoding)
     names = [spec.name for spec in arrays]
 
     def opened() -> FeatureReader:
         return FeatureStore(root / "store").reader(arrays, room=room)
 
+    def stream(reader: FeatureReader, batches: list[list[str]]) -> Iterator[Slot]:
+        return read_ahead(reader, batches, names, depth=DEPTH, **({"output": "stored"} | options))
+
     chosen = opened() if settled else None
     if chosen is not None:
         forget(files_below(root / "store"))
-        images = [i % images_of(canvas) for i in range(2 * TURN * BATCH)]
-        for _ in read_ahead(chosen, batches_of(images), names, depth=DEPTH, output="stored"):
-            time.sleep(pause)
+        deque(stream(chosen, batches_of([i % images_of(canvas) for i in range(2 * TURN * BATCH)])), 0)
         print(f"the ring reads {encoding} {'past' if chosen.bypass.on else 'through'} the page cache", flush=True)
+    warm = batches_of(range(BATCH)) * DEPTH
+    return lambda images: stream(opened() if chosen is None else chosen, warm + batches_of(images))
+
+
+def ring(root: Path, canvas: int, encoding: str, **options: Any) -> Way:
+    """``options`` of :func:`streams`."""
+    made = streams(root, canvas, encoding, **options)
 
     def ready(images: Sequence[int]) -> Work:
-        reader = opened() if chosen is None else chosen
-        # The ring's memory is there once as many batches as it holds have been read; a training does that once.
-        warm = batches_of(range(BATCH)) * DEPTH
-        slots = read_ahead(reader, warm + batches_of(images), names, depth=DEPTH, **({"output": "stored"} | options))
+        slots = made(images)
         next(slots)
-        time.sleep(0.5)  # the others of these are read as well
-
-        def work() -> None:
-            for _ in slots:
-                time.sleep(pause)
-
-        return work
+        time.sleep(0.5)  # the others before these images are read as well
+        return lambda: deque(slots, 0) and None
 
     return ready
+
+
+def waited(slots: Iterator[Slot], pause: float) -> float:
+    """Share of the time in which a consumer waits that sleeps ``pause`` seconds on every batch.
+
+    From the first image's batch on, when nothing is read ahead of it, to the last.
+    """
+    for _ in range(DEPTH + 1):
+        next(slots)
+    begun = end = time.perf_counter()
+    slept = 0.0
+    while True:
+        time.sleep(pause)
+        if next(slots, None) is None:
+            return 1 - slept / (end - begun)
+        slept, end = slept + pause, time.perf_counter()
 
 
 def plain(root: Path, nbytes: int, threads: int, asking: bool) -> Way:
