@@ -90,7 +90,7 @@ def table(found: Found, nbytes: int) -> dict[str, Any]:
             "share_of_best": spread(reference[:, 0] / seconds),
             "gb_per_s": round(nbytes / float(np.median(seconds)) / 1e9, 2),
         }
-    return {"bytes": nbytes, "best": best, "ways": rows}
+    return {"bytes": nbytes, "rounds": len(reference), "best": best, "ways": rows}
 
 
 def spread(values: Any) -> dict[str, float]:
@@ -256,7 +256,7 @@ def main() -> None:
         titles = (arguments.only,) if arguments.only else TITLES
         results = {title: {encoding: disk.measure(title, encoding) for encoding in ENCODINGS} for title in titles}
         if not arguments.quick:
-            write(results, {"canvas": canvas, "images": count, "batch": BATCH, "taps": len(TAPS), "rounds": rounds})
+            write(results, {"canvas": canvas, "images": count, "batch": BATCH, "taps": len(TAPS)})
 
 
 def write(results: Mapping[str, Any], facts: Mapping[str, Any]) -> None:

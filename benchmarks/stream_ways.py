@@ -1,7 +1,6 @@
 """The ways of reading that store_stream.py compares: the ring, plain files, and the ring's own ranges read plainly."""
 
 import math
-import mmap
 import os
 import threading
 import time
@@ -19,6 +18,7 @@ from cache.checksum import CHECKSUM_BYTES
 from cache.direct import ALIGNED, TRIED, go_direct
 from cache.layout import ZARR, shard_file, shard_size
 from cache.ring import Slot, read_ahead
+from cache.scratch import in_large_pages
 from cache.shards import prefetch
 
 BATCH, DEPTH = 5, 3
@@ -120,7 +120,7 @@ def pieces(root: Path, canvas: int, encoding: str, direct: bool) -> Way:
 
     def read(path: Path, offset: int, nbytes: int) -> None:
         if not hasattr(local, "buffer"):
-            local.buffer = memoryview(mmap.mmap(-1, most))
+            local.buffer = in_large_pages(most).data
         first, end = offset // ALIGNED * ALIGNED, -(-(offset + nbytes) // ALIGNED) * ALIGNED
         descriptor = os.open(path, os.O_RDONLY)
         try:

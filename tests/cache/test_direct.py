@@ -23,7 +23,7 @@ from cache.direct import (
 )
 from cache.errors import DamagedError
 from cache.ring import read_ahead
-from cache.scratch import Scratch
+from cache.scratch import LARGE_PAGE, Scratch
 from tests.cache.builders import ENCODINGS, images, spec, write
 
 ROWS = images(5)
@@ -44,6 +44,25 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("direct") / "file"
     path.write_bytes(np.random.default_rng(0).bytes(5 * ALIGNED + 123))
     return path
+
+
+def test_what_a_disk_reads_into_may_lie_in_large_pages() -> None:
+    buffer = Scratch().aligned(LARGE_PAGE + 1)
+    assert len(buffer) == 2 * LARGE_PAGE
+    assert buffer.ctypes.data % LARGE_PAGE == 0
+    maps = Path("/proc/self/smaps")
+    sizes = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+    if not (maps.exists() and sizes.exists()) or "[never]" in sizes.read_text():
+        pytest.skip("this system has no large pages to give")
+    at, there = buffer.ctypes.data, False
+    for name, _, rest in (line.partition(" ") for line in maps.read_text().splitlines()):
+        if "-" in name:
+            first, end = (int(edge, 16) for edge in name.split("-"))
+            there = first <= at < end
+        elif there and name == "THPeligible:":
+            assert rest.strip() == "1"
+            return
+    pytest.skip("this kernel does not say which memory may lie in large pages")
 
 
 @given(data=st.data())
