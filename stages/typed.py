@@ -187,15 +187,17 @@ def dataclass_in(hint: Any) -> type | None:
 
 def _nearest(key: str, known: list[str]) -> str:
     parent, _, leaf = key.rpartition(".")
-    close = get_close_matches(key, known, 1, 0.6)
+    siblings = {name.rpartition(".")[2]: name for name in known if name.rpartition(".")[0] == parent}
+    # By its own name in its section, which all the names there begin with; of no section as a whole.
+    names = siblings or {name: name for name in known}
+    close = get_close_matches(leaf if siblings else key, names, 1, 0.6)
     if close:
-        return f"nearest: {close[0]}"
+        return f"nearest: {names[close[0]]}"
     # A right name in the wrong section is the other common slip.
     elsewhere = [name for name in known if name.rpartition(".")[2] == leaf]
     if elsewhere:
         return f"nearest: {elsewhere[0]}"
-    siblings = [name for name in known if name.rpartition(".")[0] == parent] or known
-    return "known: " + ", ".join(siblings)
+    return "known: " + ", ".join(names.values())
 
 
 def _is_key(part: str) -> bool:

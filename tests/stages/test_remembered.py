@@ -192,4 +192,5 @@ def test_an_index_without_some_images_is_numbered_anew() -> None:
     assert [part.tolist() for part in (*left.scenes, *left.positive_scenes)] == [[1, 0], [1]]
     assert left.positive_boxes[0].tolist() == boxes[1:2].tolist()
     assert found.report == {"forgotten": 4, "skipped": {"0.jpg": "odd"}, "note": "", "list": [5]}
+    assert without(Path("index"), {}, {"1.jpg"}, {scenes[3].digest}).report == {"forgotten": 2}
     assert scrub({"a": 1}, {""}) == {"a": 1}

@@ -40,6 +40,7 @@ def test_null_switches_an_optional_section_off() -> None:
         ({"lrr": 1.0}, r"^params.yaml: x.lrr is not a parameter; nearest: x.lr$"),
         ({"lr": 1.0, "inner": {"dept": 1}}, r"^params.yaml: x.inner.dept is not a parameter; nearest: x.inner.depth$"),
         ({"lr": 1.0, "zzzzzz": 1}, r"known: x.lr, x.canvas, x.taps, x.inner$"),
+        ({"lr": 1.0, "inner": {"zzzzzz": 1}}, r"known: x.inner.depth, x.inner.mode$"),
         ({}, r"^params.yaml: x.lr is missing$"),
         ({"lr": "fast"}, r"x.lr: input should be a valid number, found 'fast'$"),
         ({"lr": True}, r"x.lr: input should be a valid number, found True$"),
