@@ -23,7 +23,7 @@ from cache.system import refusal
 ALIGNED = 4096  # offsets, lengths and addresses of direct reads are multiples of the disk's blocks, which divide this
 LARGER = 7  # times the pieces read through the page cache: 7 MB and the blocks at its ends are two requests of 4 MB
 TRIED = 6  # batches each way is timed over
-CLEARLY = 0.75  # of its time: what the page cache may take at most; disks that others share vary by less
+CLEARLY = 0.75  # of the time past the cache: a disk that others share varies by less
 _LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
 
@@ -35,8 +35,8 @@ class Bypass:
     """The way past the page cache, taken for a store that memory does not hold (``larger``) while ``on``.
 
     Past it costs half of the processor time, but a disk may give less: virtual ones do. The first batches of a stream
-    are read past it, the next through it; from then on it goes the way whose batches came sooner, past it unless the
-    other is :data:`CLEARLY` faster. To a consumer that is slower than the disk both are alike.
+    are read past it, the next through it; from then on it goes past it, unless the other took less than
+    :data:`CLEARLY` of its time. To a consumer that is slower than the disk both are alike.
     """
 
     def __init__(self, larger: bool) -> None:
