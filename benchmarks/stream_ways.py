@@ -63,9 +63,9 @@ def ring(root: Path, canvas: int, encoding: str, **options: Any) -> Way:
     made = streams(root, canvas, encoding, **options)
 
     def ready(images: Sequence[int]) -> Work:
-        slots = made(images)
+        slots, begun = made(images), time.perf_counter()
         next(slots)
-        time.sleep(0.5)  # the others before these images are read as well
+        time.sleep(max(0.5, DEPTH * (time.perf_counter() - begun)))  # the others before these images are read as well
         return lambda: deque(slots, 0) and None
 
     return ready
