@@ -252,6 +252,16 @@ def test_only_the_most_similar_detection_of_a_scene_is_right() -> None:
     assert scores.ranking[0, :2].tolist() == [1, 0]
 
 
+@pytest.mark.parametrize("block", [None, 1, 2])
+def test_a_replaced_similarity_counts_however_low_the_product_was(block: int | None) -> None:
+    overrides = Overrides(np.array([0, 1]), np.array([2]), np.array([0.95]))
+    world = one_query([0, 1, 2], [0.9, 0.5, -0.9], [0, 2])
+    scores = world.score("protocol", top=1, block=block, overrides=overrides)
+    assert (scores.ranking.tolist(), scores.similarity.tolist()) == ([[2]], [[0.95]])
+    assert scores.average_precision.tolist() == [1.0]
+    assert world.score("protocol", top=1, block=block).ranking.tolist() == [[0]]
+
+
 def test_a_query_without_positives_is_left_out_and_counted() -> None:
     summary = one_query([0, 1], [0.8, 0.9], []).score("protocol").summary()
     assert np.isnan(summary["map"])
