@@ -166,6 +166,19 @@ def test_short_galleries_and_whole_galleries_take_different_paths_to_the_same_bi
     assert_same(everything.score("protocol"), listed.score("protocol"))
 
 
+def test_galleries_far_shorter_than_all_scenes_rank_as_sorting_does() -> None:
+    """Two of 20 scenes each, and more detections in them than are ranked."""
+    rng = np.random.default_rng(0)
+    queries, embeddings, scenes = rng.normal(size=(8, 16)), rng.normal(size=(400, 16)), np.arange(400) % 20
+    galleries = [rng.choice(20, 2, replace=False) for _ in queries]
+    nobody = Positives(np.zeros(0, int), np.zeros(0, int), np.zeros((0, 4), np.float32))
+    scores = score_search(queries, embeddings, np.zeros((400, 4)), scenes, nobody, galleries=galleries, top=3)
+    cosines = (queries @ embeddings.T) / np.linalg.norm(queries, axis=1)[:, None] / np.linalg.norm(embeddings, axis=1)
+    for row, (similar, gallery) in enumerate(zip(cosines, galleries, strict=True)):
+        inside = np.flatnonzero(np.isin(scenes, gallery))
+        assert scores.ranking[row].tolist() == inside[np.argsort(-similar[inside])[:3]].tolist()
+
+
 @settings(max_examples=100, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1))
 def test_permuting_detections_of_different_similarity_changes_nothing(seed: int) -> None:
