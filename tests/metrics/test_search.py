@@ -259,6 +259,13 @@ def test_a_worked_example() -> None:
     assert scores.correct[0, :3].tolist() == [False, True, True]
 
 
+def test_a_hit_is_among_the_first_k() -> None:
+    """The right scene is first, second, sixth, or has no detection."""
+    scores = [one_query(range(6), [0.9, 0.8, 0.7, 0.6, 0.5, 0.4], [scene]).score("protocol") for scene in (0, 1, 5, 6)]
+    summaries = [score.summary() for score in scores]
+    assert [[found[f"top{k}"] for k in (1, 5, 10)] for found in summaries] == [[1, 1, 1], [0, 1, 1], [0, 0, 1], [0] * 3]
+
+
 def test_only_the_most_similar_detection_of_a_scene_is_right() -> None:
     scores = one_query([0, 0], [0.8, 0.9], [0]).score("protocol")
     assert scores.correct[0, :2].tolist() == [True, False]

@@ -145,7 +145,8 @@ def test_crops_are_windows_and_name_whom_they_show() -> None:
     places = np.arange(64).reshape(8, 8)
     latents = np.stack([np.broadcast_to(places + 64 * scene, (4, 8, 8)) for scene in range(3)]).astype(np.float16)
     masks = np.stack([np.broadcast_to(places + 64 * scene, (len(WORDS), 8, 8)) for scene in range(3)]).astype(np.uint8)
-    persons = [[0, 11, 4, 0, 24, 8], [0, 12, 8, 16, 40, 56], [2, 13, 0, 4, 8, 25], [2, 14, 30, 0, 64, 64]]
+    persons = [[0, 11, 4, 0, 24, 8], [0, 12, 12, 18, 20, 30], [0, 13, 8, 16, 40, 56]]
+    persons += [[2, 14, 0, 4, 8, 25], [2, 15, 30, 0, 64, 64]]
     scenes = TrainingScenes(Asked(5, 4, 50), latents, masks, np.array(persons, np.int32))
     batch = sample_batch(scenes, np.random.default_rng(0), 400, 4)
     expected, corners = [], set()
