@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -13,8 +14,9 @@ from hypothesis import strategies as st
 
 from cache import CacheError, FeatureStore
 from cache.encodings import Project, fit_basis
-from cache.errors import DamagedError, LockedError, NotCachedError
+from cache.errors import DamagedError, FileError, LockedError, NotCachedError
 from cache.layout import BASIS, write_basis
+from cache.shards import read_fully, read_index
 from cache.verify import verify, withdraw
 from tests.cache.builders import check, images, spec, tree, write
 
@@ -231,3 +233,15 @@ def test_what_is_said_to_do_is_the_stage_that_writes_the_array(tmp_path: Path) -
         reader.read(ROWS[1][0], "moments")
     with pytest.raises(NotCachedError, match="no receipt.*run `diffps encode`"):
         reader.read(ROWS[5][0], "moments")
+
+
+def test_a_shard_that_the_system_does_not_read_is_named(tmp_path: Path) -> None:
+    """A folder in its place: what can be opened, and not read."""
+    descriptor = os.open(tmp_path, os.O_RDONLY)
+    try:
+        with pytest.raises(FileError, match=rf"^{re.escape(str(tmp_path))}: cannot be read: .*; "):
+            read_index(descriptor, tmp_path, 4)
+        with pytest.raises(FileError, match=rf"^{re.escape(str(tmp_path))}: cannot be read: .*; "):
+            read_fully(descriptor, memoryview(bytearray(8)), 0, tmp_path)
+    finally:
+        os.close(descriptor)
