@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cache import CacheError, FeatureStore
+from cache.checksum import crc32c
 from cache.encodings import Project, fit_basis
 from cache.errors import DamagedError, FileError, LockedError, NotCachedError
 from cache.layout import BASIS, write_basis
@@ -245,3 +246,24 @@ def test_a_shard_that_the_system_does_not_read_is_named(tmp_path: Path) -> None:
             read_fully(descriptor, memoryview(bytearray(8)), 0, tmp_path)
     finally:
         os.close(descriptor)
+
+
+def test_an_index_that_is_not_as_written_is_not_read(tmp_path: Path) -> None:
+    """One bit of any byte; and a file that ends before the index is whole."""
+    table = np.array([[0, 20], [20, 30]], "<u8")
+    whole = table.tobytes() + crc32c(table).to_bytes(4, "little")
+
+    def found(content: bytes) -> list[list[int]]:
+        (tmp_path / "shard").write_bytes(content)
+        descriptor = os.open(tmp_path / "shard", os.O_RDONLY)
+        try:
+            index: list[list[int]] = read_index(descriptor, tmp_path / "shard", 2).tolist()
+            return index
+        finally:
+            os.close(descriptor)
+
+    assert found(b"chunks" + whole) == table.tolist()
+    flipped = [whole[:at] + bytes([whole[at] ^ 4]) + whole[at + 1 :] for at in range(len(whole))]
+    for content in (*flipped, *(whole[at:] for at in range(1, len(whole)))):
+        with pytest.raises(DamagedError, match="the shard's index does not match its checksum"):
+            found(content)
