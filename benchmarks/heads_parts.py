@@ -13,8 +13,6 @@ own.
 import argparse
 import json
 import platform
-import statistics
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -31,8 +29,8 @@ from heads_plain import (
     own_copy,
     plain_searcher,
 )
+from heads_timing import Measured, Run, measure, show
 from torch import Tensor, nn
-from torch.profiler import ProfilerActivity, profile
 
 from diffps.features import Feature, FeatureShape
 from diffps.geometry import Canvas
@@ -50,8 +48,6 @@ TAPS = TapsConfig(
     level3=("up-level3-repeat1-vit-block0-self-k", f"{UP3}self-v", f"{UP3}self-k", f"{UP3}self-q"),
 )
 IDENTITIES, QUEUE, PERSONS = 483, 500, 8  # PRW
-
-Run = Callable[[], list[Tensor]]
 
 
 def shapes(canvas: int) -> dict[str, FeatureShape]:
@@ -82,17 +78,6 @@ def guidance_map(side: int, canvas: int) -> Tensor:
         blob_x = torch.exp(-(((centre - (x1 + x2) / 2) / (x2 - x1) * 2) ** 2))
         found = torch.maximum(found, blob_y[:, None] * blob_x)
     return found[None, :, :, None]
-
-
-class Measured:
-    """One part: a forward and backward of ours and of the plain one, on inputs of their own layout."""
-
-    def __init__(self, name: str, ours: Run, plain: Run) -> None:
-        self.name, self.ours, self.plain = name, ours, plain
-
-    def compare(self) -> float:
-        """Largest distance between the two sides' outputs and input gradients, relative to their length."""
-        return max(float((a - b).norm() / b.norm()) for a, b in zip(self.ours(), self.plain(), strict=True) if b.any())
 
 
 def part(module: nn.Module, inputs: list[Tensor], call: Callable[..., Tensor] | None = None) -> Run:
@@ -233,65 +218,6 @@ def measured_parts(canvas: int, config: ModelConfig, device: torch.device) -> li
         lambda: oim_runs(searcher, config.reid.samples, device),
         lambda: step_runs(searcher, plain_searcher(searcher), features, target),
     ]
-
-
-def timed(run: Run, device: torch.device) -> tuple[float, float]:
-    """Seconds by the clock, and seconds of processor time, which other programs on the machine disturb less."""
-    start, cpu = time.perf_counter(), time.process_time()
-    run()
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - start, time.process_time() - cpu
-
-
-def peak_bytes(run: Run, device: torch.device) -> int:
-    """The most the allocator holds during a run, above what it held before."""
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        run()
-        return torch.cuda.max_memory_allocated() - before
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-        run()
-    events = [event for event in profiler.profiler.kineto_results.events() if event.name() == "[memory]"]
-    held = peak = 0
-    for event in sorted(events, key=lambda event: event.start_ns()):
-        held += event.nbytes()
-        peak = max(peak, held)
-    return peak
-
-
-def measure(measured: Measured, repeats: int, device: torch.device) -> dict[str, object]:
-    sides = {"ours": measured.ours, "plain": measured.plain}
-    row: dict[str, object] = {"part": measured.name, "largest_relative_difference": measured.compare()}
-    seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in sides}
-    for _ in range(repeats):
-        for name, run in sides.items():
-            seconds[name].append(timed(run, device))
-    for name, run in sides.items():
-        clock, cpu = zip(*seconds[name], strict=True)
-        row[name] = {
-            "seconds": statistics.median(clock),
-            "fastest": min(clock),
-            "slowest": max(clock),
-            "cpu_seconds": statistics.median(cpu),
-            "peak_bytes": peak_bytes(run, device),
-        }
-    for ratio, number in (("time", "seconds"), ("cpu_time", "cpu_seconds"), ("memory", "peak_bytes")):
-        row[f"{ratio}_ratio"] = row["ours"][number] / row["plain"][number]
-    return row
-
-
-def show(row: dict[str, object]) -> None:
-    ours, plain = row["ours"], row["plain"]
-    print(
-        f"{row['part']:14} {ours['seconds']:9.3f} {plain['seconds']:9.3f} {row['time_ratio']:6.2f}x"
-        f" {ours['cpu_seconds']:9.3f} {plain['cpu_seconds']:9.3f} {row['cpu_time_ratio']:6.2f}x"
-        f" {ours['peak_bytes'] / 2**20:9.0f} {plain['peak_bytes'] / 2**20:9.0f} {row['memory_ratio']:6.2f}x"
-        f"   {row['largest_relative_difference']:.1e}",
-        flush=True,
-    )
 
 
 def main() -> None:

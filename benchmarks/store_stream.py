@@ -8,10 +8,12 @@ memory; ways take turns in an order drawn anew each round. ``plain`` reads as ma
 memory with ``preadv``, with and without asking for the whole file first, in 1, 2, 4 and 8 threads: the disk's best is
 that of these eight whose median is best. The ring verifies every checksum. ``ring`` reads a store that memory does not
 hold: it has found out whether the way past the page cache or through it is faster. Each of the two is there as well,
-with 8 threads, and ``as it was``: through it, with two. ``computing``: the consumer
+with 8 threads, and ``as it was``: through it, with two. ``its pieces`` reads the ranges that the ring reads, both ways
+in 8 threads, with nothing done to them: what the ring could reach at most with these files. ``computing``: the consumer
 sleeps after each batch as long as the disk's best takes to read one, as a head on a GPU would; what it waits beyond
-that is lost. ``beside another``: a second process streams other images. ``slow disk``: a limit of the kernel's (cgroup
-blkio) on bytes a second. Other ways (``peers``) take part in a quarter of the rounds: some take a minute each.
+that is lost, looked at from an empty ring on, so that nothing read ahead flatters it. ``beside another``: a second
+process streams other images. ``slow disk``: a limit of the kernel's (cgroup blkio) on bytes a second. Other ways
+(``peers``) take part in a quarter of the rounds: some take a minute each.
 """
 
 import argparse
@@ -22,10 +24,8 @@ import platform
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +33,7 @@ from random import Random
 from typing import Any
 
 import numpy as np
-from store_common import RESULTS, TAPS, files_below, fill_npy, fill_store, forget, scene, specs
+from store_common import RESULTS, TAPS, files_below, fill_npy, fill_store, forget, specs
 from store_read import zarr_python
 from stream_peers import (
     LITDATA,
@@ -45,17 +45,11 @@ from stream_peers import (
     streaming,
     tensorstore,
 )
+from stream_ways import BATCH, Way, at_once, images_of, pieces, plain_ways, ring, streams, waited
 
-from cache import FeatureReader, FeatureStore
-from cache.direct import TRIED
-from cache.ring import read_ahead
-from cache.shards import prefetch
-
-BATCH, DEPTH = 5, 3
 SLOW = 300_000_000  # bytes a second
 TITLES = ("random", "sequential", "computing", "beside another", "slow disk", "peers")
 ENCODINGS = ("float16", "int8")
-TURN = DEPTH + TRIED  # batches after which a ring tries the other way
 RINGS: dict[str, dict[str, Any]] = {
     "ring": {"settled": True},
     "ring, past the cache": {},
@@ -63,89 +57,6 @@ RINGS: dict[str, dict[str, Any]] = {
     "ring, as it was": {"room": 1 << 62, "threads": 2},
 }
 Found = dict[str, list[tuple[float, float]]]  # way -> (seconds, processor seconds) per image of each round
-Work = Callable[[], None]
-Way = Callable[[Sequence[int]], Work]  # makes ready to read these images, untimed; what comes out reads them
-
-
-def batches_of(images: Sequence[int]) -> list[list[str]]:
-    return [[scene(i) for i in images[start : start + BATCH]] for start in range(0, len(images), BATCH)]
-
-
-def ring(
-    root: Path,
-    canvas: int,
-    encoding: str,
-    *,
-    room: int = 0,
-    pause: float = 0.0,
-    settled: bool = False,
-    **options: Any,
-) -> Way:
-    """``settled``: it has found out which way is faster, as a training does within its first batches; else it is in
-    the first of its ways at every turn."""
-    arrays = specs(canvas, encoding)
-    names = [spec.name for spec in arrays]
-
-    def opened() -> FeatureReader:
-        return FeatureStore(root / "store").reader(arrays, room=room)
-
-    chosen = opened() if settled else None
-    if chosen is not None:
-        forget(files_below(root / "store"))
-        images = [i % images_of(canvas) for i in range(2 * TURN * BATCH)]
-        for _ in read_ahead(chosen, batches_of(images), names, depth=DEPTH, output="stored"):
-            time.sleep(pause)
-        print(f"the ring reads {encoding} {'past' if chosen.bypass.on else 'through'} the page cache", flush=True)
-
-    def ready(images: Sequence[int]) -> Work:
-        reader = opened() if chosen is None else chosen
-        # The ring's memory is there once as many batches as it holds have been read; a training does that once.
-        warm = batches_of(range(BATCH)) * DEPTH
-        slots = read_ahead(reader, warm + batches_of(images), names, depth=DEPTH, **({"output": "stored"} | options))
-        next(slots)
-        time.sleep(0.5)  # the others of these are read as well
-
-        def work() -> None:
-            for _ in slots:
-                time.sleep(pause)
-
-        return work
-
-    return ready
-
-
-def plain(root: Path, nbytes: int, threads: int, asking: bool) -> Way:
-    """``preadv`` of ``nbytes`` of a file an image, each thread into memory of its own."""
-    local = threading.local()
-
-    def read(i: int) -> None:
-        if not hasattr(local, "buffer"):
-            local.buffer = memoryview(np.ones(nbytes, np.uint8))
-        descriptor = os.open(root / "plain" / f"{i:04}", os.O_RDONLY)
-        try:
-            if asking:
-                prefetch(descriptor, 0, nbytes)
-            done = 0
-            while done < nbytes:
-                done += os.preadv(descriptor, [local.buffer[done : done + (1 << 23)]], done)
-        finally:
-            os.close(descriptor)
-
-    pool = ThreadPoolExecutor(threads)
-    return at_once(lambda images: list(pool.map(read, images)) and None)
-
-
-def at_once(work: Callable[[Sequence[int]], None]) -> Way:
-    """A way that needs nothing made ready."""
-    return lambda images: lambda: work(images)
-
-
-def plain_ways(root: Path, nbytes: int) -> dict[str, Way]:
-    return {
-        f"plain, {threads} thread{'s' * (threads > 1)}{', asked' * asking}": plain(root, nbytes, threads, asking)
-        for threads in (1, 2, 4, 8)
-        for asking in (False, True)
-    }
 
 
 def in_turns(
@@ -179,7 +90,7 @@ def table(found: Found, nbytes: int) -> dict[str, Any]:
             "share_of_best": spread(reference[:, 0] / seconds),
             "gb_per_s": round(nbytes / float(np.median(seconds)) / 1e9, 2),
         }
-    return {"bytes": nbytes, "best": best, "ways": rows}
+    return {"bytes": nbytes, "rounds": len(reference), "best": best, "ways": rows}
 
 
 def spread(values: Any) -> dict[str, float]:
@@ -247,10 +158,6 @@ def fill(root: Path, canvas: int, count: int) -> None:
     (root / "done").touch()
 
 
-def images_of(canvas: int) -> int:
-    return 20 if canvas == 256 else 48
-
-
 def image_bytes(canvas: int, encoding: str) -> int:
     return sum(spec.image_bytes for spec in specs(canvas, encoding))
 
@@ -271,14 +178,18 @@ class Disk:
         plains = plain_ways(self.root, nbytes)
         rings = self.rings(encoding)
         few = {way: plains[way] for way in ("plain, 2 threads, asked", "plain, 8 threads", "plain, 8 threads, asked")}
+        ranges = {
+            f"its pieces, {'past' if direct else 'through'} the cache": pieces(self.root, self.canvas, encoding, direct)
+            for direct in (True, False)
+        }
         floats = {"ring, to float32": ring(self.root, self.canvas, encoding, settled=True, output="float32")}
         with contextlib.ExitStack() as stack:
             if title == "beside another":
                 stack.enter_context(another(self.root, self.canvas))
             if title == "slow disk" and not stack.enter_context(slow_disk(self.root)):
                 return {}
-            ways = {"random": rings | floats | plains, "peers": rings | few | self.peers(encoding)}.get(
-                title, rings | few
+            ways = {"random": rings | ranges | floats | plains, "peers": rings | few | self.peers(encoding)}.get(
+                title, rings | ranges | few
             )
             rounds = {"peers": max(1, self.rounds // 4), "slow disk": max(1, self.rounds // 2)}.get(title, self.rounds)
             found = table(self.turns(ways, rounds, shuffled=title != "sequential"), nbytes)
@@ -298,18 +209,20 @@ class Disk:
     ) -> dict[str, list[tuple[float, float]]]:
         return in_turns(ways, self.count, self.share, rounds, self.files, shuffled=shuffled)
 
-    def rings(self, encoding: str, pause: float = 0) -> dict[str, Way]:
-        return {way: ring(self.root, self.canvas, encoding, pause=pause, **options) for way, options in RINGS.items()}
+    def rings(self, encoding: str) -> dict[str, Way]:
+        return {way: ring(self.root, self.canvas, encoding, **options) for way, options in RINGS.items()}
 
     def lost(self, encoding: str, image_seconds: float) -> dict[str, Any]:
-        """Share of the time in which a consumer that is as fast as the disk waits."""
-        pause = BATCH * image_seconds
-        slept = pause * (self.share / BATCH + DEPTH - 1) / self.share  # the last two warm ones as well
-        pairs = self.turns(self.rings(encoding, pause), self.rounds)
-        return {
-            "pause_ms": round(1000 * pause, 1),
-            "lost": {way: spread(1 - slept / np.array(found)[:, 0]) for way, found in pairs.items()},
-        }
+        """Share of the time in which a consumer waits that is as fast as the disk's best."""
+        pause, rng = BATCH * image_seconds, Random(0)
+        made = {way: streams(self.root, self.canvas, encoding, **options) for way, options in RINGS.items()}
+        found: dict[str, list[float]] = {way: [] for way in made}
+        for _ in range(self.rounds):
+            for way in rng.sample(list(made), len(made)):
+                slots = made[way](rng.sample(range(self.count), self.count // BATCH * BATCH))
+                forget(self.files)
+                found[way].append(waited(slots, pause))
+        return {"pause_ms": round(1000 * pause, 1), "lost": {way: spread(shares) for way, shares in found.items()}}
 
     def peers(self, encoding: str) -> dict[str, Way]:
         ways: dict[str, Callable[[Sequence[int]], None] | None] = {
@@ -343,7 +256,7 @@ def main() -> None:
         titles = (arguments.only,) if arguments.only else TITLES
         results = {title: {encoding: disk.measure(title, encoding) for encoding in ENCODINGS} for title in titles}
         if not arguments.quick:
-            write(results, {"canvas": canvas, "images": count, "batch": BATCH, "taps": len(TAPS), "rounds": rounds})
+            write(results, {"canvas": canvas, "images": count, "batch": BATCH, "taps": len(TAPS)})
 
 
 def write(results: Mapping[str, Any], facts: Mapping[str, Any]) -> None:

@@ -1,6 +1,8 @@
 """A chunked Zarr store for features that are computed once and read many times."""
 
-from cache.encodings import Basis, Encoded, Encoding, fit_basis, parse_encoding, state_error
+from cache.basis import Basis, fit_basis
+from cache.encoding_error import state_error
+from cache.encodings import Encoded, Encoding, parse_encoding
 from cache.errors import CacheError, SkippedImage
 from cache.fingerprint import explain_difference, fingerprint
 from cache.layout import ArraySpec, GroupKey, tap_name

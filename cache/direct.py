@@ -1,7 +1,8 @@
 """Reading past the page cache, for a store that memory does not hold.
 
 Through the page cache every byte is copied and every page of it found room for, to be thrown out before it is read
-again: most of the processor time that reading takes. Direct reads go from the disk into the caller's memory.
+again: most of the processor time that reading takes. Direct reads go from the disk into the caller's memory, in large
+pages: a request takes a limited number of pages, and a disk gives more the fewer requests it gets.
 """
 
 import contextlib
@@ -20,9 +21,9 @@ from cache.shards import REPAIR
 from cache.system import refusal
 
 ALIGNED = 4096  # offsets, lengths and addresses of direct reads are multiples of the disk's blocks, which divide this
-LARGER = 4  # times the pieces read through the page cache: with nothing read ahead, a disk wants larger requests
+LARGER = 7  # times the pieces read through the page cache: 7 MB and the blocks at its ends are two requests of 4 MB
 TRIED = 6  # batches each way is timed over
-CLEARLY = 0.9  # of its time: what the page cache has to save
+CLEARLY = 0.75  # of its time: what the page cache may take at most; disks that others share vary by less
 _LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
 

@@ -3,16 +3,16 @@
 Axes: n images, H x W grid, C channels, K stored channels, B = ceil(HW / 256) blocks of positions.
 """
 
-import hashlib
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any, ClassVar, Literal, NamedTuple, TypeAlias
+from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cache.basis import Basis
 from cache.errors import EncodingError, NonFiniteError
 from cache.fingerprint import JSON
+from cache.finite import not_finite
 
 Floats: TypeAlias = NDArray[Any]  # float16 or float32
 
@@ -26,26 +26,6 @@ class Encoded(NamedTuple):
 
     values: NDArray[Any]
     scales: NDArray[np.float16] | None = None
-
-
-@dataclass(frozen=True)
-class Basis:
-    """Channel PCA: feature = ``mean`` (C,) + coefficients (..., K) @ ``vectors`` (K, C); float32."""
-
-    mean: NDArray[np.float32]
-    vectors: NDArray[np.float32]
-
-    @cached_property
-    def digest(self) -> str:
-        """First ten hex digits of the SHA-256 of both arrays; part of the recipe."""
-        data = np.ascontiguousarray(self.mean, "<f4").tobytes() + np.ascontiguousarray(self.vectors, "<f4").tobytes()
-        return hashlib.sha256(data).hexdigest()[:10]
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Basis) and self.digest == other.digest
-
-    def __hash__(self) -> int:
-        return hash(self.digest)
 
 
 @dataclass(frozen=True)
@@ -82,7 +62,7 @@ class Float32(_Plain):
         """``x`` (n, H, W, C). Raises NonFiniteError."""
         values = np.ascontiguousarray(x, np.float32)
         if not np.isfinite(values).all():
-            raise NonFiniteError(_describe(x))
+            raise NonFiniteError(not_finite(x))
         return Encoded(values)
 
 
@@ -103,7 +83,7 @@ class Float16(_Plain):
         with np.errstate(over="ignore"):
             values = np.ascontiguousarray(x, np.float16)
         if not kernels.all_finite(values):
-            raise NonFiniteError(_describe(x, HALF_MAX))
+            raise NonFiniteError(not_finite(x, HALF_MAX))
         return Encoded(values)
 
 
@@ -139,7 +119,7 @@ class BitRound(_Plain):
             values = rounded.view(np.float32).astype(np.float16)
         # Rounding a NaN's bits can make an infinity or wrap around: the input decides.
         if not (np.isfinite(values).all() and np.isfinite(x).all()):
-            raise NonFiniteError(_describe(x, HALF_MAX))
+            raise NonFiniteError(not_finite(x, HALF_MAX))
         return Encoded(values)
 
 
@@ -170,7 +150,7 @@ class Int8:
 
         n, height, width, channels = x.shape
         if x.dtype == np.float16 and not kernels.all_finite(np.ascontiguousarray(x)):
-            raise NonFiniteError(_describe(x))
+            raise NonFiniteError(not_finite(x))
         rows = kernels.as_float32(x).reshape(n, height * width, channels)
         values = np.empty(rows.shape, np.int8)
         scales = np.empty((n, self.blocks(height * width), channels), np.float16)
@@ -179,7 +159,7 @@ class Int8:
             finite = kernels.block_maxima(rows[i], maxima)
             scales[i] = kernels.scales_of(maxima)
             if not finite or not np.isfinite(scales[i]).all():
-                raise NonFiniteError(_describe(x[i : i + 1], HALF_MAX * 127))
+                raise NonFiniteError(not_finite(x[i : i + 1], HALF_MAX * 127))
             kernels.quantise(rows[i], scales[i].astype(np.float32), values[i])
         return Encoded(values.reshape(n, height, width, channels), scales)
 
@@ -238,7 +218,7 @@ class Project:
         """``x`` (n, H, W, C). Raises NonFiniteError; EncodingError without a basis."""
         basis = self._basis()
         if not np.isfinite(x).all():
-            raise NonFiniteError(_describe(x))
+            raise NonFiniteError(not_finite(x))
         return Int8().encode((x.astype(np.float32) - basis.mean) @ basis.vectors.T)
 
     def decode(self, encoded: Encoded) -> NDArray[np.float32]:
@@ -271,64 +251,3 @@ def parse_encoding(text: str) -> Encoding:
         case "project", True, _:
             return Project(int(number))
     raise EncodingError(f"encoding {text!r}: expected float16, int8, bitround:n, project:k or float32")
-
-
-def fit_basis(samples: NDArray[Any], k: int) -> Basis:
-    """Principal channels of ``samples`` (positions, C), largest variance first, signs fixed.
-
-    Raises EncodingError when k exceeds C, NonFiniteError on NaN or infinity.
-    """
-    x = np.asarray(samples, np.float64)
-    if not np.isfinite(x).all():
-        raise NonFiniteError(_describe(samples))
-    if not 1 <= k <= x.shape[1]:
-        raise EncodingError(f"encoding project:{k}: the feature has only {x.shape[1]} channels")
-    mean = x.mean(0)
-    _, vectors = np.linalg.eigh((x - mean).T @ (x - mean))
-    leading = vectors.T[::-1][:k]
-    signs = np.sign(leading[np.arange(k), np.abs(leading).argmax(1)])[:, None]
-    return Basis(mean.astype(np.float32), (leading * signs).astype(np.float32))
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ErrorStatement:
-    """What an encoding loses: L2 over all, and at each location over its channels; fractions, cosine in [-1, 1]."""
-
-    relative_l2: float
-    location_median: float
-    location_p99: float
-    cosine_p1: float
-
-
-def state_error(x: Floats, encoding: Encoding) -> ErrorStatement:
-    """Loss of one encode and decode of ``x`` (n, H, W, C). Locations that are zero throughout do not count."""
-    exact = x.astype(np.float64).reshape(-1, x.shape[-1])
-    found = encoding.decode(encoding.encode(x)).astype(np.float64).reshape(exact.shape)
-    norm = np.linalg.norm(exact, axis=1)
-    there = norm > 0
-    exact, found, norm = exact[there], found[there], norm[there]
-    relative = np.linalg.norm(found - exact, axis=1) / norm
-    cosine = (exact * found).sum(1) / (norm * np.maximum(np.linalg.norm(found, axis=1), 1e-300))
-    return ErrorStatement(
-        relative_l2=float(np.linalg.norm(found - exact) / np.linalg.norm(exact)),
-        location_median=float(np.median(relative)),
-        location_p99=float(np.quantile(relative, 0.99)),
-        cosine_p1=float(np.quantile(cosine, 0.01)),
-    )
-
-
-def _describe(x: NDArray[Any], limit: float | None = None) -> str:
-    """What is wrong with an array that has something not finite, or beyond ``limit``, in it."""
-    kind: Literal["NaN", "infinity", "overflow"]
-    if np.isnan(x).any():
-        kind, bad = "NaN", np.isnan(x)
-    elif np.isinf(x).any():
-        kind, bad = "infinity", np.isinf(x)
-    else:
-        kind, bad = "overflow", np.abs(x) >= (limit or 0.0)
-        if not bad.any():
-            bad = np.abs(x) == np.abs(x).max()
-    where = tuple(int(i) for i in np.argwhere(bad)[0][1:])
-    return f"{kind} at {where}, {int(bad.sum())} of {bad.size} values" + (
-        f" (largest magnitude {np.abs(x).max():.4g}, limit {limit:.4g})" if kind == "overflow" and limit else ""
-    )

@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from cache.basis import Basis
 from cache.checksum import CHECKSUM_BYTES, crc32c
-from cache.encodings import HALF_BITS, Basis, BitRound, Encoding, Project, parse_encoding
+from cache.encodings import HALF_BITS, BitRound, Encoding, Project, parse_encoding
 from cache.errors import CacheError, DamagedError
 from cache.files import read_bytes, read_json, write_bytes, write_json
 from cache.fingerprint import JSON, Recipe, fingerprint

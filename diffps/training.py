@@ -8,7 +8,6 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Protocol
 
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 from diffps.errors import DiffPSError, DivergedError
 from diffps.features import Feature, FeatureSource, Ref, expand_once
 from diffps.model import PersonSearcher, Target
+from diffps.random_stream import RandomStream
 from diffps.schedule import Sample, SampleOrder, TrainingConfig
 
 SCALER_START = 2.0**13
@@ -38,42 +38,6 @@ class StepResult:
     grad_norm: float | None
     seconds: float = field(default=0.0, compare=False)
     waited: float = field(default=0.0, compare=False)
-
-
-class RandomStream:
-    """A state of torch's global generators that is put in place for one head and taken out again."""
-
-    def __init__(self, seed: int, device: torch.device) -> None:
-        self._device = device
-        with self._outer_kept():
-            torch.manual_seed(seed)
-            self.state = self._read()
-
-    @contextmanager
-    def active(self) -> Iterator[None]:
-        with self._outer_kept():
-            self._write(self.state)
-            yield
-            self.state = self._read()
-
-    @contextmanager
-    def _outer_kept(self) -> Iterator[None]:
-        outer = self._read()
-        try:
-            yield
-        finally:
-            self._write(outer)
-
-    def _read(self) -> dict[str, Tensor]:
-        state = {"cpu": torch.get_rng_state()}
-        if self._device.type == "cuda":
-            state["cuda"] = torch.cuda.get_rng_state(self._device)
-        return state
-
-    def _write(self, state: Mapping[str, Tensor]) -> None:
-        torch.set_rng_state(state["cpu"])
-        if "cuda" in state and self._device.type == "cuda":
-            torch.cuda.set_rng_state(state["cuda"], self._device)
 
 
 @dataclass(frozen=True, slots=True)
