@@ -13,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cache import CacheError, FeatureStore
+from cache.basis import fit_basis
 from cache.checksum import crc32c
-from cache.encodings import Project, fit_basis
+from cache.encodings import Project
 from cache.errors import DamagedError, FileError, LockedError, NotCachedError
 from cache.layout import BASIS, write_basis
 from cache.shards import read_fully, read_index
