@@ -124,7 +124,7 @@ def main() -> None:
         def ended(limit: float, *arguments: str, **variables: str) -> int:
             changed = {"PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1", **variables}
             command = ("timeout", "-k9", str(limit), sys.executable, "-m", "pytest", *arguments)
-            return subprocess.run(command, cwd=copy, env=os.environ | changed, stdout=subprocess.DEVNULL).returncode
+            return subprocess.run(command, cwd=copy, env=os.environ | changed, capture_output=True).returncode
 
         if not (kept / "tests.xml").exists():
             kept.mkdir(parents=True, exist_ok=True)
@@ -139,7 +139,8 @@ def main() -> None:
             done = ended(60 + 8 * args.seconds, "-x", *tests) if tests else 0
             (copy / path).write_text(source, encoding="utf-8")
             survivors += done == 0
-            word, change = "noticed " if done else "SURVIVED", f"{ast.unparse(node)}  ->  {ast.unparse(other)}"
+            word = {0: "SURVIVED", 4: "unloaded"}.get(done, "noticed ")  # 4: a module of the tests cannot be imported
+            change = f"{ast.unparse(node)}  ->  {ast.unparse(other)}"
             print(f"{word} {path}:{node.lineno}:{node.col_offset}  {change}  ({len(tests)} tests)", flush=True)
     print(f"{len(chosen) - survivors} of {len(chosen)} noticed")
 
