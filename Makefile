@@ -39,8 +39,9 @@ check: $(TESTS)
 
 BASE ?= HEAD~1
 COUNT ?= 20
+PLACES ?= $(shell git diff --name-only --diff-filter=d $(BASE) -- pipeline stages diffps cache)
 mutants: $(TESTS)
-	PATH="$(BIN):$$PATH" python -m tests.mutants --base $(BASE) --count $(COUNT) $(PLACES)
+	PATH="$(BIN):$$PATH" python -m tests.mutants --count $(COUNT) $(PLACES)
 
 # Installed once; again only when the dependencies may have changed.
 $(RUN): pyproject.toml

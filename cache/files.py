@@ -103,9 +103,11 @@ def publish(temporary: Path, target: Path) -> None:
 def remove(path: Path) -> None:
     """Take a file away, durably; it may be gone already."""
     with naming(path, "removed"):
-        if path.exists():
-            path.unlink(missing_ok=True)
-            sync(path.parent)
+        try:
+            path.unlink()
+        except FileNotFoundError:
+            return
+        sync(path.parent)
 
 
 def sync(path: Path) -> None:

@@ -105,7 +105,8 @@ class ArraySpec:
     def scales_shape(self) -> tuple[int, int] | None:
         """(blocks, K) of one image's scales, None where the encoding has none."""
         height, width, stored = self.stored_shape
-        return (self.encoding.blocks(height * width), stored) if self.encoding.scaled else None
+        blocks = self.encoding.blocks(height * width)
+        return (blocks, stored) if blocks else None
 
     def parts(self) -> dict[str, tuple[tuple[int, ...], str]]:
         """Zarr arrays this feature consists of: name suffix -> (shape of one image, data type)."""

@@ -1,9 +1,9 @@
 """Small faults planted in the code one at a time, to see which the tests notice: ``make mutants``.
 
 A fault is one comparison, constant, operator or pair of arguments changed, or one call left out. The tests run once
-unchanged, to see which lines each executes and how long it takes; then each fault meets the tests of its line, fastest
-first, then those of its module, until one fails. mutmut and cosmic-ray were looked at: the one cannot plant faults in
-functions that Numba compiles, the other runs every test for every fault.
+unchanged, to see which lines each executes and how long it takes; then each fault meets the tests of its line, those of
+its module and those that lie beside them, the fastest of each first, until one fails. mutmut and cosmic-ray were looked
+at: the one cannot plant faults in functions that Numba compiles, the other runs every test for every fault.
 """
 
 import argparse
@@ -12,31 +12,35 @@ import os
 import random
 import shutil
 import subprocess
+import sys
 import tempfile
-from collections.abc import Iterator, Sequence
-from functools import partial
-from importlib import import_module
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TypeAlias
+from xml.etree import ElementTree
 
-from tests.reach import PACKAGES, Only, Reach, ended, meeting
+from coverage import CoverageData
 
 ROOT = Path(__file__).parents[1]
-MODELS = ("diffusers.models.unets.unet_2d_condition", "transformers.models.clip.modeling_clip", "timm")
-HEAVY = ("torchvision", "numba", "zarr", "hypothesis", *MODELS)  # imported once, before the processes part
-PAIRS = ("Lt LtE", "Gt GtE", "Eq NotEq", "Is IsNot", "In NotIn", "And Or", "Add Sub", "Mult Div", "FloorDiv Mult")
+PACKAGES = ("pipeline", "stages", "diffps", "cache")
+PAIRS = "Lt LtE, Gt GtE, Eq NotEq, Is IsNot, In NotIn, And Or, Add Sub, FloorDiv Mult, Mult Div"
 OTHER: dict[type, type] = {}
-for _a, _b in (pair.split() for pair in PAIRS):
-    OTHER = {getattr(ast, _b): getattr(ast, _a), getattr(ast, _a): getattr(ast, _b), **OTHER}
+for _a, _b in (pair.split() for pair in PAIRS.split(", ")):
+    OTHER |= {getattr(ast, _a): getattr(ast, _b), getattr(ast, _b): getattr(ast, _a)}
 QUIET = ("debug", "info", "warning", "say", "note", "echo", "progress", "advance")  # calls whose loss is only unsaid
 
-Node: TypeAlias = ast.expr | ast.stmt
+
+def deciding(node: ast.AST) -> Iterator[ast.AST]:
+    """This node and those below it, but for what decides nothing: annotations, decorators, texts of errors."""
+    yield node
+    for name, value in ast.iter_fields(node) if not isinstance(node, ast.Raise | ast.JoinedStr) else ():
+        for part in value if isinstance(value, list) else [value]:
+            if isinstance(part, ast.AST) and name not in ("annotation", "returns", "decorator_list"):
+                yield from deciding(part)
 
 
-def faults(tree: ast.Module) -> Iterator[tuple[Node, Node]]:
+def faults(tree: ast.Module) -> Iterator[tuple[ast.expr | ast.stmt, ast.AST]]:
     """(node, what takes its place) of every fault that could be planted."""
-    skipped = {id(part) for node in ast.walk(tree) for part in words_and_types(node)}
-    for node in (node for node in ast.walk(tree) if id(node) not in skipped):
+    for node in deciding(tree):
         match node:
             case ast.Compare(ops=[op]) if type(op) in OTHER:
                 yield node, ast.Compare(node.left, [OTHER[type(op)]()], node.comparators)
@@ -57,23 +61,7 @@ def faults(tree: ast.Module) -> Iterator[tuple[Node, Node]]:
                     yield node, ast.Call(node.func, [second, first, *rest], node.keywords)
 
 
-def words_and_types(node: ast.AST) -> Iterator[ast.AST]:
-    """Parts of a node that decide nothing: annotations, decorators, texts of errors."""
-    parts: Sequence[ast.AST | None] = []
-    match node:
-        case ast.AnnAssign(annotation=annotation) | ast.arg(annotation=annotation):
-            parts = [annotation]
-        case ast.FunctionDef(returns=returns, decorator_list=decorators):
-            parts = [*decorators, returns]
-        case ast.ClassDef(decorator_list=parts) | ast.If(test=ast.Name(id="TYPE_CHECKING"), body=parts):
-            pass
-        case ast.Raise() | ast.JoinedStr():
-            parts = [node]
-    for part in parts:
-        yield from ast.walk(part) if part is not None else ()
-
-
-def planted(source: str, node: Node, other: Node) -> str:
+def planted(source: str, node: ast.expr | ast.stmt, other: ast.AST) -> str:
     """``source`` with ``other`` in the place of ``node``; every line stays where it was."""
     lines = source.encode().splitlines(keepends=True)
     first, last = node.lineno - 1, (node.end_lineno or node.lineno) - 1
@@ -83,50 +71,75 @@ def planted(source: str, node: Node, other: Node) -> str:
     return b"".join([*lines[:first], changed, *[b"\n"] * (last - first), *lines[last + 1 :]]).decode()
 
 
+def meeting(kept: Path, path: Path, span: range, limit: float) -> list[str]:
+    """The tests that a fault in these lines meets, as many as take ``limit`` seconds, those of one file together.
+
+    What a shared fixture executes counts as its first user's, so tests beside those of the module are among them.
+    """
+    cases = [case for case in ElementTree.parse(kept / "tests.xml").iter("testcase") if not len(case)]  # that passed
+    seconds = {f"{case.get('file')}::{case.get('name')}": float(case.get("time", 0)) for case in cases}
+    file = {test: Path(test.partition("::")[0]) for test in seconds}
+    data = CoverageData(str(kept / "lines"))
+    data.read()
+    executed = {
+        line: {context.rpartition("|")[0] for context in contexts} & seconds.keys()
+        for measured in data.measured_files()
+        if measured.endswith(f"/{path}")
+        for line, contexts in data.contexts_by_lineno(measured).items()
+    }
+    near = {test for line in span for test in executed.get(line, ())}
+    module = set().union(*executed.values())
+    files = {file[test] for test in module}
+    chosen: dict[Path, list[str]] = {}
+    for test in sorted(seconds, key=lambda t: (t not in near, t not in module, file[t] not in files, seconds[t])):
+        if seconds[test] <= limit and file[test].parent in {each.parent for each in files}:
+            limit -= seconds[test]
+            chosen.setdefault(file[test], []).append(test)
+    return [test for tests in chosen.values() for test in tests]
+
+
 def listed(*command: str) -> list[Path]:
-    done = subprocess.run(("git", *command), cwd=ROOT, capture_output=True, text=True, check=command[0] != "grep")
-    return [Path(line) for line in done.stdout.splitlines()]
+    return [Path(line) for line in subprocess.check_output(("git", *command), cwd=ROOT, text=True).splitlines()]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("places", nargs="*", help="modules or folders; without any, what changed since --base")
-    parser.add_argument("--base", default="HEAD~1")
+    parser.add_argument("places", nargs="*", default=PACKAGES, help="modules or folders")
     parser.add_argument("--count", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--seconds", type=float, default=120, help="of tests for one fault")
     parser.add_argument("--tests", nargs="*", default=["tests"])
     parser.add_argument("--kept", type=Path, help="folder where what the tests execute is kept for the next time")
     args = parser.parse_args()
-    os.environ |= {"PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
-    for name in HEAVY:
-        import_module(name)
-    places = args.places or listed("diff", "--name-only", "--diff-filter=d", args.base, "--", *PACKAGES)
-    modules = [path for path in listed("ls-files", *places) if path.suffix == ".py"]
-    choices = [(path, *fault) for path in modules for fault in faults(ast.parse((ROOT / path).read_text()))]
+    modules = [path for path in listed("ls-files", *args.places) if path.suffix == ".py"]
+    choices = [(path, *fault) for path in modules for fault in faults(ast.parse((ROOT / path).read_text("utf-8")))]
     chosen = random.Random(args.seed).sample(choices, min(args.count, len(choices)))
     survivors = 0
     with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
-        copy, kept = Path(folder, "copy"), args.kept or Path(folder, "kept")
+        copy, kept = Path(folder, "copy"), (args.kept or Path(folder, "kept")).absolute()
         for path in listed("ls-files", "--cached", "--others", "--exclude-standard"):
             (copy / path).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / path, copy / path)
-        if not (kept / "tests.json").exists():
+
+        def ended(limit: float, *arguments: str, **variables: str) -> int:
+            changed = {"PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1", **variables}
+            command = ("timeout", "-k9", str(limit), sys.executable, "-m", "pytest", *arguments)
+            return subprocess.run(command, cwd=copy, env=os.environ | changed, capture_output=True).returncode
+
+        if not (kept / "tests.xml").exists():
             kept.mkdir(parents=True, exist_ok=True)
-            ended(copy, 36_000, args.tests, partial(Reach, kept.absolute()))
+            told = [f"--junitxml={kept}/tests.xml", "-ojunit_family=xunit1", "--cov-context=test", "--cov-report="]
+            told += [f"--cov={package}" for package in PACKAGES]
+            # Interpreted, for what Numba compiles leaves no trace.
+            ended(1e5, *told, *args.tests, NUMBA_DISABLE_JIT="1", COVERAGE_FILE=f"{kept}/lines")
         for path, node, other in chosen:
             source = (ROOT / path).read_text(encoding="utf-8")
             (copy / path).write_text(planted(source, node, other), encoding="utf-8")
-            users = [
-                user for user in listed("grep", "-lwE", f"(from|import) .*{path.stem}", "--", *PACKAGES) if user != path
-            ]
-            span = range(node.lineno, (node.end_lineno or node.lineno) + 1)
-            tests, seconds = meeting(kept, [path, *users], span, args.seconds)
-            only = Only(tests)
-            done = ended(copy, 30 + 4 * seconds, ["-x", *only.files], lambda only=only: only) if tests else 0
+            tests = meeting(kept, path, range(node.lineno, (node.end_lineno or node.lineno) + 1), args.seconds)
+            done = ended(60 + 8 * args.seconds, "-x", *tests) if tests else 0
             (copy / path).write_text(source, encoding="utf-8")
-            survivors += done in (0, 5)
-            word = "SURVIVED" if done in (0, 5) else "too long" if done < 0 else "noticed "
+            survivors += done == 0
+            word = {0: "SURVIVED", 4: "unloaded"}.get(done, "noticed ")  # 4: a module of the tests cannot be imported
             change = f"{ast.unparse(node)}  ->  {ast.unparse(other)}"
             print(f"{word} {path}:{node.lineno}:{node.col_offset}  {change}  ({len(tests)} tests)", flush=True)
     print(f"{len(chosen) - survivors} of {len(chosen)} noticed")

@@ -85,6 +85,19 @@ def test_where_nobody_is_found_there_are_no_rows() -> None:
     assert [tuple(each.shape) for each in found] == [(0, 4), (0,), (0, CONFIG.embedding.size)]
 
 
+@pytest.mark.parametrize("thin", ["proposals", "boxes"])
+def test_what_is_thinner_than_a_box_is_nobody(thin: str) -> None:
+    """Proposals of some ten thousandths of a pixel, which the box head would widen again; and its own boxes."""
+    head = willing("as is")
+    with torch.no_grad():
+        if thin == "proposals":
+            head.proposals.rpn.head.bbox_pred.bias[2::4] -= 12.5
+        head.box_head.regressor[1].bias[2] += 50 if thin == "proposals" else -100
+        (features,) = images(head, 1)
+        found = Detect(head)(*(features[each].values for each in head.taps.names))
+    assert len(head.detect(features)[0].boxes) == len(found[0]) == 0
+
+
 def test_what_cannot_be_exported_is_said(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="no such folder"):
         export_head(str(tmp_path / "none"), tmp_path / "out")

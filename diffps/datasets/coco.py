@@ -87,8 +87,7 @@ def _read_own(
     missing: dict[str, str] = {}
     for split, file in files.items():
         skipped[split] = Counter(other_categories=0, crowds=0)
-        folder = "" if prefix else file.path.parent.relative_to(root).as_posix().removeprefix(".")
-        photos = _add_images(album, file, split, names, folder, missing, findings)
+        photos = _add_images(album, file, split, names, _folder(root, prefix, file.path), missing, findings)
         _add_annotations(album, file, photos, identity, skipped[split], findings)
     if missing:
         raise missing_images("coco", missing, sum(len(file.images) for file in files.values()), found)
@@ -104,6 +103,15 @@ def _read_own(
         way_out="if so, write bbox as x, y, width, height, as COCO has it",
         skipped=skipped,
     )
+
+
+def _folder(root: Path, prefix: str, path: Path) -> str:
+    """Where the images of the COCO file ``path`` lie below ``root``/``prefix``: beside it, or in a folder with the name
+    of its subset, as CVAT has it, since frames of several videos have the same names; empty where there is none."""
+    if not prefix:
+        return path.parent.relative_to(root).as_posix().removeprefix(".")
+    subset = path.stem.rpartition("_")[2]
+    return subset if (root / prefix / subset).is_dir() else ""
 
 
 def _read_benchmark(
@@ -219,11 +227,13 @@ def _doubt_unasked(file: CocoFile, photos: Mapping[str, Photo | None], findings:
 
 def _require_identity(files: Iterable[CocoFile], identity: str) -> None:
     """Raise DatasetError where no annotation has the key that was asked for."""
-    annotations = [(file.path, annotation) for file in files for annotation in file.annotations]
+    annotations = [
+        (file.path, part) for file in files for part in objects(file.annotations, "annotation", file.path, "coco")
+    ]
     if identity in ("", CATEGORY_NAME) or not annotations or any(_has(part, identity) for _, part in annotations):
         return
     path, first = annotations[0]
-    found = summarise(map(str, first), 20) if isinstance(first, dict) else "none"
+    found = summarise(map(str, first), 20)
     raise DatasetError(
         f"coco: {path}: no annotation has the key {identity}, which index.identity names; the first one has {found}"
     )

@@ -38,9 +38,11 @@ class ImageNames:
         cannot be one file's lead to one image.
         """
         # A backslash may be part of a name, and is of those that hold other bytes than UTF-8 as the index writes them.
-        if literal := self._exact.get(normal(f"{folder}/{written}" if folder else written)):
-            self._remember(literal, normal(literal).split("/"), written)
-            return literal
+        below = f"{folder}/" if folder else ""
+        for text in (below + written, written):
+            if text.startswith(below) and (literal := self._exact.get(normal(text))):
+                self._remember(literal, normal(literal).split("/"), written)
+                return literal
         for text in dict.fromkeys((written, unquote(written, errors="replace"))):
             parts, rooted = _parts(text)
             if not parts:

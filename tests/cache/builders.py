@@ -1,6 +1,9 @@
 """Small stores for tests: features are a function of an image's content, so whoever writes them writes the same."""
 
 import hashlib
+import json
+import os
+import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +13,7 @@ from numpy.typing import NDArray
 
 from cache import ArraySpec, FeatureStore, GroupKey, fingerprint, fit_basis, parse_encoding, tap_name
 from cache.encodings import Project
+from cache.lock import StoreLock
 
 PASS = {"unet": "1234", "prompt": "person"}
 SHAPE = (20, 18, 12)  # 360 positions: a whole block of scales and a part of one
@@ -105,3 +109,11 @@ def as_first_version(store: FeatureStore) -> None:
         receipt = json.loads(path.read_text())
         del receipt["seal"], receipt["names"]
         path.write_text(json.dumps(receipt, indent=1, sort_keys=True) + "\n")
+
+
+def pretend(path: Path, silent: float = 0.0, **changes: object) -> None:
+    """A lock file somebody else left."""
+    with StoreLock(path):
+        owner = json.loads(path.read_text())
+    path.write_text(json.dumps(owner | changes))
+    os.utime(path, (time.time() - silent,) * 2)

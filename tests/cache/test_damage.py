@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -12,9 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cache import CacheError, FeatureStore
-from cache.encodings import Project, fit_basis
-from cache.errors import DamagedError, LockedError, NotCachedError
+from cache.basis import fit_basis
+from cache.checksum import crc32c
+from cache.encodings import Project
+from cache.errors import DamagedError, FileError, LockedError, NotCachedError
 from cache.layout import BASIS, write_basis
+from cache.shards import read_fully, read_index
 from cache.verify import verify, withdraw
 from tests.cache.builders import check, images, spec, tree, write
 
@@ -231,3 +235,36 @@ def test_what_is_said_to_do_is_the_stage_that_writes_the_array(tmp_path: Path) -
         reader.read(ROWS[1][0], "moments")
     with pytest.raises(NotCachedError, match="no receipt.*run `diffps encode`"):
         reader.read(ROWS[5][0], "moments")
+
+
+def test_a_shard_that_the_system_does_not_read_is_named(tmp_path: Path) -> None:
+    """A folder in its place: what can be opened, and not read."""
+    descriptor = os.open(tmp_path, os.O_RDONLY)
+    try:
+        with pytest.raises(FileError, match=rf"^{re.escape(str(tmp_path))}: cannot be read: .*; "):
+            read_index(descriptor, tmp_path, 4)
+        with pytest.raises(FileError, match=rf"^{re.escape(str(tmp_path))}: cannot be read: .*; "):
+            read_fully(descriptor, memoryview(bytearray(8)), 0, tmp_path)
+    finally:
+        os.close(descriptor)
+
+
+def test_an_index_that_is_not_as_written_is_not_read(tmp_path: Path) -> None:
+    """One bit of any byte; and a file that ends before the index is whole."""
+    table = np.array([[0, 20], [20, 30]], "<u8")
+    whole = table.tobytes() + crc32c(table).to_bytes(4, "little")
+
+    def found(content: bytes) -> list[list[int]]:
+        (tmp_path / "shard").write_bytes(content)
+        descriptor = os.open(tmp_path / "shard", os.O_RDONLY)
+        try:
+            index: list[list[int]] = read_index(descriptor, tmp_path / "shard", 2).tolist()
+            return index
+        finally:
+            os.close(descriptor)
+
+    assert found(b"chunks" + whole) == table.tolist()
+    flipped = [whole[:at] + bytes([whole[at] ^ 4]) + whole[at + 1 :] for at in range(len(whole))]
+    for content in (*flipped, *(whole[at:] for at in range(1, len(whole)))):
+        with pytest.raises(DamagedError, match="the shard's index does not match its checksum"):
+            found(content)

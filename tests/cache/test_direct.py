@@ -1,6 +1,7 @@
 """What is read past the page cache is what is read through it."""
 
 import contextlib
+import fcntl
 import os
 import pickle
 from pathlib import Path
@@ -93,7 +94,9 @@ def test_the_end_of_a_file_is_named(file: Path) -> None:
 def test_a_file_goes_back_through_the_cache(file: Path) -> None:
     descriptor = direct_file(file)
     try:
+        direct = fcntl.fcntl(descriptor, fcntl.F_GETFL)
         go_through_cache(descriptor)
+        assert fcntl.fcntl(descriptor, fcntl.F_GETFL) == direct - os.O_DIRECT
         assert os.pread(descriptor, 10, 3) == file.read_bytes()[3:13]  # no direct read begins at byte 3
     finally:
         os.close(descriptor)

@@ -15,7 +15,7 @@ from cache.errors import LockedError
 from cache.guard import SILENT_SECONDS
 from cache.lock import StoreLock
 from cache.process import Process
-from tests.cache.builders import check, images, spec, write
+from tests.cache.builders import check, images, pretend, spec, write
 
 ROOT = Path(__file__).resolve().parents[2]
 HOLD = """
@@ -40,14 +40,6 @@ def holder(path: Path) -> subprocess.Popen[str]:
     assert process.stdout.readline() == "held\n"
     process.stdout.close()
     return process
-
-
-def pretend(path: Path, silent: float = 0.0, **changes: object) -> None:
-    """A lock file somebody else left."""
-    with StoreLock(path):
-        owner = json.loads(path.read_text())
-    path.write_text(json.dumps(owner | changes))
-    os.utime(path, (time.time() - silent,) * 2)
 
 
 def pretend_silence(path: Path) -> None:

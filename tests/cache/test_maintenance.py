@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 
 from cache import CacheError, FeatureStore, parse_encoding
+from cache.basis import fit_basis
 from cache.budget import Budget, PlannedArray, break_even, require_space
-from cache.encodings import Project, fit_basis
+from cache.encodings import Project
 from cache.errors import EncodingError, LockedError, NotCachedError, StoreFullError
 from cache.garbage import find_garbage, remove
 from cache.statistics import BINS, statistics

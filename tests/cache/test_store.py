@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -6,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cache import CacheError, FeatureStore, SkippedImage
+from cache.encodings import Project
 from cache.errors import EncodingError, IncompleteError, NonFiniteError, NotCachedError, RecipeError
 from cache.verify import verify
 from tests.cache.builders import (
@@ -270,13 +272,22 @@ def test_names_that_are_paths_are_refused() -> None:
 
 
 def test_project_needs_its_basis(store: FeatureStore) -> None:
-    from dataclasses import replace
-
     from cache import parse_encoding
 
     array = replace(spec(), name="tap@project:4", encoding=parse_encoding("project:4"))
     with pytest.raises(EncodingError, match="basis"):
         write(store, [array], images(4))
+
+
+def test_a_basis_known_by_its_digest_alone_is_read_from_the_store(store: FeatureStore) -> None:
+    whole = spec("project:4")
+    assert isinstance(whole.encoding, Project)
+    rows = images(4)
+    write(store, [whole], rows)
+    told = replace(whole, encoding=Project(4, lost=whole.encoding.digest))
+    reader = store.reader([told])
+    for scene, content in rows:
+        np.testing.assert_array_equal(reader.read_float(scene, told.name), expected(content, whole))
 
 
 def test_views_are_read_side_by_side(store: FeatureStore) -> None:

@@ -3,10 +3,14 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from cache import FeatureStore, parse_encoding
+from cache.errors import LockedError
+from cache.guard import SILENT_SECONDS
+from cache.lock import lock_file
 from cache.transcode import cached_images, transcode
-from tests.cache.builders import expected, images, spec, write
+from tests.cache.builders import expected, images, pretend, spec, write
 
 ROWS = images(10)
 
@@ -27,3 +31,14 @@ def test_copies_and_renamed_images_are_transcoded_under_every_name(tmp_path: Pat
         again = target.encoding.encode(reader.read(scene, source.name).values)
         np.testing.assert_array_equal(reader.read(scene, target.name).values, again.values)
         np.testing.assert_array_equal(reader.read_float(scene, source.name), expected(digest, source))
+
+
+def test_another_machine_s_writer_is_not_taken_over_unasked(tmp_path: Path) -> None:
+    store, source = FeatureStore(tmp_path), spec("float16")
+    write(store, [source], ROWS)
+    left = lock_file(tmp_path, source.group)
+    pretend(left, host="elsewhere", silent=SILENT_SECONDS + 5)
+    with pytest.raises(LockedError, match=r"runtime\.takeover=true"):
+        transcode(store, source, parse_encoding("int8"))
+    transcode(store, source, parse_encoding("int8"), takeover=True)
+    assert not left.exists()

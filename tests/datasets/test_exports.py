@@ -8,8 +8,8 @@ import pytest
 from diffps.datasets.coco import read_coco
 from diffps.datasets.findings import require_plausible
 from diffps.errors import DatasetError
-from tests.datasets.json_trees import write_cvat, write_label_studio, write_roboflow
-from tests.datasets.told import findings, told
+from tests.datasets.json_trees import write_cvat, write_json, write_label_studio, write_roboflow
+from tests.datasets.told import findings, told, write_images
 
 
 @pytest.fixture
@@ -49,6 +49,20 @@ def test_cvat(cvat: Path) -> None:
     assert unasked.queries == ()
     with pytest.raises(DatasetError, match=r"hold attributes.track_id, .*set index.identity=attributes.track_id"):
         require_plausible(findings(unasked))
+
+
+@pytest.mark.parametrize("name", ["frame_000000.PNG", "{}/frame_000000.PNG"])
+def test_cvat_subsets_have_frames_of_one_name(tmp_path: Path, name: str) -> None:
+    for subset in ("Train", "Test"):
+        write_images(tmp_path / "images" / subset, ["frame_000000.PNG"])
+        content = {"images": [{"id": 1, "file_name": name.format(subset)}], "annotations": []}
+        write_json(tmp_path / f"annotations/instances_{subset}.json", content)
+    index = read_coco(tmp_path)
+    assert [(scene.scene_id, scene.split) for scene in index.scenes] == [
+        ("Train/frame_000000.PNG", "train"),
+        ("Test/frame_000000.PNG", "test"),
+    ]
+    assert findings(index, "repaired", "refused") == []
 
 
 def test_roboflow(roboflow: Path) -> None:

@@ -1,9 +1,10 @@
 """What the parts of an index say about each other."""
 
 import numpy as np
+import pytest
 
 from diffps.datasets.findings import Findings
-from diffps.datasets.plausible import compare_images, compare_queries, too_little
+from diffps.datasets.plausible import compare_images, compare_queries, overlaps, too_little
 from diffps.records import Annotations, Gallery, Query, Scene, Split
 
 BOX = np.array([0, 0, 30, 60], np.float32)
@@ -44,6 +45,25 @@ def test_queries_beside_annotations_and_other_images() -> None:
     asked = [query("a", 6, BOX + 40), query("a", 7), query("a", 5, BOX + 20)]
     compare_queries(scenes, annotations, asked, findings)
     assert told(findings) == ["2 of 4 queries: query q6 on a", "2 of 4 queries: query q7 on a"]
+
+
+def test_overlap_is_intersection_over_union() -> None:
+    """All of it; a half to the side and below; an edge; a corner; apart; a quarter inside it; nothing."""
+    box = np.float32([0, 0, 10, 20])
+    others = [[0, 0, 10, 20], [5, 0, 15, 20], [0, 10, 10, 30], [10, 0, 20, 20], [10, 20, 30, 40], [50, 50, 60, 60]]
+    others += [[2, 5, 7, 15], [3, 3, 3, 3]]
+    assert overlaps(box, np.float32(others)).tolist() == pytest.approx([1, 1 / 3, 1 / 3, 0, 0, 0, 1 / 4, 0])
+    assert overlaps(box * 0, np.float32([[0, 0, 0, 0]])).tolist() == [0]
+
+
+@pytest.mark.parametrize(("right", "lies"), [(5, True), (4, False)])
+def test_a_query_lies_on_its_person_from_an_overlap_of_a_half(right: float, lies: bool) -> None:
+    scenes = [scene("a", "test"), scene("b", "test")]
+    there = Annotations(np.float32([[0, 0, 10, 10]]), np.array([5]))
+    findings = Findings()
+    asked = [query("a", 5, np.float32([0, 0, right, 10]))]
+    compare_queries(scenes, {"a": there, "b": persons(5)}, asked, findings)
+    assert (told(findings) == []) is lies
 
 
 def test_listed_galleries_are_asked_line_by_line() -> None:

@@ -45,6 +45,14 @@ def test_loose_ends_at_a_match_and_at_background(overlap: float, kind: str) -> N
     assert verdict.kind == kind
 
 
+def test_a_tenth_of_a_person_is_loose_already() -> None:
+    """10 of 100 pixels: an IoU of 0.1, the least that belongs to a person."""
+    true, found = np.array([[0.0, 0, 10, 10]]), np.array([[0.0, 0, 1, 10]])
+    assert [verdict.kind for verdict in judge_detections(found, true)] == ["loose"]
+    assert [verdict.kind for verdict in judge_results(found, true, np.array([True]), np.array([0.5]))] == ["loose"]
+    assert [verdict.kind for verdict in judge_results(found, true, np.array([False]), np.array([0.5]))] == ["wrong"]
+
+
 def test_a_second_box_on_one_person_is_no_false_alarm() -> None:
     first, again, stranger = judge_detections(np.stack([PERSON, moved(0.7), PERSON + 1000]), TRUE)
     assert [first.kind, again.kind, stranger.kind] == ["right", "again", "nobody"]

@@ -221,6 +221,12 @@ def test_replaced_similarities_are_ranked() -> None:
     np.testing.assert_array_equal(changed.ranking[1], plain.ranking[1])
 
 
+def test_the_first_ten_are_ranked_where_nothing_else_is_asked() -> None:
+    task = rule_task(SCENES, ANNOTATIONS, QUERIES, "all", "protocol")
+    boxes, scenes, _ = truth(task, ANNOTATIONS)
+    assert task.score(np.ones((2, 4)), np.ones((len(boxes), 4)), boxes, scenes).ranking.shape == (2, 10)
+
+
 def test_chance_is_far_below_perfect_and_repeatable() -> None:
     scenes = [scene(str(n), None) for n in range(40)]
     annotations = {s.scene_id: persons(n % 10, (n + 5) % 10) for n, s in enumerate(scenes)}

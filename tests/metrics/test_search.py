@@ -166,6 +166,19 @@ def test_short_galleries_and_whole_galleries_take_different_paths_to_the_same_bi
     assert_same(everything.score("protocol"), listed.score("protocol"))
 
 
+def test_galleries_far_shorter_than_all_scenes_rank_as_sorting_does() -> None:
+    """Two of 20 scenes each, and more detections in them than are ranked."""
+    rng = np.random.default_rng(0)
+    queries, embeddings, scenes = rng.normal(size=(8, 16)), rng.normal(size=(400, 16)), np.arange(400) % 20
+    galleries = [rng.choice(20, 2, replace=False) for _ in queries]
+    nobody = Positives(np.zeros(0, int), np.zeros(0, int), np.zeros((0, 4), np.float32))
+    scores = score_search(queries, embeddings, np.zeros((400, 4)), scenes, nobody, galleries=galleries, top=3)
+    cosines = (queries @ embeddings.T) / np.linalg.norm(queries, axis=1)[:, None] / np.linalg.norm(embeddings, axis=1)
+    for row, (similar, gallery) in enumerate(zip(cosines, galleries, strict=True)):
+        inside = np.flatnonzero(np.isin(scenes, gallery))
+        assert scores.ranking[row].tolist() == inside[np.argsort(-similar[inside])[:3]].tolist()
+
+
 @settings(max_examples=100, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1))
 def test_permuting_detections_of_different_similarity_changes_nothing(seed: int) -> None:
@@ -246,10 +259,27 @@ def test_a_worked_example() -> None:
     assert scores.correct[0, :3].tolist() == [False, True, True]
 
 
+def test_a_hit_is_among_the_first_k() -> None:
+    """The right scene is first, second, sixth, or has no detection."""
+    scores = [one_query(range(6), [0.9, 0.8, 0.7, 0.6, 0.5, 0.4], [scene]).score("protocol") for scene in (0, 1, 5, 6)]
+    summaries = [score.summary() for score in scores]
+    assert [[found[f"top{k}"] for k in (1, 5, 10)] for found in summaries] == [[1, 1, 1], [0, 1, 1], [0, 0, 1], [0] * 3]
+
+
 def test_only_the_most_similar_detection_of_a_scene_is_right() -> None:
     scores = one_query([0, 0], [0.8, 0.9], [0]).score("protocol")
     assert scores.correct[0, :2].tolist() == [True, False]
     assert scores.ranking[0, :2].tolist() == [1, 0]
+
+
+@pytest.mark.parametrize("block", [None, 1, 2])
+def test_a_replaced_similarity_counts_however_low_the_product_was(block: int | None) -> None:
+    overrides = Overrides(np.array([0, 1]), np.array([2]), np.array([0.95]))
+    world = one_query([0, 1, 2], [0.9, 0.5, -0.9], [0, 2])
+    scores = world.score("protocol", top=1, block=block, overrides=overrides)
+    assert (scores.ranking.tolist(), scores.similarity.tolist()) == ([[2]], [[0.95]])
+    assert scores.average_precision.tolist() == [1.0]
+    assert world.score("protocol", top=1, block=block).ranking.tolist() == [[0]]
 
 
 def test_a_query_without_positives_is_left_out_and_counted() -> None:

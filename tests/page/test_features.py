@@ -8,7 +8,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from diffps.errors import ConfigError
+from diffps.figures.pictures import crop
 from diffps.heads.config import ModelConfig, SFANConfig
+from diffps.records import Annotations
 from stages import figure
 from stages.page import failures, features
 from stages.page.evidence import NotThereError
@@ -58,6 +60,20 @@ def test_the_head_is_looked_into(filled: Run) -> None:
     assert [len(row.tiles) for row in semantics.rows] == [4 + len(words)] * 4
     assert [tile.caption.split()[0] for tile in semantics.rows[0].tiles[2:-1]] == [*words, "gate"]
     assert len(np.unique(semantics.rows[0].tiles[2].image.reshape(-1, 3), axis=0)) > 5
+
+
+def test_semantics_show_the_tallest_persons_of_each_scene(filled: Run) -> None:
+    """Of equally tall ones the first; how wide they are and where they stand does not matter."""
+    evidence = filled.evidence
+    scenes = features.shown_scenes(evidence)
+    boxes = np.array([[0, 100, 90, 140], [10, 30, 44, 116], [60, 20, 80, 150], [150, 60, 230, 146]], np.float32)
+    for scene in scenes:
+        evidence.annotations[scene.scene_id] = Annotations(boxes, np.arange(4))
+    sheet = features.semantics(evidence)
+    expected = [(scene.scene_id, crop(scene.image, boxes[row])) for scene in scenes for row in (2, 1)]
+    assert [row.label for row in sheet.rows] == [name for name, _ in expected]
+    for row, (_, picture) in zip(sheet.rows, expected, strict=True):
+        assert np.array_equal(row.tiles[0].image, picture)
 
 
 def test_parts_that_are_off_have_no_figure(filled: Run) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import dask
@@ -270,6 +271,19 @@ def test_a_model_that_another_process_put_in_place_is_not_used(project: Project,
         place = Place("train", "identity", 0)
         with pytest.raises(ConfigError, match="another `diffps extract`"):
             client.submit(write_shard, "extract", "ours", place, None, pure=False).result()
+
+
+def test_a_worker_started_elsewhere_goes_to_the_project_s_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "project"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    plugin = ModelPlugin("extract", "ours", refuse, Runtime(store="data/features", device="cpu"))
+    monkeypatch.chdir(tmp_path)
+    plugin.setup(SimpleNamespace(name="tcp://127.0.0.1:1"))
+    assert Path.cwd() == folder
+    assert plugin.store.root == folder / "data/features"
 
 
 def test_a_sweep_on_a_cluster_stops_in_the_middle_and_goes_on(whole: Project, threads: str) -> None:

@@ -13,6 +13,7 @@ from diffusers import DDIMScheduler
 from cache.errors import DamagedError
 from diffps.backbone.builtin.topology import SCHEDULE, Widths, build, check_unseen, make_random, read_recipe
 from diffps.backbone.checkpoint import load_checkpoint
+from diffps.datasets.streets.people import Identity
 from diffps.errors import ConfigError, DivergedError
 from diffps.pretraining.codec import CodecTrainer
 from diffps.pretraining.config import PretrainConfig
@@ -130,6 +131,37 @@ def test_batches_are_crops_with_captions_of_what_they_show(scenes: TrainingScene
             assert mask[0].sum() > 0
         for word in {"car", "tree", "pole", "sign", "bin"} & set(text.split()):
             assert mask[WORDS.index(word)].sum() > 0.5
+
+
+def test_crops_are_windows_and_name_whom_they_show() -> None:
+    """The largest person first, and only those of whom over 40 % of the pixels are in the crop."""
+    asked: list[int] = []
+
+    class Asked(World):
+        def identity(self, number: int) -> Identity:
+            asked.append(number)
+            return super().identity(number)
+
+    places = np.arange(64).reshape(8, 8)
+    latents = np.stack([np.broadcast_to(places + 64 * scene, (4, 8, 8)) for scene in range(3)]).astype(np.float16)
+    masks = np.stack([np.broadcast_to(places + 64 * scene, (len(WORDS), 8, 8)) for scene in range(3)]).astype(np.uint8)
+    persons = [[0, 11, 4, 0, 24, 8], [0, 12, 12, 18, 20, 30], [0, 13, 8, 16, 40, 56]]
+    persons += [[2, 14, 0, 4, 8, 25], [2, 15, 30, 0, 64, 64]]
+    scenes = TrainingScenes(Asked(5, 4, 50), latents, masks, np.array(persons, np.int32))
+    batch = sample_batch(scenes, np.random.default_rng(0), 400, 4)
+    expected, corners = [], set()
+    for latent, mask in zip(batch.latents.numpy(), batch.masks.numpy(), strict=True):
+        scene, place = divmod(int(latent[0, 0, 0]), 64)
+        y, x = divmod(place, 8)
+        corners.add((y, x))
+        np.testing.assert_array_equal(latent, latents[scene, :, y : y + 4, x : x + 4])
+        np.testing.assert_allclose(mask, masks[scene, :, y : y + 4, x : x + 4] / 255, rtol=1e-6)
+        shown = np.zeros((64, 64), bool)
+        shown[8 * y : 8 * y + 32, 8 * x : 8 * x + 32] = True
+        areas = {(x2 - x1) * (y2 - y1): (who, of, shown[y1:y2, x1:x2].mean()) for of, who, x1, y1, x2, y2 in persons}
+        expected += [who for _, (who, of, share) in sorted(areas.items(), reverse=True) if of == scene and share > 0.4]
+    assert asked == expected
+    assert corners == {(y, x) for y in range(5) for x in range(5)}
 
 
 def test_learning_rate_settles() -> None:
