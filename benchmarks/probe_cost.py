@@ -79,6 +79,8 @@ def measure_pass(
             FIT: lambda: [fitting.add(kept(), people) for _ in range(batches)],
             SCORE: lambda: scoring.add(kept(), people),
         }
+        plain()  # the others have run
+        scoring.add(kept(), people)
         seconds = take_turns(ways, rounds)
     for values in seconds.values():
         values[FIT] = [each / batches for each in values[FIT]]
@@ -112,20 +114,19 @@ def measure_demo(threads: int = 1) -> dict[str, Any]:
 
 def measure_narrow() -> dict[str, Any]:
     """One of SD 2.1's shape, narrower."""
-    return measure_pass(make_unet(NARROW), NARROW.name, 512, 1, NARROW.text, ProbeRules(), 5)
+    return measure_pass(make_unet(NARROW), NARROW.name, 512, 1, NARROW.text, ProbeRules(), 3)
 
 
 def take_turns(ways: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, dict[str, list[float]]]:
-    """{"clock", "processor"}: seconds of each way, once a round; one round to warm up is not counted."""
+    """{"clock", "processor"}: seconds of each way, once a round."""
     rng = np.random.default_rng(0)
     seconds: dict[str, dict[str, list[float]]] = {clock: {way: [] for way in ways} for clock in ("clock", "processor")}
-    for number in range(rounds + 1):
+    for _ in range(rounds):
         for way in rng.permutation(list(ways)).tolist():
             clock, processor = time.perf_counter(), time.process_time()
             ways[way]()
-            if number:
-                seconds["clock"][way].append(time.perf_counter() - clock)
-                seconds["processor"][way].append(time.process_time() - processor)
+            seconds["clock"][way].append(time.perf_counter() - clock)
+            seconds["processor"][way].append(time.process_time() - processor)
     return seconds
 
 

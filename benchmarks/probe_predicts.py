@@ -3,12 +3,14 @@
     python benchmarks/probe_predicts.py --folder DIR    # an hour of one core; the same command goes on where it stopped
 
 On the demo's data; heads are trained for three epochs, without mirrored images. Twelve taps are drawn from all on
-grids of 8, 16 and 32 pixels, whatever the probe says of them. Each gives a head that reads nothing else, for detection
-and re-ID alike, on three seeds, in one sweep; heads are scored on the test split: search, search with true boxes in
-place of their own, and detection. The probe reads the training split only. Kendall's tau says how far two orders of the
-taps agree: the probe's and that of the heads of one seed, on average over seeds, beside that of heads of two seeds.
-Wanted: at least as much. The fineness of the grid alone is ranked too: what is no better than that has measured
-nothing. A search needs persons found and told apart: the product of the probe's recall and re-ID score stands for it.
+grids of 8, 16 and 32 pixels, whatever the probe says of them, then twelve of the others, which no measure of the probe
+was chosen by. Each gives a head that reads nothing else, for detection and re-ID alike, on three seeds, in one sweep;
+heads are scored on the test split: search, search with true boxes in place of their own, and detection. The probe reads
+the training split only. Kendall's tau says how far two orders of the taps agree: the probe's and that of the heads of
+one seed, on average over seeds, beside that of heads of two seeds. Wanted: at least as much; the difference has its own
+interval, from the same taps drawn anew. The fineness of the grid alone is ranked too: what is no better than that has
+measured nothing. A search needs persons found and told apart: the product of the probe's recall and re-ID score stands
+for it.
 
 Then the sets that the probe chose and the taps of the parameters are trained on three seeds, as the probe's sweep.yaml
 says.
@@ -35,7 +37,7 @@ from stages import encode, extract, index, probe, sweep
 from stages.job import QuietJob
 from stages.places import PROBE, SWEEP
 
-TAPS, SEEDS, STRIDES = 12, (1, 2, 3), (8, 16, 32)
+DRAWS, TAPS, SEEDS, STRIDES = 2, 12, (1, 2, 3), (8, 16, 32)
 SCORES = ("map", "true_boxes_map", "detection_ap")  # of heads
 ALONE: dict[str, Any] = {"taps.guidance": None, "model.dgrpn": None, "taps.level1": [], "taps.level2": []}
 CHANGES = [
@@ -59,11 +61,14 @@ PREDICTORS = {
 
 
 def drawn_taps() -> list[str]:
-    """Twelve grid taps of the demo's backbone, in forward order."""
+    """Twelve grid taps of the demo's backbone, and twelve of the others: both in forward order."""
     table = load_checkpoint("builtin:streets").taps
-    grids = [tap for tap, spec in table.items() if spec.kind == "grid" and spec.stride in STRIDES]
-    chosen = np.random.default_rng(0).choice(len(grids), TAPS, replace=False)
-    return [grids[row] for row in sorted(chosen.tolist())]
+    left, drawn = [tap for tap, spec in table.items() if spec.kind == "grid" and spec.stride in STRIDES], []
+    for draw in range(DRAWS):
+        chosen = np.random.default_rng(draw).choice(len(left), TAPS, replace=False)
+        taps = [left[row] for row in sorted(chosen.tolist())]
+        left, drawn = [tap for tap in left if tap not in taps], drawn + taps
+    return drawn
 
 
 def probe_taps() -> list[dict[str, Any]]:
@@ -104,34 +109,38 @@ def swept(stored: str, file: str, *more: str) -> list[dict[str, Any]]:
 
 
 def agreement(heads: list[dict[str, Any]], probed: list[dict[str, Any]], taps: Sequence[str]) -> dict[str, Any]:
-    """Kendall's tau of every predictor, beside that of two seeds and that of the grid alone."""
+    """Kendall's tau of two seeds; of every predictor and of the grid alone, and how far each is ``ahead`` of seeds."""
     by_name = {row["name"]: row for row in probed}
     found: dict[str, Any] = {}
     for score, predictors in PREDICTORS.items():
         trained = np.array([[_score(heads, tap, seed, score) for tap in taps] for seed in SEEDS])  # (seeds, taps)
-        sides = {"seeds": [(trained[a], trained[b]) for a, b in combinations(range(len(SEEDS)), 2)]}
+        seeds = taus([(trained[a], trained[b]) for a, b in combinations(range(len(SEEDS)), 2)])
+        found[score] = {"seeds": told(seeds)}
         for name in ("height", *predictors):
             values = np.array([by_name[tap][name] for tap in taps], float)
-            sides["grid" if name == "height" else name] = [(values, row) for row in trained]
-        found[score] = {name: tau_of(pairs) for name, pairs in sides.items()}
+            own = taus([(values, row) for row in trained])
+            found[score]["grid" if name == "height" else name] = told(own) | {"ahead": told(own - seeds)}
     return found
 
 
-def tau_of(pairs: Sequence[tuple[NDArray[np.float64], NDArray[np.float64]]]) -> dict[str, float]:
-    """Mean of Kendall's tau over pairs of orders, with its interval when the taps are drawn anew."""
-    rng = np.random.default_rng(0)
-
-    def mean(rows: NDArray[np.int64]) -> float:
-        return float(np.nanmean([kendalltau(one[rows], other[rows]).statistic for one, other in pairs]))
-
+def taus(pairs: Sequence[tuple[NDArray[np.float64], NDArray[np.float64]]]) -> NDArray[np.float64]:
+    """(1 + 500,) mean of Kendall's tau over pairs of orders: of the taps as they are, then with taps drawn anew, alike
+    for every call with as many taps."""
     count = len(pairs[0][0])
-    draws = [mean(rng.integers(0, count, count)) for _ in range(500)]
-    low, high = np.nanquantile(draws, [0.025, 0.975])
-    return {"tau": mean(np.arange(count)), "low": float(low), "high": float(high)}
+    drawn = [np.arange(count), *np.random.default_rng(0).integers(0, count, (500, count))]
+    return np.array(
+        [np.nanmean([kendalltau(one[rows], other[rows]).statistic for one, other in pairs]) for rows in drawn]
+    )
+
+
+def told(values: NDArray[np.float64]) -> dict[str, float]:
+    """The first of ``values`` and the interval of the others."""
+    low, high = np.nanquantile(values[1:], [0.025, 0.975])
+    return {"tau": float(values[0]), "low": float(low), "high": float(high)}
 
 
 def draw(heads: list[dict[str, Any]], probed: list[dict[str, Any]], taps: Sequence[str], path: Path) -> None:
-    """Probe against heads: a point a tap, its seeds as a bar."""
+    """Probe against heads: a point a tap, hollow for the second draw, its seeds as a bar."""
     by_name = {row["name"]: row for row in probed}
     figure = Figure(figsize=(12, 4), layout="constrained")
     labels = {
@@ -140,13 +149,14 @@ def draw(heads: list[dict[str, Any]], probed: list[dict[str, Any]], taps: Sequen
         ("detection_precision", "detection_ap"): "detection AP",
     }
     for axes, ((column, score), label) in zip(figure.subplots(1, 3), labels.items(), strict=True):
-        for tap in taps:
+        for number, tap in enumerate(taps):
             values = [_score(heads, tap, seed, score) for seed in SEEDS]
             row = by_name[tap]
             low, high = row[f"{column}_low"], row[f"{column}_high"]
             axes.plot([row[column]] * 2, [min(values), max(values)], color="#0072b2", linewidth=1)
             axes.plot([low, high], [np.mean(values)] * 2, color="#8a8a8a", linewidth=1)
-            axes.plot(row[column], np.mean(values), "o", color="#0072b2", markersize=4)
+            face = "#0072b2" if number < TAPS else "white"
+            axes.plot(row[column], np.mean(values), "o", color="#0072b2", markerfacecolor=face, markersize=4)
         axes.set_xlabel(f"probe: {column}")
         axes.set_ylabel(f"trained on one tap: {label}")
     figure.savefig(path, dpi=110)
@@ -178,6 +188,7 @@ def main() -> None:
             for tap in taps
         },
         "kendall": agreement(heads, probed, taps),
+        "kendall_by_draw": [agreement(heads, probed, taps[row * TAPS :][:TAPS]) for row in range(DRAWS)],
     }
     draw(heads, probed, taps, RESULTS / "probe_predicts.png")
     write("probe_predicts", content)
