@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from torch.utils.flop_counter import FlopCounterMode
+from backbone_common import count_flops
 from training_common import make_project, new_head, open_train, summary, training_data, write
 
 from diffps.features import Ref
@@ -42,13 +42,9 @@ def flops(params: Params, data: TrainingSet) -> tuple[float, float]:
     scenes = [Ref(scene_id) for scene_id in data.order.scene_ids[: params.train.batch]]
     with open_train(params, RUNTIME) as source:
         run = new_head(params, data, source, Path("flops"), RUNTIME)
-        with FlopCounterMode(display=False) as counter:
-            for _ in source.stream([scenes], params.train.taps.names):
-                pass
+        backbone = count_flops(lambda: list(source.stream([scenes], params.train.taps.names)))
     # The backward differentiates by weights and by inputs: three forwards in all.
-    return 3.0 * sum(part.forward_flops for part in costs(run.trainer.model, params.train.batch)), float(
-        counter.get_total_flops()
-    )
+    return 3.0 * sum(part.forward_flops for part in costs(run.trainer.model, params.train.batch)), float(backbone)
 
 
 def main() -> None:
