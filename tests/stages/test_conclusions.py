@@ -80,10 +80,11 @@ def test_without_identities_control_and_maps_nothing_is_said_of_them() -> None:
 
 
 def test_a_best_tap_that_nothing_comes_near_stands_alone() -> None:
-    alone = {BEST: ReID(map=said(0.5), near_best=True), WORST: ReID(map=said(0.3))}
+    alone = {BEST: ReID(map=said(0.5), dealt=0.03, bound=0.02, near_best=True), WORST: ReID(map=said(0.3))}
     lines = list(sentences(probed(reid=alone), [], ReID(map=said(0.25)), None))
     assert lines[2].endswith("colours 25.0 %.")
     assert lines[3].startswith("Detection")
+    assert "furthest re-ID from best, above" in lines[-1]
     wide = {BEST: ReID(map=said(0.5), near_best=True), WORST: ReID(map=said(0.3), near_best=True)}
     small = probed(reid=wide, megabytes={BEST: 1.0, WORST: 9.0})
     assert "the smallest of them all is best, 1 MB" in list(sentences(small, [], ReID(), None))[3]
