@@ -60,6 +60,9 @@ def test_chunks_and_padding_have_one_size() -> None:
     assert found is not None
     assert found.tolist() == [[1, 2], [3, 4], [0, 0], [0, 0]]
     assert found.dtype == torch.float64
+    alone = padded([one], 1)
+    assert alone is not None
+    assert alone.tolist() == [[1, 2]]
     assert padded([], 4) is None
 
 
