@@ -74,8 +74,8 @@ def test_the_doctor_names_every_gpu_and_its_memory(monkeypatch: pytest.MonkeyPat
 def test_a_dry_run_of_pretraining_says_what_it_takes() -> None:
     config = PretrainConfig(scenes=1_500_000, vae_steps=7, steps=9, settle=1)
     assert pretrain.dry_run(config, CPU, QuietJob()) == (
-        "pretrain: would draw 1500000 scenes (27000 MB of latents and masks in models/streets-work), train the VAE for 7 "
-        "and the UNet for 9 steps into models/streets: about an hour on two cores"
+        "pretrain: would draw 1500000 scenes (27000 MB of latents and masks in models/streets-work), train the VAE for "
+        "7 and the UNet for 9 steps into models/streets: about an hour on two cores"
     )
 
 
