@@ -2,20 +2,24 @@
 
 import re
 import time
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 
+from cache import FeatureStore, GroupKey
 from cache.budget import DiskRates
 from diffps.errors import DatasetError
 from diffps.heads.costs import costs
 from pipeline.config import load_params
 from stages.features.words import read_words
-from stages.forecasts import speed
-from stages.forecasts.memory import head_bytes
+from stages.forecasts import memory, speed
+from stages.forecasts.memory import free_memory, head_bytes, split_by_memory
 from stages.forecasts.size import feature_bytes, feature_shapes, image_counts, sizes_of
-from stages.forecasts.store import plan_store, what_fits
+from stages.forecasts.store import StorePlan, plan_store, what_fits
 from stages.forecasts.sweep import Measured, _Round
 from stages.forecasts.training import forecast_training
 from stages.head.data import training_set
@@ -25,8 +29,9 @@ from stages.params import Params
 from stages.places import INDEX
 from stages.sweeps.rounds import plan_rounds
 from stages.sweeps.variants import read_variants
-from stages.text import size
+from stages.text import duration, size
 from tests.architecture.repository import ROOT
+from tests.cache.builders import feature, images, spec
 from tests.world import small_params
 
 CPU = Runtime(device="cpu", threads=1)
@@ -154,3 +159,100 @@ def test_what_a_training_takes_is_the_sum_of_its_parts(here: Path) -> None:
         assert float(flops) == pytest.approx(part.forward_flops / train.batch / 1e9, abs=6e-4)
         assert float(megabytes) == pytest.approx(part.activation_bytes / train.batch / 1e6, abs=6e-2)
     assert own == 16 * sum(part.parameters for part in parts)
+
+
+def test_a_round_is_cut_where_it_no_longer_fits_and_not_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    def variant(model: str, number: int) -> Any:
+        return SimpleNamespace(params=SimpleNamespace(train=SimpleNamespace(model=model, taps="taps")), number=number)
+
+    sizes, asked = {"small": (8, 10), "large": (20, 40)}, list[int]()
+
+    def head_bytes(variant: Any) -> tuple[int, int]:
+        asked.append(variant.number)
+        return sizes[variant.params.train.model]
+
+    monkeypatch.setattr(memory, "head_bytes", head_bytes)
+
+    def parts(models: str, held: int) -> list[list[int]]:
+        """Of a round of small and large heads where so many bytes may be held."""
+        variants = [variant({"s": "small", "l": "large"}[model], number) for number, model in enumerate(models)]
+        free = next(free for free in range(held, 3 * held) if 0.8 * free >= held)
+        return [[each.number for each in part] for part in split_by_memory(variants, CPU, free)]
+
+    assert parts("ssss", 26) == [[0, 1], [2, 3]]  # weights of two, activations of one
+    assert parts("ssss", 24) == [[0], [1], [2], [3]]
+    assert asked == [0, 0]  # heads of one structure are counted once
+    assert parts("sss", 34) == [[0, 1, 2]]
+    assert parts("lss", 76) == [[0, 1, 2]]  # 20 + 8 + 8 and the largest activations, 40
+    assert parts("ssl", 74) == [[0, 1], [2]]
+    assert parts("lsss", 66) == [[0], [1, 2, 3]]
+    assert parts("", 10) == []
+
+
+def test_free_memory_is_what_linux_calls_available(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Meminfo(type(Path())):  # type: ignore[misc]
+        def is_file(self) -> bool:
+            return bool(lines)
+
+        def read_text(self, *_: object, **__: object) -> str:
+            return "\n".join(lines)
+
+    monkeypatch.setattr(memory, "Path", Meminfo)
+    monkeypatch.setattr(memory.os, "sysconf", {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": 1000}.__getitem__)
+    lines = ["MemTotal:  9 kB", "MemAvailable:   5 kB"]
+    assert free_memory(torch.device("cpu")) == 5 * 1024
+    for lines in ([], ["MemTotal:  9 kB"]):  # noqa: B007 - which Meminfo reads
+        assert free_memory(torch.device("cpu")) == 4096 * 500
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (7, 9))
+    assert free_memory(torch.device("cuda")) == 7
+
+
+def test_receipts_tell_the_seconds_of_an_image_and_of_a_pass(tmp_path: Path) -> None:
+    def write(name: str, timestep: int | None, view: str, count: int, seconds: float) -> None:
+        store = FeatureStore(tmp_path / name)
+        array = spec("float32", shape=(2, 2, 1), key=GroupKey("train", view, "p", timestep))  # type: ignore[arg-type]
+        with store.writer([array], images(count), shard=8) as writer:
+            for task in writer.pending():
+                with writer.shard(task) as sink:
+                    for digest in task.digests:
+                        sink.append({array.name: feature(digest, array)})
+                    sink.info = {"seconds": seconds}
+
+    assert speed.recorded_speed(tmp_path / "none") is None
+    write("images", 0, "identity", 4, 6.0)
+    assert speed.recorded_speed(tmp_path / "images") == speed.Speed(0.0, 1.5)
+    write("moments", None, "identity", 4, 2.0)
+    assert speed.recorded_speed(tmp_path / "moments") is None
+    for timestep, seconds in ((None, 2.0), (0, 6.0), (50, 2.0)):
+        write("both", timestep, "identity", 4, seconds)
+    assert speed.recorded_speed(tmp_path / "both") == speed.Speed(0.5, 1.0)
+    write("both", 0, "hflip", 4, 0.0)  # of which nothing is known
+    assert speed.recorded_speed(tmp_path / "both") == speed.Speed(0.5, 1.0)
+
+
+def test_a_plan_lists_its_groups_and_says_whether_they_fit() -> None:
+    def lines(plan: StorePlan) -> list[str]:
+        return list(plan.lines())
+
+    plan = plan_store(of_files("index.dataset=prw"), SHARD, 10**15, None, DiskRates(2e6, 1e6))
+    views, nbytes = {"train": ("identity", "hflip"), "test": ("identity",)}, plan.budget.nbytes
+    groups = [(array.spec.group.path, array.images) for array in plan.budget.arrays]
+    told = [line.split() for line in lines(plan)[: len(dict(groups))]]
+    assert [(words[0], int(words[1])) for words in told] == list(dict(groups).items())
+    for words in told:
+        own = sum(array.nbytes(SHARD) for array in plan.budget.arrays if array.spec.group.path == words[0])
+        assert " ".join(words[3:]) == f"{size(own)} {size(own / int(words[1]))} an image"
+    passes = 2 * 5704 + 6112
+    assert sum(len(each) for each in views.values()) * 2 == len(told)
+    all_line, free, reads, disk, hours = lines(plan)[len(told) :]
+    assert all_line.split()[:2] == ["all", str(passes)]
+    assert all_line.endswith(f"{size(nbytes):>10}  {plan.budget.files} files")
+    assert free == "free: 1e+03 TB (fits)"
+    assert reads == f"training reads {size(plan.image_bytes)} of an image"
+    rates = f"writes {size(plan.disk.write)}/s, reads {size(plan.disk.read)}/s"
+    assert disk == f"disk: {rates}; all of it in {duration(nbytes / plan.disk.read)}"
+    assert hours.startswith("hours: no rate known")
+    assert f"free: {size(nbytes)} (fits)" in lines(replace(plan, free=nbytes))
+    assert f"free: {size(nbytes - 1)} (DOES NOT FIT)" in lines(replace(plan, free=nbytes - 1))
+    alone = lines(replace(plan, speed=speed.Speed(None, 2.0)))
+    assert alone[-2].endswith("(0.5 images a second, VAE and UNet together)")  # as many passes as images

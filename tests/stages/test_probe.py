@@ -20,6 +20,7 @@ from cache.errors import DamagedError, FileError
 from diffps.datasets.tables import read_annotations, read_scenes
 from diffps.errors import ConfigError, DatasetError, DiffPSError, ImageError
 from diffps.probe.part import Part
+from diffps.probe.plan import memory
 from diffps.probe.table import Detection, ReID
 from diffps.records import Annotations
 from diffps.taps import standard_taps
@@ -39,6 +40,7 @@ from stages.probing.gather import check_memory, gather
 from stages.probing.parts import ProbeState
 from stages.probing.prober import state_at
 from stages.probing.setting import ProbePlan, Stretch, plan_probe, read_probe_file
+from stages.text import size
 from stages.together import content
 from tests.probe.plain import plain_probe
 from tests.world import ROOT, write_params
@@ -167,6 +169,7 @@ def check_controls(table: list[dict[str, Any]], params: Params) -> None:
             assert abs(row[f"{of}_dealt"]) <= row[f"{of}_bound"] < 1, (row["name"], of)
     (colours,) = [row for row in table if row["kind"] == "reference"]
     assert colours["name"] == "colours of true boxes"
+    assert not colours["reid_near_best"]
     assert 0 < colours["reid_map_low"] <= colours["reid_map"] <= colours["reid_map_high"] <= 1
     (own,) = [row for row in table if row["name"] == "train.taps"]
     assert own["kind"] == "set"
@@ -382,6 +385,16 @@ def test_too_little_memory_is_said_before_anything_is_computed(project: ProbePro
     assert "beside the models" in check_memory(plan, project.runtime)
     with pytest.raises(ConfigError, match=r"probe: needs .* beside the models .* 1 [kM]?B are free: take a smaller"):
         check_memory(plan, project.runtime, free=1000)
+    persons = 2 * max(map(len, plan.sample.boxes))
+    batch = project.runtime.batch
+    needed = memory(plan.reads, plan.rules, batch, persons)  # over a stretch of two scenes
+    total = needed.features + 2 * (needed.sums + needed.vectors) + 2 * needed.sums  # two timesteps, and sums once more
+    free = next(free for free in range(int(1.25 * total), 2 * total) if 0.8 * free >= total)
+    assert check_memory(plan, project.runtime, free) == f"{size(total)} beside the models"
+    with pytest.raises(
+        ConfigError, match=f"needs {size(total)} .*{size(needed.features)} for {batch} images, {size(needed.sums)} of"
+    ):
+        check_memory(plan, project.runtime, free - 1)
 
 
 def test_a_sample_of_one_scene(project: ProbeProject) -> None:
@@ -395,8 +408,13 @@ def test_a_dry_run_writes_nothing(project: ProbeProject) -> None:
     project.file(control="builtin:random")
     text = probe.dry_run(project.params(), project.runtime, QuietJob())
     assert "10 scenes" in text
-    assert text.count("3 taps") == 2
-    assert "16 word maps" in text
+    first, *lines = text.splitlines()
+    persons = sum(map(len, project.plans()[0].sample.boxes))
+    assert first == f"probe: 10 scenes, {persons} persons, t = 0, 100 -> {PROBE}; no feature is stored"
+    known, blank = lines[-2:]
+    assert known.startswith(f"  {project.params().encode.checkpoint}: 3 taps and 16 word maps, ")
+    assert blank.startswith("  builtin:random: 3 taps and 0 word maps, ")
+    assert ", parts in results/probe/parts/" in known
     assert not PROBE.exists()
 
 

@@ -1,16 +1,22 @@
 """Parts of a probe on disk, and what a prober does where a batch does not fit or a number is none."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 import torch
+from distributed import Client, LocalCluster
 
 from cache.errors import DamagedError
 from diffps.errors import DivergedError
 from diffps.probe.part import Part
+from stages.images import ImageFolder
+from stages.job import QuietJob, Runtime, StoppedError
+from stages.probing import prober
+from stages.probing.gather import _on_cluster
 from stages.probing.parts import ProbeState
 from stages.probing.prober import Prober, check_finite
 from stages.probing.setting import Stretch
@@ -91,3 +97,68 @@ def test_features_that_overflowed_stop_the_probe_and_other_numbers_may_be_none(v
         with pytest.raises(DivergedError, match="^a/tap: NaN or infinity in float16; set extract.dtype to bfloat16 or"):
             check_finite(part, "float16")
     check_finite(Part(sums={"tap/all": np.ones(2), "tap/xy": array}, rows={"tap/scores": array}), "float16")
+
+
+class Planned:
+    """What a worker has to know of a plan."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+
+class Told:
+    """In the place of a prober: keeps what it is made with, and the stretches it is asked for."""
+
+    made: ClassVar[list["Told"]] = []
+
+    def __init__(self, plan: Planned, images: ImageFolder, runtime: Runtime) -> None:
+        self.folder, self.images, self.runtime, self.asked, self.closed = plan.folder, images, runtime, [], False  # type: ignore[var-annotated]
+        Told.made.append(self)
+
+    def probe(self, stretch: Stretch) -> int:
+        self.asked.append(stretch.number)
+        return 10 + stretch.number
+
+    def close(self) -> None:
+        self.closed = True
+
+
+@pytest.fixture
+def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Client]:
+    """Of a cluster whose one worker is a thread of this process."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(prober, "Prober", Told)
+    monkeypatch.setattr(prober, "_probers", {})
+    monkeypatch.setattr(Told, "made", [])
+    options: dict[str, Any] = {"dashboard_address": None, "scheduler_kwargs": {"dashboard_address": ":0"}}
+    with (
+        LocalCluster(n_workers=1, threads_per_worker=1, processes=False, **options) as workers,
+        Client(workers) as client,
+    ):
+        yield client
+
+
+def test_a_worker_keeps_the_models_of_the_plan_asked_last(client: Client, tmp_path: Path) -> None:
+    images, runtime, job = ImageFolder(tmp_path, 7), Runtime(device="cpu", threads=1, scheduler="local:1"), QuietJob()
+    one: Any = Planned(tmp_path / "one")
+    other: Any = Planned(tmp_path / "other")
+    for plan, numbers in ((one, range(5)), (one, [5]), (other, [0])):
+        found = list(_on_cluster(client, plan, images, runtime, [stretch(number) for number in numbers], job))
+        assert sorted(found) == [10 + number for number in numbers]
+    first, second = Told.made
+    assert (sorted(first.asked), first.closed, first.folder) == ([0, 1, 2, 3, 4, 5], True, tmp_path / "one")
+    assert (second.asked, second.closed, second.folder) == ([0], False, tmp_path / "other")
+    assert first.images == images
+    assert (first.runtime.scheduler, first.runtime.device, first.runtime.threads) == ("", "cpu", 1)
+
+
+def test_stopped_on_a_cluster_nothing_more_is_given_out(client: Client, tmp_path: Path) -> None:
+    plan: Any = Planned(tmp_path / "one")
+    arguments = client, plan, ImageFolder(tmp_path, 7), Runtime(device="cpu", threads=1)
+    done = []
+    with pytest.raises(StoppedError):
+        for count in _on_cluster(*arguments, [stretch(number) for number in range(3)], QuietJob(stopping=True)):
+            done.append(count)
+    assert sorted(done) == [10, 11]  # one to do and one waiting
+    whole = _on_cluster(*arguments, [stretch(number) for number in range(2)], QuietJob(stopping=True))
+    assert sorted(whole) == [10, 11]
