@@ -21,6 +21,7 @@ from tests.world import ROOT
 
 WEB = ROOT / "stages" / "finding" / "web"
 
+
 def hit(row: int, fpir: float | None, same: bool | None = True) -> Hit:
     return Hit(image="x", box=(0, 0, 1, 1), similarity=0.5 + row / 100, score=0.9, same_person=same, fpir=fpir, row=row)
 
@@ -41,7 +42,7 @@ def answer(*hits: Hit) -> Answer:
 
 def state(page: str) -> Any:
     """What lies in the page between its markup."""
-    (text,) = re.findall(r'<script[^>]*application/json[^>]*>(.*?)</script>', page, re.S)
+    (text,) = re.findall(r"<script[^>]*application/json[^>]*>(.*?)</script>", page, re.S)
     return json.loads(text)
 
 

@@ -348,6 +348,25 @@ def test_a_missing_segment_is_named(tmp_path: Path) -> None:
         load_gallery(tmp_path)
 
 
+def test_segments_that_a_writer_replaces_meanwhile_are_looked_for_again(tmp_path: Path) -> None:
+    """Between the description that was read and the segments that it names, another process searches: twice."""
+
+    class Overtaken(type(tmp_path)):  # type: ignore[misc]
+        left = 2
+
+        def __truediv__(self, name: str) -> Path:
+            if name.startswith("segment-") and Overtaken.left:
+                Overtaken.left -= 1
+                search(tmp_path, {str(Overtaken.left): 20 + Overtaken.left})
+            return tmp_path / name
+
+    search(tmp_path, {"a": 4})
+    assert load_gallery(Overtaken(tmp_path)).searched.names == ["0"]
+    Overtaken.left = 3
+    with pytest.raises(DamagedError, match="is missing; delete the gallery"):
+        load_gallery(Overtaken(tmp_path))
+
+
 def test_a_gallery_of_another_head_is_refused(tmp_path: Path) -> None:
     search(tmp_path, {"a": 4})
     with pytest.raises(ConfigError, match=r"made with another head \(abababababab, not cdcdcdcdcdcd\)"):

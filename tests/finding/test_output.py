@@ -25,7 +25,9 @@ def answer(calibrated: bool = True) -> tuple[Answer, dict[str, tuple[int, int]]]
 
 
 def two_hits() -> Answer:
-    first = Hit(image="a.jpg", box=(1.0, 2.0, 30.0, 60.0), similarity=0.9, score=0.7, same_person=True, fpir=0.01, row=4)
+    first = Hit(
+        image="a.jpg", box=(1.0, 2.0, 30.0, 60.0), similarity=0.9, score=0.7, same_person=True, fpir=0.01, row=4
+    )
     second = Hit(image="b.jpg", box=(5.0, 6.0, 7.0, 8.0), similarity=0.5, score=0.6, same_person=False, fpir=0.3, row=2)
     return Answer(
         hits=(first, second),

@@ -26,8 +26,8 @@ from stages.head.identity import CODE, SCORING, digest_of_code
 from stages.job import Job, QuietJob, Runtime, StoppedError
 from stages.params import Params
 from stages.places import SWEEP, TRAIN
-from stages.sweeps.execute import train_round
 from stages.sweeps.effects import effects_content
+from stages.sweeps.execute import train_round
 from stages.sweeps.results import result_of, table_rows, write_result, write_table
 from stages.sweeps.rounds import plan_rounds, shared_reading
 from stages.sweeps.variants import LONGEST, MOST, Variant, describe_changes, read_variants

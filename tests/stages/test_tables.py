@@ -174,7 +174,7 @@ def test_a_query_in_a_scene_that_was_skipped_is_named(here: Path) -> None:
         def skipped(self) -> frozenset[str]:
             return frozenset({"c1_1.jpg", "c3_1.jpg", "c5_1.jpg"})
 
-    with pytest.raises(DatasetError, match=r"^evaluate: query q1 and 1 more lie in images that could not be read; rest"):
+    with pytest.raises(DatasetError, match=r"^evaluate: query q1 and 1 more lie in images that could not be read;"):
         search_gallery(CONFIG, {}, Skipping(), read_search_set(INDEX), CPU, Listener())
 
 

@@ -55,7 +55,7 @@ def test_scenes_are_drawn_by_the_seed_and_those_skipped_are_not_there(here: Path
 
 def test_a_batch_may_hold_every_scene_and_no_more(here: Path) -> None:
     assert made(batch=8).order.batches_per_epoch == 1
-    with pytest.raises(ConfigError, match=r"8 scenes are left to train on \(holdout 0\.0 takes 0\), fewer than one bat"):
+    with pytest.raises(ConfigError, match=r"8 scenes are left to train on \(holdout 0\.0 takes 0\), fewer than one"):
         made(batch=9)
 
 
