@@ -1,5 +1,8 @@
 """What a training leaves beside its head: counts, times and losses added up by hand, the facts on its card."""
 
+import json
+from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -7,8 +10,10 @@ import pytest
 import torch
 
 from diffps.training import StepResult
-from stages.head.identity import difference
+from stages.head.identity import HeadIdentity, difference, digest_of_code, head_settings, index_digest
 from stages.head.results import card_facts, training_metrics
+from stages.places import INDEX
+from tests.world import small_params
 
 
 def test_times_are_of_epochs_and_losses_of_the_last_one() -> None:
@@ -61,3 +66,39 @@ def test_the_first_difference_is_said_with_its_place() -> None:
     assert difference(old, new) == "b.d was 2 and is 3"
     assert difference(old, old | {"e": 4}) == "e was None and is 4"
     assert difference({"a": {"b": 1}}, {"a": 2}) == "a was {'b': 1} and is 2"
+
+
+def test_settings_are_plain_and_hold_what_decides_the_weights(here: Path) -> None:
+    params = small_params()
+    train, encode, extract = params.train, params.encode, params.extract
+    found = head_settings(train, encode, extract)
+    assert found == json.loads(json.dumps(found))
+    assert list(found) == ["train", "features", "weights", "canvas", "words"]
+    assert "source" not in found["train"]
+    assert not {"name", "taps", "timesteps", "transcode", "words", "unet"} & set(found["features"])
+    assert head_settings(train, replace(encode, text_encoder=2), extract) == {**found, "text_encoder": 2}
+    assert head_settings(replace(train, source="live"), encode, replace(extract, timesteps=(0, 7))) == found
+    identity = HeadIdentity.of("own", train, replace(encode, checkpoint="builtin:random"), extract)
+    assert (identity.dataset, identity.settings["store"]) == ("own", "")
+    assert {name: identity.settings[name] for name in found} == found
+    assert len(identity.settings["code"]) == 10
+    assert identity.backbone["encode"]["checkpoint"] == "builtin:random"
+
+
+def test_the_digest_of_the_index_is_over_its_tables_alone(here: Path) -> None:
+    before = index_digest()
+    assert len(before) == 10
+    (INDEX / "notes.txt").write_text("x")
+    assert index_digest() == before
+    (INDEX / "queries.parquet").write_bytes((INDEX / "queries.parquet").read_bytes() + b"x")
+    assert index_digest() != before
+
+
+def test_the_digest_of_code_is_over_what_the_patterns_match(tmp_path: Path) -> None:
+    for name in ("a.py", "b.py", "c.txt"):
+        (tmp_path / name).write_text(name)
+    found = digest_of_code(["*.py"], tmp_path)
+    assert found == digest_of_code(["a.py", "b.py"], tmp_path) != digest_of_code(["b.py", "a.py"], tmp_path)
+    assert len(found) == 10
+    (tmp_path / "c.txt").write_text("other")
+    assert digest_of_code(["*.py"], tmp_path) == found
