@@ -88,7 +88,7 @@ def _fetch(repo: str, revision: str | None) -> Path:
     try:
         return Path(snapshot_download(repo, revision=revision, allow_patterns=list(FILES)))
     except Exception as error:
-        raise CheckpointError(f"head {repo}: {_why(error)}") from error
+        raise CheckpointError(f"head {repo}: {hub_trouble(error)}") from error
 
 
 def _upload(folder: Path, repo: str) -> str:
@@ -97,16 +97,17 @@ def _upload(folder: Path, repo: str) -> str:
         api.create_repo(repo, private=True, exist_ok=True)
         return str(api.upload_folder(repo_id=repo, folder_path=folder, commit_message="A DiffPS head"))
     except Exception as error:
-        raise CheckpointError(f"head {repo}: {_why(error)}") from error
+        raise CheckpointError(f"head {repo}: {hub_trouble(error)}") from error
 
 
-def _why(error: Any) -> str:
+def hub_trouble(error: Any) -> str:
+    """What the hub's library raised, in words that say what to do; most of its errors are OSErrors too."""
     match error:
         case errors.RevisionNotFoundError():
             return "the repository has no such revision (404)"
-        case errors.LocalEntryNotFoundError() | errors.OfflineModeIsEnabled() | OSError():
-            return "no such folder here, the hub cannot be reached, or no copy lies in its local cache"
         case errors.RepositoryNotFoundError():
             return "no such repository on the hub, or a private one (401/404); check the id, or `hf auth login`"
+        case errors.LocalEntryNotFoundError() | errors.OfflineModeIsEnabled() | OSError():
+            return "no such folder here, the hub cannot be reached, or no copy lies in its local cache"
         case _:
             return " ".join(str(error).split())[:300] or type(error).__name__

@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import json
 import os
 import random
 import shutil
@@ -17,12 +18,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cache.checksum import crc32c
 from cache.errors import CacheError, DamagedError, LockedError, StoreFullError
 from cache.files import temporary_name, write_bytes
 from diffps.errors import ConfigError, DatasetError, DiffPSError
 from diffps.records import Detections
 from diffps.search.answer import find
-from stages.finding.folders import forget_content
+from stages.finding.folders import folder_name, forget_content, gallery_place
 from stages.finding.gallery_files import LARGE, MOST_SMALL, GalleryWriter, LoadedGallery, forget_images, load_gallery
 from stages.finding.segments import NamedFile
 
@@ -162,6 +164,57 @@ def test_many_small_batches_are_joined(tmp_path: Path) -> None:
     assert len(loaded.searched.embeddings) <= MOST_SMALL + 1
 
 
+def test_as_many_small_segments_as_are_allowed_stay_apart(tmp_path: Path) -> None:
+    with GalleryWriter(tmp_path, HEAD, SIZE) as writer:
+        for number in range(MOST_SMALL):
+            writer.append([(file(str(number), number), *found_in(number))])
+        assert len(list(tmp_path.glob("segment-*"))) == MOST_SMALL == 32
+        assert (tmp_path / "segment-000001.safetensors").exists()
+        manifest = json.loads((tmp_path / "gallery.json").read_text())
+        assert (manifest["format"], manifest["head"], manifest["size"]) == (1, HEAD, SIZE)
+        assert [(part["images"], part["boxes"]) for part in manifest["segments"]] == [
+            (1, number % 5) for number in range(MOST_SMALL)
+        ]
+        writer.append([(file("one more", 100), *found_in(100))])
+        assert len(list(tmp_path.glob("segment-*"))) == 1
+    names = [*map(str, range(MOST_SMALL)), "one more"]
+    assert load_gallery(tmp_path).searched.names == names
+
+
+def test_content_that_is_lacking_is_asked_for_once_by_its_first_name(tmp_path: Path) -> None:
+    with GalleryWriter(tmp_path, HEAD, SIZE) as writer:
+        writer.append([(file("here", 1), *found_in(1))])
+        files = [file("b", 3), file("a", 2), file("again", 3), file("other name", 1), file("a too", 2)]
+        assert writer.lacking(files) == [file("b", 3), file("a", 2)]
+
+
+def test_a_gallery_of_another_version_is_not_read(tmp_path: Path) -> None:
+    search(tmp_path, {"a": 4})
+    path = tmp_path / "gallery.json"
+    manifest = json.loads(path.read_text())
+    del manifest["checksum"]
+    manifest["format"] = 2
+    checksum = f"{crc32c(json.dumps(manifest, sort_keys=True).encode()):08x}"
+    path.write_text(json.dumps(manifest | {"checksum": checksum}))
+    with pytest.raises(ConfigError, match="format 2, this version reads 1; search into a new folder$"):
+        load_gallery(tmp_path)
+    path.write_text("[]")
+    with pytest.raises(DamagedError, match="is no gallery's description; delete the gallery"):
+        load_gallery(tmp_path)
+
+
+def test_a_folder_s_gallery_is_named_by_the_folder_and_the_head(tmp_path: Path) -> None:
+    """Two folders of one name have two."""
+    (tmp_path / "one" / "photos").mkdir(parents=True)
+    here, there = tmp_path / "one" / "photos", tmp_path / "other" / "photos"
+    place = gallery_place(Path("kept"), here, HEAD)
+    assert place == Path("kept") / f"{folder_name(here)}-abababab"
+    assert folder_name(here).startswith("photos-")
+    assert len(folder_name(here)) == len("photos-") + 8
+    assert folder_name(here) == folder_name(here / ".." / "photos") != folder_name(there)
+    assert folder_name(Path("/")).startswith("root-")
+
+
 def test_files_of_others_are_left_alone(tmp_path: Path) -> None:
     names = ["segment-mine.safetensors", "my segment-000001.safetensors", "notes.txt"]
     for name in names:
@@ -293,6 +346,25 @@ def test_a_missing_segment_is_named(tmp_path: Path) -> None:
     gone.unlink()
     with pytest.raises(DamagedError, match=f"{gone.name}: is missing; delete the gallery"):
         load_gallery(tmp_path)
+
+
+def test_segments_that_a_writer_replaces_meanwhile_are_looked_for_again(tmp_path: Path) -> None:
+    """Between the description that was read and the segments that it names, another process searches: twice."""
+
+    class Overtaken(type(tmp_path)):  # type: ignore[misc]
+        left = 2
+
+        def __truediv__(self, name: str) -> Path:
+            if name.startswith("segment-") and Overtaken.left:
+                Overtaken.left -= 1
+                search(tmp_path, {str(Overtaken.left): 20 + Overtaken.left})
+            return tmp_path / name
+
+    search(tmp_path, {"a": 4})
+    assert load_gallery(Overtaken(tmp_path)).searched.names == ["0"]
+    Overtaken.left = 3
+    with pytest.raises(DamagedError, match="is missing; delete the gallery"):
+        load_gallery(Overtaken(tmp_path))
 
 
 def test_a_gallery_of_another_head_is_refused(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from diffps.errors import ConfigError
-from diffps.search.answer import Answer
+from diffps.search.answer import Answer, Hit
 from stages.finding.output import COLUMNS, write_answer
 from tests.finding.fake import FakeService
 
@@ -22,6 +22,57 @@ def answer(calibrated: bool = True) -> tuple[Answer, dict[str, tuple[int, int]]]
         name: (int(height), int(width)) for name, (height, width) in zip(service.names, service.sizes, strict=True)
     }
     return service.find([4], 30), sizes
+
+
+def two_hits() -> Answer:
+    first = Hit(
+        image="a.jpg", box=(1.0, 2.0, 30.0, 60.0), similarity=0.9, score=0.7, same_person=True, fpir=0.01, row=4
+    )
+    second = Hit(image="b.jpg", box=(5.0, 6.0, 7.0, 8.0), similarity=0.5, score=0.6, same_person=False, fpir=0.3, row=2)
+    return Answer(
+        hits=(first, second),
+        boxes=9,
+        images=3,
+        pictures=1,
+        promise=0.01,
+        threshold=0.75,
+        own=(),
+        verdict="Found.",
+        notes=(),
+    )
+
+
+def test_every_kind_holds_every_number_in_its_place(tmp_path: Path) -> None:
+    for kind in ("csv", "json", "parquet", "coco.json"):
+        write_answer(tmp_path / f"hits.{kind}", two_hits(), {"a.jpg": (480, 640), "b.jpg": (50, 40)})
+    assert (tmp_path / "hits.csv").read_text().splitlines() == [
+        "rank,image,x,y,width,height,similarity,score,same_person,fpir",
+        "1,a.jpg,1.0,2.0,30.0,60.0,0.9,0.7,True,0.01",
+        "2,b.jpg,5.0,6.0,7.0,8.0,0.5,0.6,False,0.3",
+    ]
+    table = pq.read_table(tmp_path / "hits.parquet")
+    assert [str(field.type) for field in table.schema] == ["int32", "string", *["double"] * 6, "bool", "double"]
+    assert [list(row.values()) for row in table.to_pylist()] == [
+        [1, "a.jpg", 1.0, 2.0, 30.0, 60.0, 0.9, 0.7, True, 0.01],
+        [2, "b.jpg", 5.0, 6.0, 7.0, 8.0, 0.5, 0.6, False, 0.3],
+    ]
+    assert (tmp_path / "hits.json").read_text() == json.dumps(two_hits().to_json(), indent=1) + "\n"
+    common = {"category_id": 1, "iscrowd": 0}
+    assert json.loads((tmp_path / "hits.coco.json").read_text()) == {
+        "images": [
+            {"id": 1, "file_name": "a.jpg", "height": 480, "width": 640},
+            {"id": 2, "file_name": "b.jpg", "height": 50, "width": 40},
+        ],
+        "categories": [{"id": 1, "name": "person"}],
+        "annotations": [
+            {"id": 1, "image_id": 1, "bbox": [1, 2, 30, 60], "area": 1800, "score": 0.9, "detection_score": 0.7}
+            | {"same_person": True, "fpir": 0.01}
+            | common,
+            {"id": 2, "image_id": 2, "bbox": [5, 6, 7, 8], "area": 56, "score": 0.5, "detection_score": 0.6}
+            | {"same_person": False, "fpir": 0.3}
+            | common,
+        ],
+    }
 
 
 def test_csv(tmp_path: Path) -> None:

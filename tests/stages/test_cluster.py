@@ -27,6 +27,7 @@ from stages.features.shards import Place
 from stages.features.workers import ModelPlugin, write_shard
 from stages.job import QuietJob, Runtime, StoppedError
 from stages.places import SWEEP
+from stages.sweeps.remote import train_on_cluster
 from stages.sweeps.rounds import plan_rounds
 from stages.sweeps.variants import read_variants
 from tests.stages.computers import Changed, Filled, extract_by, refuse
@@ -163,6 +164,18 @@ class Counted(Changed):
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
         Counted.made += 1
+
+
+def test_a_sweep_that_is_stopped_leaves_nothing_that_stops_the_next(whole: Project, threads: str) -> None:
+    Path("own.yaml").write_text("variants: {two: {batch: 2}, four: {batch: 4}}")
+    rounds = plan_rounds(read_variants(whole.params()))
+    SWEEP.mkdir(parents=True)
+    finished: list[int] = []
+    with Client(threads) as client, pytest.raises(StoppedError, match="^sweep stopped; the same command goes on$"):
+        train_on_cluster(client, rounds, whole.runtime, QuietJob(stopping=True), lambda: finished.append(1))
+    assert not finished
+    assert not list(SWEEP.glob(".stop-*"))
+    assert not list(SWEEP.glob("heads/*/result.json"))
 
 
 def test_a_worker_s_threads_share_one_model(project: Project, threads: str) -> None:

@@ -22,13 +22,13 @@ from diffps.records import Gallery, SearchIndex
 from stages import evaluate, extract, train
 from stages.config_heads import CBGMConfig, EvaluateConfig
 from stages.features.reading import Reading
-from stages.head.saved import check_features, reading_of
+from stages.head.saved import check_features, head_digest, reading_of
 from stages.images import ImageFolder
 from stages.job import QuietJob, Runtime, StoppedError
 from stages.places import EVALUATE, INDEX
 from stages.search.evaluation import evaluate_head, evaluate_heads
 from stages.search.gallery import open_task, read_search_set
-from stages.search.tables import read_detections
+from stages.search.tables import made_by, read_detections
 from tests.world import CPU, FLOAT16, SIZE, Listener, Project, SmallSource, small_params
 
 HEAD = Path("results/train/head")
@@ -285,6 +285,21 @@ def test_queries_whose_person_is_in_no_gallery_are_counted_and_said(here: Path, 
     per_query = [row["ap"] for row in pq.read_table(EVALUATE / "per_query.parquet").to_pylist()]
     assert per_query[0] is None
     assert metrics()["search"]["map"] == pytest.approx(np.mean(per_query[1:]))
+
+
+def test_what_is_said_of_the_scores_are_those_of_the_metrics(here: Path, source: SmallSource) -> None:
+    job = Listener()
+    run(source, job, gt_boxes=True)
+    search, detection, chance = (metrics()[name] for name in ("search", "detection", "chance"))
+    assert job.lines[0] == (
+        f"evaluate: mAP {search['map']:.1%}, top-1 {search['top1']:.1%} of 4 queries (chance {chance['map']:.1%}); "
+        f"detection AP {detection['ap']:.1%}, recall {detection['recall']:.1%}"
+    )
+    assert detection["ap"] == 1
+    assert made_by(EVALUATE / "detections.parquet") == ""  # true boxes are nobody's
+    head().save_pretrained(HEAD)
+    run(source)
+    assert made_by(EVALUATE / "detections.parquet") == head_digest(HEAD)
 
 
 def test_a_head_of_other_features_is_refused(here: Path, source: SmallSource) -> None:

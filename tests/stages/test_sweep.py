@@ -26,10 +26,11 @@ from stages.head.identity import CODE, SCORING, digest_of_code
 from stages.job import Job, QuietJob, Runtime, StoppedError
 from stages.params import Params
 from stages.places import SWEEP, TRAIN
+from stages.sweeps.effects import effects_content
 from stages.sweeps.execute import train_round
-from stages.sweeps.results import result_of, write_table
-from stages.sweeps.rounds import plan_rounds
-from stages.sweeps.variants import Variant, read_variants
+from stages.sweeps.results import result_of, table_rows, write_result, write_table
+from stages.sweeps.rounds import plan_rounds, shared_reading
+from stages.sweeps.variants import LONGEST, MOST, Variant, describe_changes, read_variants
 from tests.world import (
     CPU,
     FLOAT16,
@@ -287,6 +288,10 @@ variants:
 """
     assert names(plan_rounds(variants_of(text))) == [["v"], ["q"]]
     assert names(plan_rounds(variants_of(text.replace("variants:", "variants:\n  all: {}")))) == [["all", "v", "q"]]
+    assert names(plan_rounds(variants_of(text + "  all: {}"))) == [["v", "q", "all"]]  # by their first, as listed
+    v, q = variants_of(text)
+    assert shared_reading([v, q]).names == tuple(dict.fromkeys([*v.reading.names, *q.reading.names]))
+    assert shared_reading([v, q]).timestep == v.reading.timestep
 
 
 def test_memory_decides_how_many_share_a_round(sources: Sources) -> None:
@@ -363,6 +368,61 @@ def test_a_mistake_in_the_file_is_named(sources: Sources, text: str, message: st
     with pytest.raises(ConfigError, match=message) as caught:
         variants_of(text)
     assert "\n" not in str(caught.value)
+
+
+def test_a_head_is_called_by_its_variant_and_its_point_of_the_grid(sources: Sources) -> None:
+    text = "variants: {a: {}}\ngrid: {model.sfan: [null, {}], flip: [none, feature], seed: [1, 2]}"
+    found = variants_of(text)
+    assert [variant.name for variant in found[:3]] == [
+        "a-sfan=off-flip=none-seed1",
+        "a-sfan=off-flip=none-seed2",
+        "a-sfan=off-flip=feature-seed1",
+    ]
+    assert found[0].group == found[1].group == "a-sfan=off-flip=none"
+    assert found[0].changes == {"model.sfan": None, "flip": "none", "seed": 1}
+    assert found[0].folder.name.startswith("a-sfan=off-flip=none-seed1-")
+    assert len(found[0].folder.name) == len("a-sfan=off-flip=none-seed1-") + 6
+    assert [variant.name for variant in variants_of("base: {epochs: 1}")] == ["base"]
+    assert describe_changes(found[0].changes) == "model.sfan=null, flip=none, seed=1"
+    assert describe_changes({}) == "as in params"
+
+
+def test_a_sweep_has_so_many_heads_and_names_so_long_and_no_more(sources: Sources) -> None:
+    (long,) = variants_of(f"variants: {{{'n' * LONGEST}: {{}}}}")
+    assert len(long.name) == LONGEST == 200
+    with pytest.raises(ConfigError, match=rf"variant {'n' * 40}\.\.\.: its name is longer than 200 letters$"):
+        variants_of(f"variants: {{{'n' * (LONGEST + 1)}: {{}}}}")
+    seeds = ", ".join(map(str, range(MOST // 2 + 1)))
+    with pytest.raises(ConfigError, match=r"asks for 1,002 heads, more than 1,000; name fewer variants or values$"):
+        variants_of(f"variants: {{a: {{}}, b: {{lr: 0.1}}}}\ngrid: {{seed: [{seeds}]}}")
+    with pytest.raises(ConfigError, match=r"grid\.seed: expected a list of values, found \[\]$"):
+        variants_of("grid: {seed: []}")
+    with pytest.raises(ConfigError, match=r"two variants are called a-seed1$"):
+        variants_of("variants: {a: {}}\ngrid: {seed: [1, '1']}")
+
+
+def test_the_row_of_a_head_says_how_far_it_is_and_what_it_reads(sources: Sources) -> None:
+    a, b, c, d = variants_of("variants: {a: {epochs: 3}, b: {seed: 5}, c: {seed: 6}, d: {seed: 7}}")
+    (a.folder / "checkpoint").mkdir(parents=True)
+    (b.folder / "head").mkdir(parents=True)
+    write_result(d, {"status": "diverged", "error": "at batch 0"})
+    rows = table_rows([a, b, c, d])
+    assert [row["status"] for row in rows] == ["training", "trained", "waiting", "diverged"]
+    assert [row["error"] for row in rows] == [None, None, None, "at batch 0"]
+    first = {name: value for name, value in rows[0].items() if value is not None}
+    assert first == {
+        "variant": "a",
+        "group": "a",
+        "status": "training",
+        "changes": "epochs=3",
+        "seed": a.params.train.seed,
+        "timestep": 0,
+        "encoding": "int8",
+        "taps": ", ".join(a.params.train.taps.names),
+        "epochs": 3,
+        "folder": str(a.folder),
+    }
+    assert effects_content([]) == {}
 
 
 def test_a_file_that_is_no_text_is_named(sources: Sources) -> None:

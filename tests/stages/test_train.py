@@ -12,6 +12,8 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,14 +25,19 @@ from cache.errors import DamagedError
 from cache.sealed import write_tensors
 from diffps.datasets.tables import read_scenes, write_index
 from diffps.errors import CheckpointError, ConfigError, DivergedError
+from diffps.metrics.retrieval import retrieval_map
 from diffps.model import PersonSearcher
 from diffps.records import Annotations, SearchIndex
+from stages.head.data import training_set
 from stages.head.loop import train_head
 from stages.head.run import HeadRun
+from stages.head.validation import held_out_map
 from stages.job import QuietJob, StoppedError
-from stages.places import TRAIN
+from stages.places import INDEX, TRAIN
 from tests.world import (
+    CPU,
     ROOT,
+    Listener,
     SmallSource,
     StoppingJob,
     equal,
@@ -77,10 +84,12 @@ def test_a_second_run_reads_nothing_and_keeps_the_head(here: Path, source: Small
 @pytest.mark.parametrize(("after", "accumulate"), [(1, 1), (5, 1), (1, 3)])
 def test_stopped_and_run_again_equals_uninterrupted(here: Path, source: SmallSource, after: int, accumulate) -> None:
     params = small_params({"train.accumulate": accumulate})
-    with pytest.raises(StoppedError):
+    with pytest.raises(StoppedError, match="^training stopped; the same command goes on$"):
         train_small(params, source, StoppingJob(after))
     assert not Path("results/train/head").exists()
-    train_small(params, source)
+    job = Listener()
+    train_small(params, source, job)
+    assert job.lines == [f"{TRAIN}: goes on ({max(after, accumulate)} of 8 batches done)"]
     stopped, curve = weights(), Path("results/train/losses.csv").read_text()
     for file in sorted(Path("results/train/checkpoint").iterdir()):
         file.unlink()
@@ -190,6 +199,49 @@ def test_killed_between_a_new_best_and_the_checkpoint_the_old_best_is_still_ther
     train_head(head_run(params, source, judge=judge), source, QuietJob())
     assert json.loads(Path("results/train/metrics.json").read_text())["best_epoch"] == 0
     assert equal(first, weights())
+
+
+def test_of_equal_epochs_the_first_is_kept_and_every_beginning_is_said(here: Path, source: SmallSource) -> None:
+    params = small_params({"train.holdout": 0.3, "train.checkpoint": "best"})
+    job, scores = Listener(), iter([0.5, 0.5])
+    train_head(head_run(params, source, judge=lambda *_: next(scores)), source, job)
+    metrics = json.loads((TRAIN / "metrics.json").read_text())
+    assert (metrics["held_out_map"], metrics["best_epoch"]) == (0.5, 0)
+    assert [path.name for path in (TRAIN / "checkpoint").glob("best-*")] == ["best-0.safetensors"]
+    assert json.loads((TRAIN / "scores.json").read_text()) == {name: metrics[name] for name in ("loss", "seconds")}
+    steps = metrics["steps"]
+    train_head(head_run(params, source), source, job)
+    assert job.lines == [f"{TRAIN}: training starts", f"{TRAIN}: finished ({steps} of {steps} batches done)"]
+    saved = json.loads((TRAIN / "head" / "config.json").read_text())["training"]
+    assert (saved["dataset"], saved["scenes"], saved["recipe"]) == ("streets", metrics["images"], source.recipe)
+    assert set(saved) == {"training", "reading", "recipe", "dataset", "backbone", "scenes"}
+
+
+class Looks(torch.nn.Module):
+    """Embeds a box as its sides say, by chance."""
+
+    def embed(self, features: object, boxes: list[torch.Tensor]) -> list[torch.Tensor]:
+        assert not self.training
+        return [torch.sin(1e3 * part) for part in boxes]
+
+
+def test_held_out_people_are_searched_among_all_scenes_that_show_one(here: Path, source: SmallSource) -> None:
+    params = small_params({"train.holdout": 0.3})
+    data = training_set(params.train, params.encode.frame, INDEX)
+    trainer: Any = SimpleNamespace(model=Looks(), names=params.train.taps.names[:1], device=CPU)
+    found = held_out_map(trainer, data, source)
+    people = list(data.held_out.values())
+    assert found == retrieval_map(
+        torch.sin(1e3 * torch.from_numpy(np.concatenate([part.boxes for part in people]))).numpy(),
+        np.concatenate([part.identities for part in people]),
+        np.repeat(np.arange(len(people)), [len(part.boxes) for part in people]),
+    )
+    assert 0 < found < 1
+    assert source.given == -(-len(people) // 2)
+    assert trainer.model.training
+    nobody: Any = SimpleNamespace(held_out={})
+    with pytest.raises(ConfigError, match=r"none of the 0 identities held out is seen in two scenes"):
+        held_out_map(trainer, nobody, source)
 
 
 def test_what_a_killed_process_left_half_written_is_removed(here: Path, source: SmallSource) -> None:

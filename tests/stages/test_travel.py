@@ -2,15 +2,20 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from huggingface_hub import errors
 
 from diffps.errors import CalibrationError, CheckpointError
-from stages.head.calibrated import keep_calibrations, read_calibrations
-from stages.head.saved import head_digest
-from stages.head.travel import find_head, looks_like_hub_id, pull_head, push_head
+from diffps.records import UNLABELLED
+from diffps.search.openset import calibrate
+from stages.head.calibrated import calibrations_of, keep_calibrations, read_calibrations
+from stages.head.saved import head_digest, training_of
+from stages.head.travel import check_complete, find_head, hub_trouble, looks_like_hub_id, pull_head, push_head
 from tests.finding.fake import calibration
+from tests.search.identities import made_up
 
 NAMES = {"config.json", "model.safetensors", "README.md"}
 
@@ -48,6 +53,16 @@ def test_to_a_folder_and_back(head: Path, tmp_path: Path) -> None:
         push_head(head, str(tmp_path / "sent"))
 
 
+def test_an_empty_folder_is_taken_and_a_file_is_not(head: Path, tmp_path: Path) -> None:
+    for name, copy in (("sent", lambda to: push_head(head, str(to))), ("pulled", lambda to: pull_head(str(head), to))):
+        (tmp_path / name).mkdir()
+        assert copy(tmp_path / name) in (str(tmp_path / name), tmp_path / name)
+        assert {path.name for path in (tmp_path / name).iterdir()} == NAMES
+    (tmp_path / "file").touch()
+    with pytest.raises(CheckpointError, match="file: is there already; name another folder, or delete it$"):
+        pull_head(str(head), tmp_path / "file")
+
+
 def test_a_folder_is_meant_where_its_parent_is_there_or_the_name_is_no_hub_id(
     head: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -81,6 +96,9 @@ def test_from_the_hub_s_local_cache(head: Path, tmp_path: Path, monkeypatch: pyt
     assert {path.name for path in (tmp_path / "fetched").iterdir()} == NAMES
     with pytest.raises(CheckpointError, match="head someone/else: no such folder here, the hub cannot be reached"):
         find_head("someone/else")
+    assert find_head("someone/a-head", "a" * 40) == find_head("someone/a-head", "main") == find_head("someone/a-head")
+    with pytest.raises(CheckpointError, match="head someone/a-head: no such folder here, the hub cannot be reached"):
+        find_head("someone/a-head", "b" * 40)
 
 
 @pytest.mark.parametrize("name", ["nowhere", "./nowhere/head", "/nowhere/head", "a/b/c", ""])
@@ -97,6 +115,48 @@ def test_a_head_that_is_not_whole_is_not_sent(head: Path, lost: str, tmp_path: P
     with pytest.raises(CheckpointError, match=f"{lost} is missing"):
         push_head(head, str(tmp_path / "sent"))
     assert not (tmp_path / "sent").exists()
+
+
+def test_a_head_that_does_not_say_its_backbone_is_not_sent(head: Path, tmp_path: Path) -> None:
+    check_complete(head)
+    for training in ({"reading": {}}, None, 3):
+        (head / "config.json").write_text(json.dumps({"training": training}))
+        assert training_of(head) == (training if isinstance(training, dict) else {})
+        with pytest.raises(CheckpointError, match="config.json does not say what backbone .*run `diffps train` again"):
+            push_head(head, str(tmp_path / "sent"))
+    assert training_of(tmp_path) == {}
+    assert head_digest(tmp_path) == ""
+
+
+def test_the_hub_s_errors_say_what_to_do() -> None:
+    def said(kind: type[Exception]) -> str:
+        return hub_trouble(kind.__new__(kind))  # as they come: their parts differ from version to version
+
+    assert said(errors.RevisionNotFoundError) == "the repository has no such revision (404)"
+    private = "no such repository on the hub, or a private one (401/404); check the id, or `hf auth login`"
+    assert said(errors.RepositoryNotFoundError) == said(errors.GatedRepoError) == private
+    away = "no such folder here, the hub cannot be reached, or no copy lies in its local cache"
+    assert said(errors.LocalEntryNotFoundError) == said(errors.OfflineModeIsEnabled) == said(ConnectionError) == away
+    assert hub_trouble(ValueError("not\n  an id")) == "not an id"
+    assert hub_trouble(ValueError("x" * 301)) == "x" * 300
+    assert hub_trouble(ValueError()) == "ValueError"
+
+
+def test_a_head_is_calibrated_for_as_many_pictures_as_its_people_are_seen_in() -> None:
+    """Up to three; what is seen once cannot be searched for by two."""
+    twice = made_up(1, people=30, scenes=60)
+    assert [record.pictures for record in calibrations_of(twice)] == [1, 2]
+    known = twice.identities != UNLABELLED
+    often = replace(
+        twice,
+        queries=twice.embeddings[known],
+        query_identities=twice.identities[known],
+        query_scenes=twice.scenes[known][:, None],
+    )
+    found = calibrations_of(often)
+    assert [record.pictures for record in found] == [1, 2, 3]
+    assert found[0] == calibrate(often)
+    assert found == calibrations_of(often)
 
 
 def test_a_calibration_belongs_to_its_weights(head: Path) -> None:

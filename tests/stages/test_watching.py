@@ -59,6 +59,30 @@ def test_continued_anywhere_the_file_is_that_of_an_uninterrupted_training(
     assert path.read_bytes() == expected
 
 
+def test_a_row_is_the_mean_of_its_steps_and_says_the_last_of_them(tmp_path: Path) -> None:
+    """Two steps a row as soon as a row each would be one too many; a norm that is not known is left out."""
+    history = [
+        StepResult(n, n // 4, 0.5 / (1 + n), 4.0 + n, {"rpn_cls": 1.0 + n, "reid": 3.0}, None if n % 2 else 2.0 + n)
+        for n in range(CURVE_ROWS + 1)
+    ]
+    path = tmp_path / "losses.csv"
+    LossFile(path, CURVE_ROWS).end(history[:CURVE_ROWS])
+    whole = path.read_text().splitlines()
+    assert whole[:4] == [
+        "step,epoch,lr,total,rpn_cls,reid,grad_norm",
+        "0,0,0.5,4,1,3,2",
+        "1,0,0.25,5,2,3",
+        "2,0,0.166667,6,3,3,4",
+    ]
+    assert len(whole) == CURVE_ROWS + 1
+    LossFile(path, CURVE_ROWS + 1).end(history)
+    halved = path.read_text().splitlines()
+    assert len(halved) == CURVE_ROWS // 2 + 2
+    assert halved[1:3] == ["1,0,0.25,4.5,1.5,3,2", "3,0,0.125,6.5,3.5,3,4"]
+    assert halved[-1].startswith("1000,250,")
+    assert CURVE_ROWS == 1000
+
+
 def test_the_file_grows_while_the_head_is_trained(here: Path) -> None:
     rows: list[int] = []
 
@@ -105,7 +129,10 @@ def test_tensorboard_is_shown_every_step_and_nothing_twice(here: Path) -> None:
         for result in history[2:]:
             watch("", result)
     found = accumulator.EventAccumulator(str(TRAIN / "tensorboard")).Reload()
-    for name, values in {"loss/total": [r.total for r in history], "lr": [r.lr for r in history]}.items():
+    shown = {"loss/total": [r.total for r in history], "lr": [r.lr for r in history]}
+    shown |= {f"loss/{name}": [r.losses[name] for r in history] for name in LOSSES}
+    assert set(found.Tags()["scalars"]) == set(shown)
+    for name, values in shown.items():
         events = found.Scalars(name)
         assert [event.step for event in events] == list(range(5))
         assert [event.value for event in events] == pytest.approx(values)
