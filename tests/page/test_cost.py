@@ -1,10 +1,12 @@
 """What the cache cost and saved, reckoned by hand; and what is said where something was not recorded."""
 
+import json
 from dataclasses import replace
 
 import pytest
 
-from stages.page.cost import Cost, cost_chart
+from stages.page.cost import Cost, cost_chart, measure_cost, seconds_of_groups
+from tests.page.conftest import Run
 
 # Filled in 130 s, of which 100 for training; an epoch computed anew takes 30 s and waits 10 s for the cache.
 COST = Cost(nbytes=2_500_000, seconds=130.0, train_seconds=100.0, live_epoch=30.0, cached_epoch=10.0, epochs=8)
@@ -58,3 +60,31 @@ def test_what_was_not_recorded_is_not_reckoned(lacking: str) -> None:
     assert found.text() == "Times were not recorded for this store, so what it saved is not known."
     assert replace(COST, seconds=None).headlines()[1].value == "–"
     assert replace(COST, nbytes=0).text() == "Nothing is stored: this head read its features live."
+
+
+def test_seconds_are_those_of_what_the_head_reads_by_stage_and_training_may_use_less_than_is_stored(run: Run) -> None:
+    for split, seconds in (("train", 3.0), ("test", 7.0)):
+        run.write(f"data/features/receipts/{split}/identity/bbbb/t0/0.0.json", {"info": {"seconds": seconds}})
+    run.write("data/features/receipts/train/identity/bbbb/t0/1.0.json", {"info": {"seconds": 1.5}})
+    facts = json.loads((run.folder / "results/train/metrics.json").read_text())
+    run.write("results/train/metrics.json", facts | {"images": 2, "epochs": 4})
+    evidence = run.evidence
+    assert seconds_of_groups(evidence, "encode") == 4.5 + 4.5
+    assert seconds_of_groups(evidence, "extract") == 3.0 + 1.5 + 7.0
+    cost = measure_cost(evidence)
+    assert (cost.nbytes, cost.seconds, cost.train_seconds) == (2_000_000, 20.5, 9.0)
+    assert (cost.live_epoch, cost.cached_epoch, cost.epochs) == (3.0, pytest.approx(0.3), 4)
+    run.change("train", source="live")
+    assert measure_cost(run.evidence).cached_epoch is None
+    run.write("results/train/metrics.json", {})
+    cost = measure_cost(run.evidence)
+    assert (cost.live_epoch, cost.cached_epoch, cost.epochs) == (9.0, None, 6)
+    run.write("data/features/receipts/test/identity/bbbb/t0/1.0.json", {"info": {}})
+    cost = measure_cost(run.evidence)
+    assert (cost.seconds, cost.train_seconds) == (None, 9.0)
+
+
+def test_a_chart_reaches_at_least_one_epoch() -> None:
+    chart = cost_chart(replace(COST, epochs=0, cached_epoch=40.0))
+    assert chart is not None
+    assert list(chart.lines[0].x) == [0, 1]

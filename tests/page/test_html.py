@@ -74,3 +74,11 @@ def test_fractions_sort_by_their_value_and_read_in_percent() -> None:
 
 def test_a_case_of_three_pictures_is_a_line_on_a_phone() -> None:
     assert few(9, True, 3) == 3
+
+
+def test_a_photograph_is_first_tried_at_a_quality_of_82() -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(noise).save(buffer, "jpeg", quality=82, optimize=True)
+    assert picture(noise) == f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    assert list(QUALITIES) == sorted(QUALITIES, reverse=True)

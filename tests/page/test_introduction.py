@@ -2,8 +2,10 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from diffps.records import Detections
 from stages.page import introduction
 from stages.page.compose import compose
 from stages.page.searches import rankings
@@ -78,3 +80,32 @@ def test_what_makes_one_doubt_the_head_stands_above_everything(run: Run) -> None
     run.report()
     html = (run.folder / "results/report/index.html").read_text()
     assert re.search(rf'<p class="warning" role="note">.*</span> {re.escape(doubt)}\.</p>', html)
+
+
+@pytest.mark.parametrize(("persons", "others"), [(1, "nobody else"), (2, "1 other person"), (3, "2 other persons")])
+def test_the_first_picture_is_of_the_ten_most_typical_queries_the_fullest_scene(
+    run: Run, persons: int, others: str
+) -> None:
+    """Of twelve queries the scenes of the two farthest from the median hold more, and of the tenth ``persons``."""
+    evidence = run.evidence
+    query, scene = next(iter(evidence.queries.values())), next(iter(evidence.annotations))
+    row = next(iter(evidence.ranking.values()))[0] | {"correct": True}
+    names = [f"n{number:02}" for number in range(12)]
+    evidence.queries = dict.fromkeys(names, query)
+    evidence.precisions = {name: 0.5 + 0.01 * at * (-1) ** at for at, name in enumerate(names)}
+    evidence.ranking = {name: [row | {"query_id": name, "scene_id": scene}] for name in names}
+    evidence.annotations |= dict.fromkeys(names, evidence.annotations[scene])
+    evidence.scenes |= dict.fromkeys(names, evidence.scenes[scene])
+    evidence.image = lambda scene_id: np.zeros((900, 1600, 3), np.uint8)  # type: ignore[assignment]
+    middle = np.median(list(evidence.precisions.values()))
+    order = sorted(names, key=lambda name: (abs(evidence.precisions[name] - middle), name))
+    for at, name in enumerate(order):
+        evidence.ranking[name][0]["scene_id"] = name
+        count = persons if at == 9 else 9 if at > 9 else 0
+        boxes = np.tile(np.float32([1, 1, 9, 20]), (count, 1))
+        evidence.detections[name] = Detections(boxes, np.ones(count, np.float32), np.ones((count, 4), np.float32))
+    example = introduction.example(evidence)
+    assert example is not None
+    assert example.query.alt == f"Query {order[9]}"
+    assert f"found {others} there" in example.note
+    assert example.scene.image.shape == (405, 720, 3)

@@ -18,19 +18,19 @@ from PIL import Image
 from cache import FeatureStore
 from cache.verify import verify
 from diffps.datasets.files import measure_image
-from diffps.datasets.tables import read_annotations, read_queries, read_scenes
+from diffps.datasets.tables import read_annotations, read_queries, read_scenes, write_index
 from diffps.errors import ConfigError
-from diffps.records import Detections, Scene
+from diffps.records import Annotations, Detections, Scene, SearchIndex
 from stages import evaluate, extract, forget, report, train
 from stages import verify as verify_all
 from stages.features.opening import open_store
 from stages.finding.gallery_files import GalleryWriter, load_gallery
 from stages.finding.segments import NamedFile
 from stages.forgetting.chosen import by_name
-from stages.forgetting.everywhere import forget_removed, removed_images
+from stages.forgetting.everywhere import forget_everywhere, forget_removed, removed_images
 from stages.forgetting.galleries import in_galleries
 from stages.forgetting.reindex import without
-from stages.job import QuietJob
+from stages.job import QuietJob, Runtime
 from stages.places import EVALUATE, INDEX, PROBE, REPORT, TRAIN, calibration_file
 from stages.together import json_content
 from tests.world import FLOAT16, ROOT, STORE, Listener, Project, rewrite_index
@@ -200,7 +200,7 @@ import sys
 from pathlib import Path
 from pipeline.config import load_params
 from stages import forget
-from stages.job import QuietJob
+from stages.job import QuietJob, Runtime
 params, runtime = load_params(Path("params.yaml"))
 print("started", flush=True)
 forget.run(params.index, Path("results/train/head"), runtime, QuietJob(), (sys.argv[1],))
@@ -258,3 +258,50 @@ def test_a_picture_of_a_searched_folder_is_forgotten_by_its_content(
     assert left.named(facts[1].digest) is None
     assert all(left.named(facts[number].digest) for number in (0, 2))
     assert not list(in_galleries(chosen, galleries))
+
+
+def test_where_nothing_remembers_them_that_is_said_and_other_stores_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    runtime = Runtime()
+    for name in ("old", "features"):
+        (tmp_path / "data" / name / "features.zarr").mkdir(parents=True)
+    chosen = by_name(["b.jpg", "a.jpg"], [], tmp_path)
+    strange = [f"{name}: neither the index nor the store has an image of this name" for name in ("a.jpg", "b.jpg")]
+    other = "data/old: is another store and is left as it is; --set runtime.store=data/old"
+    for dry in (True, False):
+        heard = Listener()
+        forget_everywhere([chosen], HEAD, runtime, heard, heads=False, dry=dry)
+        assert heard.lines[:-1] == [*strange, other, "forget: nothing here remembers them"]
+        assert heard.lines[-1].startswith("beyond this project: ")
+    assert removed_images(runtime) == []
+
+
+@pytest.mark.parametrize("dry", [True, False])
+def test_an_index_alone_says_how_many_images_are_meant_and_loses_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dry: bool
+) -> None:
+    """One is meant by its name, a copy in the other split by its content."""
+    monkeypatch.chdir(tmp_path)
+    scenes = tuple(
+        Scene(scene_id=name, split=split, path=name, width=9, height=9, digest=digest * 64)
+        for name, split, digest in (("a", "train", "1"), ("b", "test", "1"), ("c", "test", "2"))
+    )
+    nobody = {scene.scene_id: Annotations(np.empty((0, 4), np.float32), np.empty(0, int)) for scene in scenes}
+    write_index(SearchIndex(scenes=scenes, annotations=nobody, queries=(), galleries=(), report={}), INDEX)
+    Path("results/train/head").mkdir(parents=True)
+    log = Path("results/train/log.jsonl")
+    log.write_text("a" * 3 + "\n" + "1" * 64 + "\n" + "nothing\n")
+    heard = Listener()
+    chosen = by_name(["b"], scenes, tmp_path)
+    forget_everywhere([chosen], HEAD, Runtime(), heard, heads=False, dry=dry)
+    would = "would forget" if dry else "forgets"
+    assert heard.lines[:-1] == [
+        "results/train/head: CANNOT forget, --heads deletes it (its weights learned from them)",
+        f"results/train/log.jsonl: {would} (lines that name them)",
+        f"data/index: {would} 2 images",
+    ]
+    assert [scene.scene_id for scene in read_scenes(INDEX)] == (["a", "b", "c"] if dry else ["c"])
+    assert log.read_text().endswith("nothing\n")
+    assert (len(log.read_text().splitlines()) == 1) is not dry

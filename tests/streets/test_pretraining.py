@@ -1,9 +1,12 @@
 """Pretraining: the losses are what they say, they fall, and a stopped run ends where an unbroken one does."""
 
 import math
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pytest
@@ -11,7 +14,15 @@ import torch
 from diffusers import DDIMScheduler
 
 from cache.errors import DamagedError
-from diffps.backbone.builtin.topology import SCHEDULE, Widths, build, check_unseen, make_random, read_recipe
+from diffps.backbone.builtin.topology import (
+    SCHEDULE,
+    Widths,
+    build,
+    check_unseen,
+    make_random,
+    read_recipe,
+    save_checkpoint,
+)
 from diffps.backbone.checkpoint import load_checkpoint
 from diffps.datasets.streets.people import Identity
 from diffps.errors import ConfigError, DivergedError
@@ -24,7 +35,7 @@ from diffps.pretraining.scenes import WORDS, TrainingScenes, World, encode_scene
 from stages import encode, index
 from stages.job import QuietJob, StoppedError
 from stages.pretraining.measure import write_report
-from stages.pretraining.phases import FOLDER, WORK, train
+from stages.pretraining.phases import FOLDER, WORK, finished, train
 from tests.world import Project
 
 TINY = PretrainConfig(
@@ -56,6 +67,26 @@ class StopAfter(QuietJob):
     def say(self, message: str, **fields: object) -> None:
         self.lines -= 1
         self.stopping = self.lines <= 0
+
+
+class Recorder(QuietJob):
+    """Keeps what is said, and of every piece of work its label, total, unit and what was done of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[str] = []
+        self.work: list[list[Any]] = []
+
+    def say(self, message: str, **fields: object) -> None:
+        self.lines.append(message)
+
+    @contextmanager
+    def track(self, label: str, total: int, unit: str) -> Iterator[Self]:
+        self.work.append([label, total, unit, 0])
+        yield self
+
+    def advance(self, done: int = 1, nbytes: int = 0, note: str = "") -> None:
+        self.work[-1][-1] += done
 
 
 @pytest.fixture(scope="module")
@@ -213,7 +244,25 @@ def _run(folder: Path, job: Any, monkeypatch: pytest.MonkeyPatch, config: Pretra
 
 
 def test_stopped_run_goes_on_to_the_same_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = _run(tmp_path / "whole", QuietJob(), monkeypatch)
+    job = Recorder()
+    whole = _run(tmp_path / "whole", job, monkeypatch)
+    assert job.work == [
+        ["pretrain: VAE", 2, "steps", 2],
+        ["pretrain: latents", 6, "scenes", 6],
+        ["pretrain: UNet", 4, "steps", 4],
+    ]
+    said = [re.sub(r"\d+\.\d+|nan", "#", line) for line in job.lines]
+    assert said == [
+        *(f"VAE step {step}: loss #" for step in (1, 2)),
+        "VAE: # dB on 16 scenes it learnt from",
+        *(f"UNet step {step}: noise #, maps # nats" for step in (1, 2, 3, 4)),
+        "wrote models/streets",
+    ]
+    assert finished(TINY)
+    assert not finished(replace(TINY, steps=5))
+    again = Recorder()
+    assert _run(tmp_path / "whole", again, monkeypatch) == whole  # with all of it there nothing is done again
+    assert again.work == [["pretrain: VAE", 0, "steps", 0], ["pretrain: UNet", 0, "steps", 0]]
     for lines in (1, 2, 2, 1):
         with pytest.raises(StoppedError):
             _run(tmp_path / "stopped", StopAfter(lines), monkeypatch)
@@ -240,12 +289,33 @@ def test_more_steps_go_on_from_before_the_settling(tmp_path: Path, monkeypatch: 
 @pytest.mark.slow
 def test_report_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _run(tmp_path, QuietJob(), monkeypatch)
-    report = write_report(TINY, FOLDER, WORK / "untrained", Path("results"), QuietJob())
+    job = Recorder()
+    report = write_report(TINY, FOLDER, WORK / "untrained", Path("results"), job)
+    assert all(done == total for _, total, _, done in job.work)
     assert set(report["words"]) == {"0", "50", "200"}
     assert {"latents", "mean RGB", "colour histogram", "level 3 together"} <= set(report["identity"]["0"])
     for name in ("metrics.json", "maps.png", "reconstructions.png"):
         assert (Path("results") / name).stat().st_size > 0
     assert "drawn masks" in (FOLDER / "README.md").read_text()
+
+
+def test_measuring_stops_on_request_and_compares_with_the_same_vae_and_other_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    save_checkpoint(build(TINY.widths, 0), FOLDER, {})
+    job = Recorder()
+    job.stopping = True
+    with pytest.raises(StoppedError, match="stopped while measuring"):
+        write_report(TINY, FOLDER, WORK / "untrained", Path("results"), job)
+    ((*told, done),) = job.work
+    persons = 36 * 6 // 3  # before six cameras, three a scene
+    assert told == ["pretrain: held out", 3 * (len(WORDS) * TINY.test_scenes + persons), "images"]
+    assert 0 < done < told[1]
+    trained, control = load_checkpoint(str(FOLDER)), load_checkpoint(str(WORK / "untrained"))
+    assert control.digest("vae") == trained.digest("vae")
+    save_checkpoint(build(TINY.widths, TINY.seed + 1), Path("next"), {})
+    assert control.digest("unet") == load_checkpoint("next").digest("unet") != trained.digest("unet")
 
 
 @pytest.mark.parametrize("further", [0, 1])
