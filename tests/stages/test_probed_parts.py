@@ -112,7 +112,8 @@ class Told:
     made: ClassVar[list["Told"]] = []
 
     def __init__(self, plan: Planned, images: ImageFolder, runtime: Runtime) -> None:
-        self.folder, self.images, self.runtime, self.asked, self.closed = plan.folder, images, runtime, [], False  # type: ignore[var-annotated]
+        self.folder, self.images, self.runtime = plan.folder, images, runtime
+        self.asked, self.closed = list[int](), False
         Told.made.append(self)
 
     def probe(self, stretch: Stretch) -> int:
@@ -162,3 +163,16 @@ def test_stopped_on_a_cluster_nothing_more_is_given_out(client: Client, tmp_path
     assert sorted(done) == [10, 11]  # one to do and one waiting
     whole = _on_cluster(*arguments, [stretch(number) for number in range(2)], QuietJob(stopping=True))
     assert sorted(whole) == [10, 11]
+    job, done = QuietJob(), []
+    with pytest.raises(StoppedError):
+        for count in _on_cluster(*arguments, [stretch(number) for number in range(6)], job):
+            done.append(count)
+            job.stopping = len(done) > 1
+    assert sorted(done) == [10, 11, 12]  # the first one done was followed by one other
+
+
+def test_a_worker_goes_to_the_project_s_folder(client: Client, tmp_path: Path) -> None:
+    (tmp_path / "project").mkdir()
+    told = Planned(tmp_path / "one"), ImageFolder(tmp_path, 7), Runtime(device="cpu"), tmp_path / "project"
+    assert client.submit(prober.probe_on_worker, *told, stretch(1)).result() == 11
+    assert Path.cwd() == tmp_path / "project"
