@@ -5,8 +5,8 @@ import time
 from collections.abc import Callable
 
 import torch
+from backbone_common import peak_bytes
 from torch import Tensor
-from torch.profiler import ProfilerActivity, profile
 
 Run = Callable[[], list[Tensor]]
 
@@ -31,24 +31,6 @@ def timed(run: Run, device: torch.device) -> tuple[float, float]:
     return time.perf_counter() - start, time.process_time() - cpu
 
 
-def peak_bytes(run: Run, device: torch.device) -> int:
-    """The most the allocator holds during a run, above what it held before."""
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        run()
-        return torch.cuda.max_memory_allocated() - before
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-        run()
-    events = [event for event in profiler.profiler.kineto_results.events() if event.name() == "[memory]"]
-    held = peak = 0
-    for event in sorted(events, key=lambda event: event.start_ns()):
-        held += event.nbytes()
-        peak = max(peak, held)
-    return peak
-
-
 def measure(measured: Measured, repeats: int, device: torch.device) -> dict[str, object]:
     sides = {"ours": measured.ours, "plain": measured.plain}
     row: dict[str, object] = {"part": measured.name, "largest_relative_difference": measured.compare()}
@@ -63,7 +45,7 @@ def measure(measured: Measured, repeats: int, device: torch.device) -> dict[str,
             "fastest": min(clock),
             "slowest": max(clock),
             "cpu_seconds": statistics.median(cpu),
-            "peak_bytes": peak_bytes(run, device),
+            "peak_bytes": peak_bytes(run, device.type),
         }
     for ratio, number in (("time", "seconds"), ("cpu_time", "cpu_seconds"), ("memory", "peak_bytes")):
         row[f"{ratio}_ratio"] = row["ours"][number] / row["plain"][number]

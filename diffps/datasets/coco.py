@@ -8,6 +8,7 @@ from typing import Any
 from diffps.datasets.album import IDENTITY_LIMIT, Album, Person, Photo
 from diffps.datasets.assembly import assemble
 from diffps.datasets.benchmark_json import as_benchmark, recognise
+from diffps.datasets.coco_categories import CATEGORY_NAME, categories_of, category_of, person_categories
 from diffps.datasets.coco_files import CocoFile, coco_box, coco_key, find_coco, objects, open_coco
 from diffps.datasets.cuhk_sysu import read_cuhk_json
 from diffps.datasets.discovery import find_images
@@ -19,9 +20,7 @@ from diffps.datasets.words import CAMERA_LIMIT, NOBODY_NAMED, SIDE_LIMIT, dotted
 from diffps.errors import DatasetError
 from diffps.records import SearchIndex, Split
 
-CATEGORY_NAME = "category.name"  # an identity that stands in the categories
 CROWD_MARKS = ("iscrowd", "ignore")
-PERSONS = {"person", "persons", "people", "pedestrian", "pedestrians", "human", "humans"}
 IDENTITIES = ("person_id", "pid")  # read without being asked
 # Keys that tell persons apart in some files and frames of one video in others: read only if index.identity says so.
 CANDIDATES = (
@@ -166,15 +165,15 @@ def _add_annotations(
     skipped: Counter[str],
     findings: Findings,
 ) -> None:
-    categories = _categories(file)
-    persons = _person_categories(file, categories, identity)
+    categories = categories_of(file)
+    persons = person_categories(file, categories, identity)
     others: set[str] = set()
     findings.seen("annotations", len(file.annotations))
     for row, annotation in enumerate(objects(file.annotations, "annotation", file.path, "coco")):
         name = annotation.get("id", row)
         at = f"{file.path.name} annotation {name}"
         try:
-            category = _category(annotation, categories, persons)
+            category = category_of(annotation, categories, persons)
             if persons is not None and category not in (None, *persons):
                 skipped["other_categories"] += 1
                 others.add(categories[category or ""])
@@ -197,16 +196,6 @@ def _add_annotations(
         _doubt_unasked(file, photos, findings)
 
 
-def _category(annotation: Mapping[str, Any], categories: Mapping[str, str], persons: set[str] | None) -> str | None:
-    """Id of an annotation's category, None where it has none. Raises ValueError for one that is not listed."""
-    if annotation.get("category_id") is None:
-        return None
-    category = coco_key(annotation["category_id"], "category_id")
-    if persons is not None and category not in categories:
-        raise ValueError(f"category_id {category} is not among the categories")
-    return category
-
-
 def _person(annotation: Mapping[str, Any], identity: str, category: str, at: str, findings: Findings) -> Person:
     if dotted(annotation, "attributes.rotation") not in (None, 0, 0.0):
         findings.add("doubtful", ROTATED, "boxes", at)
@@ -227,10 +216,12 @@ def _doubt_unasked(file: CocoFile, photos: Mapping[str, Photo | None], findings:
 
 def _require_identity(files: Iterable[CocoFile], identity: str) -> None:
     """Raise DatasetError where no annotation has the key that was asked for."""
+    if identity in ("", CATEGORY_NAME):
+        return
     annotations = [
         (file.path, part) for file in files for part in objects(file.annotations, "annotation", file.path, "coco")
     ]
-    if identity in ("", CATEGORY_NAME) or not annotations or any(_has(part, identity) for _, part in annotations):
+    if not annotations or any(_has(part, identity) for _, part in annotations):
         return
     path, first = annotations[0]
     found = summarise(map(str, first), 20)
@@ -270,37 +261,3 @@ def _identity(annotation: Mapping[str, Any], asked: str, category: str, at: str,
             findings.add("repaired", NOBODY_NAMED.format(name), "boxes", at)
         return ""
     return name
-
-
-def _categories(file: CocoFile) -> dict[str, str]:
-    """Names of categories by id."""
-    names: dict[str, str] = {}
-    for row, category in enumerate(objects(file.categories, "category", file.path, "coco")):
-        try:
-            key = coco_key(category.get("id"), "id")
-            if not isinstance(category.get("name"), str):
-                raise ValueError(f"name {category.get('name')!r}: expected text")
-            if key in names and names[key] != category["name"]:
-                raise ValueError(f"{names[key]} and {category['name']} both have the id {key}")
-            names[key] = category["name"]
-        except ValueError as error:
-            raise DatasetError(f"coco: {file.path}: category {row}: {error}") from None
-    return names
-
-
-def _person_categories(file: CocoFile, categories: Mapping[str, str], identity: str) -> set[str] | None:
-    """Ids of the categories that are persons; None where the file has no categories or they are the persons' names.
-
-    Raises DatasetError where annotations are of categories of which none is a person.
-    """
-    if not categories or identity == CATEGORY_NAME:
-        return None
-    above = {coco_key(c["id"], "id"): str(c.get("supercategory", "")) for c in file.categories}
-    found = {key for key, name in categories.items() if name.strip().casefold() in PERSONS}
-    found = found or {key for key, name in above.items() if name.strip().casefold() in PERSONS}
-    if not found and any(annotation.get("category_id") is not None for annotation in file.annotations):
-        raise DatasetError(
-            f"coco: {file.path}: none of the categories {summarise(categories.values())} is a person; name one person, "
-            "or set index.identity=category.name if they are the persons' names"
-        )
-    return found

@@ -226,6 +226,10 @@ def test_mistakes_in_an_annotation_are_named(folder: Path, change: dict[str, obj
     [
         ({"annotations": None}, r"test.json is not a COCO file: annotations is 'None', expected a list"),
         ({"annotations": ["x"]}, r"test.json: annotation 0 is 'x', expected an object"),
+        (
+            {"annotations": ["x"], "categories": [{"id": 1, "name": "car"}]},
+            r"test.json: annotation 0 is 'x', expected an object",
+        ),
         ({"categories": [5]}, r"test.json: category 0 is '5', expected an object"),
         ({"categories": [{"id": 1}]}, r"test.json: category 0: name None: expected text"),
         (
