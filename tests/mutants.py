@@ -129,7 +129,7 @@ def main() -> None:
         if not (kept / "tests.xml").exists():
             kept.mkdir(parents=True, exist_ok=True)
             told = [f"--junitxml={kept}/tests.xml", "-ojunit_family=xunit1", "--cov-context=test", "--cov-report="]
-            told += [f"--cov={package}" for package in PACKAGES]
+            told += ["-nauto", "--maxprocesses=8", "--dist=loadfile", *(f"--cov={package}" for package in PACKAGES)]
             # Interpreted, for what Numba compiles leaves no trace.
             ended(1e5, *told, *args.tests, NUMBA_DISABLE_JIT="1", COVERAGE_FILE=f"{kept}/lines")
         for path, node, other in chosen:
