@@ -21,7 +21,7 @@ def run(params: Params, runtime: Runtime, job: Job, people: People) -> None:
     from stages.devices import choose_device
     from stages.features.source import open_source
     from stages.finding.strangers import detect_strangers, strangers
-    from stages.head.calibrated import calibrations_of, keep_calibrations
+    from stages.head.calibrated import calibrations_of, keep_calibrations, said_of
     from stages.head.saved import check_features, reading_of
     from stages.head.travel import find_head
     from stages.images import ImageFolder
@@ -47,10 +47,6 @@ def run(params: Params, runtime: Runtime, job: Job, people: People) -> None:
     )
     where = {"dataset": params.index.dataset, "people": people, "identities": records[0].identities}
     path = keep_calibrations(Path(head), records, where)
-    for row in records[0].table():
-        known = "" if row["measured"] else " (extrapolated)"
-        job.say(
-            f"among {row['boxes']:,} boxes: one in {round(1 / row['fpir'])} strangers finds somebody of similarity "
-            f"{row['threshold']:.3f}; {row['fnir']:.0%} of the pictures of a person lie below{known}"
-        )
-    job.say(f"{path}: written, for searches by 1 to {len(records)} pictures, on {records[0].identities} people")
+    for line in said_of(records):
+        job.say(line)
+    job.say(f"{path}: written")

@@ -40,6 +40,19 @@ def keep_calibrations(head: Path, found: Sequence[Calibration], people: Mapping[
     return path
 
 
+def said_of(found: Sequence[Calibration]) -> list[str]:
+    """Lines for people: what the first of them costs in galleries of several sizes, and what all were measured on."""
+    lines = []
+    for row in found[0].table():
+        known = "" if row["measured"] else " (extrapolated)"
+        lines.append(
+            f"among {row['boxes']:,} boxes: one in {round(1 / row['fpir'])} strangers finds somebody of similarity "
+            f"{row['threshold']:.3f}; {row['fnir']:.0%} of the pictures of a person lie below{known}"
+        )
+    pictures = "one picture" if len(found) == 1 else f"1 to {len(found)} pictures"
+    return [*lines, f"for searches by {pictures}, measured on {found[0].identities} people"]
+
+
 def read_calibrations(head: Path) -> tuple[Calibration, ...]:
     """Those of a head; none where it has none. Raises CalibrationError for a file that is not this head's,
     DamagedError for one that is not what was written."""

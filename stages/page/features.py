@@ -93,12 +93,18 @@ def semantics(evidence: Evidence) -> Sheet:
         ]
     if not persons:
         raise NotThereError("figure semantics: nobody is annotated in the scenes shown; raise report.scenes")
-    if all(np.ptp(grid) < FLAT for person in persons for grid in (*person.similarities.values(), person.gate / 2)):
+    if all(map(one_colour, persons)):
         raise NotThereError(
             f"figure semantics: shows nothing, as no word's similarity varies by {FLAT} over a person; SFAN weighs all "
             "places alike"
         )
     return semantics_sheet(persons)
+
+
+def one_colour(person: Person) -> bool:
+    """True where neither a word's similarity nor the gate, as they are drawn, varies to the eye."""
+    # The gate is drawn from 0 to 2.
+    return all(np.ptp(grid) < FLAT for grid in (*person.similarities.values(), person.gate / 2))
 
 
 def shown_scenes(evidence: Evidence) -> list[Shown]:

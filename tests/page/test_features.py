@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from diffps.errors import ConfigError
+from diffps.figures.analyses import Person, Shown
 from diffps.figures.pictures import crop
 from diffps.heads.config import ModelConfig, SFANConfig
 from diffps.records import Annotations
@@ -89,6 +90,18 @@ def test_words_that_say_the_same_everywhere_are_left_out(filled: Run) -> None:
         make("semantics", filled.evidence)
     filled.report()
     assert 'id="semantics"' not in (filled.folder / "results/report/index.html").read_text()
+
+
+@pytest.mark.parametrize(("similarity", "gate", "same"), [(0.05, 0.15, True), (0.15, 0, False), (0, 0.25, False)])
+def test_a_map_is_one_colour_on_the_scale_it_is_drawn_on(similarity: float, gate: float, same: bool) -> None:
+    """Of a map that varies by that much: similarities are drawn from 0 to 1, the gate from 0 to 2."""
+    step, flat = np.array([[0, 1], [0, 0]], np.float32), np.full((2, 2), 0.5, np.float32)
+    shown = Shown(scene_id="a", image=np.zeros((4, 4, 3), np.uint8))
+    similarities = {"person": 0.5 + similarity * step, "face": flat}
+    person = Person(
+        scene=shown, box=np.zeros(4), before=flat, similarities=similarities, gate=1 + gate * step, after=flat
+    )
+    assert features.one_colour(person) is same
 
 
 def test_an_empty_store_is_said(run: Run) -> None:

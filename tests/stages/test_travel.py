@@ -11,7 +11,7 @@ from huggingface_hub import errors
 from diffps.errors import CalibrationError, CheckpointError
 from diffps.records import UNLABELLED
 from diffps.search.openset import calibrate
-from stages.head.calibrated import calibrations_of, keep_calibrations, read_calibrations
+from stages.head.calibrated import calibrations_of, keep_calibrations, read_calibrations, said_of
 from stages.head.saved import head_digest, training_of
 from stages.head.travel import check_complete, find_head, hub_trouble, looks_like_hub_id, pull_head, push_head
 from tests.finding.fake import calibration
@@ -157,6 +157,23 @@ def test_a_head_is_calibrated_for_as_many_pictures_as_its_people_are_seen_in() -
     assert [record.pictures for record in found] == [1, 2, 3]
     assert found[0] == calibrate(often)
     assert found == calibrations_of(often)
+
+
+def test_what_a_calibration_says_to_people() -> None:
+    found = [calibration(1), calibration(2)]
+    lines = said_of(found)
+    assert [line.partition(" strangers")[0] for line in lines[:-1]] == [
+        f"among {boxes} boxes: one in {one_in}"
+        for boxes in ("100", "1,000", "10,000", "100,000")
+        for one_in in (100, 10)
+    ]
+    costs = [f"{row['threshold']:.3f}; {row['fnir']:.0%} of the pictures of a person" for row in found[0].table()]
+    for line, row, cost in zip(lines, found[0].table(), costs, strict=False):
+        assert f"finds somebody of similarity {cost} lie below" in line
+        assert line.endswith(" (extrapolated)") is not row["measured"]
+    assert {bool(row["measured"]) for row in found[0].table()} == {True, False}
+    assert lines[-1] == "for searches by 1 to 2 pictures, measured on 400 people"
+    assert said_of(found[:1])[-1] == "for searches by one picture, measured on 400 people"
 
 
 def test_a_calibration_belongs_to_its_weights(head: Path) -> None:
