@@ -1,5 +1,6 @@
 """Heads as ONNX graphs, run by onnxruntime: what they find is what PyTorch finds, within 1e-4."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -105,6 +106,34 @@ def test_what_cannot_be_exported_is_said(tmp_path: Path) -> None:
     (tmp_path / "out" / "notes.txt").write_text("mine")
     with pytest.raises(CheckpointError, match="there already"):
         export_head(str(tmp_path / "none"), tmp_path / "out")
+
+
+def test_an_export_is_written_whole_and_says_whose_it_is(tmp_path: Path) -> None:
+    searcher().save_pretrained(tmp_path / "head", {"reading": {"timestep": 50}})
+    told: dict[str, Any] = {}
+
+    def write(head: PersonSearcher, place: Path, facts: Mapping[str, Any]) -> None:
+        told.update(facts, canvas=head.canvas)
+        (place / DETECT).write_text("a graph")
+        if head.training:
+            raise ValueError("nothing is trained here")
+
+    (tmp_path / "out").mkdir()  # an empty one is as good as none
+    assert export_head(str(tmp_path / "head"), tmp_path / "out", write) == tmp_path / "out"
+    assert (tmp_path / "out" / DETECT).read_text() == "a graph"
+    assert told == {"head": head_digest(tmp_path / "head"), "reading": {"timestep": 50}, "canvas": searcher().canvas}
+
+
+def test_an_export_that_breaks_off_leaves_nothing(tmp_path: Path) -> None:
+    searcher().save_pretrained(tmp_path / "head")
+
+    def write(_head: PersonSearcher, place: Path, _facts: Mapping[str, Any]) -> None:
+        (place / DETECT).write_text("a graph")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        export_head(str(tmp_path / "head"), tmp_path / "out", write)
+    assert [path.name for path in tmp_path.iterdir()] == ["head"]
 
 
 @pytest.mark.slow
