@@ -76,7 +76,8 @@ def meeting(kept: Path, path: Path, span: range, limit: float) -> list[str]:
 
     What a shared fixture executes counts as its first user's, so tests beside those of the module are among them.
     """
-    cases = [case for case in ElementTree.parse(kept / "tests.xml").iter("testcase") if not len(case)]  # that passed
+    files_of_cases = (kept / "tests.xml", kept / "again.xml")
+    cases = [case for file in files_of_cases for case in ElementTree.parse(file).iter("testcase") if not len(case)]
     seconds = {f"{case.get('file')}::{case.get('name')}": float(case.get("time", 0)) for case in cases}
     file = {test: Path(test.partition("::")[0]) for test in seconds}
     data = CoverageData(str(kept / "lines"))
@@ -117,8 +118,9 @@ def main() -> None:
     survivors = 0
     with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
         copy, kept = Path(folder, "copy"), (args.kept or Path(folder, "kept")).absolute()
+        subprocess.run(("git", "clone", "-q", "--shared", ROOT, copy), check=True)
         for path in listed("ls-files", "--cached", "--others", "--exclude-standard"):
-            (copy / path).parent.mkdir(parents=True, exist_ok=True)
+            (copy / path).parent.mkdir(parents=True, exist_ok=True)  # with what is not committed
             shutil.copy(ROOT / path, copy / path)
 
         def ended(limit: float, *arguments: str, **variables: str) -> int:
@@ -128,10 +130,12 @@ def main() -> None:
 
         if not (kept / "tests.xml").exists():
             kept.mkdir(parents=True, exist_ok=True)
-            told = [f"--junitxml={kept}/tests.xml", "-ojunit_family=xunit1", "--cov-context=test", "--cov-report="]
-            told += ["-nauto", "--maxprocesses=8", "--dist=loadfile", *(f"--cov={package}" for package in PACKAGES)]
-            # Interpreted, for what Numba compiles leaves no trace.
-            ended(1e5, *told, *args.tests, NUMBA_DISABLE_JIT="1", COVERAGE_FILE=f"{kept}/lines")
+            common = ("-nauto", "--maxprocesses=8", "--dist=loadfile", "-ojunit_family=xunit1", *args.tests)
+            traced = ("--cov-context=test", "--cov-report=", *(f"--cov={package}" for package in PACKAGES))
+            # Interpreted, for what Numba compiles leaves no trace; then compiled, what only passes so.
+            interpreted = {"NUMBA_DISABLE_JIT": "1", "COVERAGE_FILE": f"{kept}/lines"}
+            ended(1e5, f"--junitxml={kept}/tests.xml", *traced, *common, **interpreted)
+            ended(1e5, f"--junitxml={kept}/again.xml", "--last-failed", *common)
         for path, node, other in chosen:
             source = (ROOT / path).read_text(encoding="utf-8")
             (copy / path).write_text(planted(source, node, other), encoding="utf-8")

@@ -5,7 +5,6 @@ import subprocess
 import sys
 import tempfile
 import zlib
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -117,24 +116,21 @@ def test_what_ought_to_be_an_image_is_refused_by_name(tmp_path: Path) -> None:
     assert refused.example.startswith("empty.jpg: not a readable image (the file is empty)")
 
 
-@pytest.fixture
-def nobody() -> Iterator[Path]:
-    """A folder of somebody who may not read everything, as root may."""
+def test_what_may_not_be_read_is_counted() -> None:
+    """By somebody who may not read everything, as root may."""
+    user = os.geteuid()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         folder.chmod(0o755)
-        yield folder
-        if os.geteuid() != os.getuid():
-            os.seteuid(os.getuid())
-
-
-def test_what_may_not_be_read_is_counted(nobody: Path) -> None:
-    image(nobody / "a.png")
-    image(nobody / "b.png").chmod(0)
-    (nobody / "c").mkdir(mode=0)
-    if os.geteuid() == 0:
-        os.seteuid(65534)
-    found = find_images(nobody)
+        image(folder / "a.png")
+        image(folder / "b.png").chmod(0)
+        (folder / "c").mkdir(mode=0)
+        try:
+            if user == 0:
+                os.seteuid(65534)
+            found = find_images(folder)
+        finally:
+            os.seteuid(user)
     assert found.left_out == {"cannot be read (no permission, or the disk fails)": ("b.png", "c")}
     assert found.broken == {"b.png": "b.png: no readable file (Permission denied)"}
 
