@@ -2,8 +2,7 @@
 
 A fault is one comparison, constant, operator or pair of arguments changed, or one call left out. The tests run once
 unchanged, to see which lines each executes and how long it takes; then each fault meets the tests of its line, those of
-its module and those that lie beside them, the fastest of each first, until one fails. mutmut and cosmic-ray were looked
-at: the one cannot plant faults in functions that Numba compiles, the other runs every test for every fault.
+its module and those that lie beside them, the fastest of each first, until one fails.
 """
 
 import argparse
@@ -15,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from itertools import permutations
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -23,9 +23,7 @@ from coverage import CoverageData
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("pipeline", "stages", "diffps", "cache")
 PAIRS = "Lt LtE, Gt GtE, Eq NotEq, Is IsNot, In NotIn, And Or, Add Sub, FloorDiv Mult, Mult Div"
-OTHER: dict[type, type] = {}
-for _a, _b in (pair.split() for pair in PAIRS.split(", ")):
-    OTHER |= {getattr(ast, _a): getattr(ast, _b), getattr(ast, _b): getattr(ast, _a)}
+OTHER = {getattr(ast, a): getattr(ast, b) for pair in PAIRS.split(", ") for a, b in permutations(pair.split())}
 QUIET = ("debug", "info", "warning", "say", "note", "echo", "progress", "advance")  # calls whose loss is only unsaid
 
 
@@ -56,17 +54,15 @@ def faults(tree: ast.Module) -> Iterator[tuple[ast.expr | ast.stmt, ast.AST]]:
                 yield node, node.operand
             case ast.Expr(value=ast.Call(func=func)) if ast.unparse(func).rpartition(".")[2] not in QUIET:
                 yield node, ast.Pass()
-            case ast.Call(args=[first, second, *rest]) if ast.dump(first) != ast.dump(second):
-                if not any(isinstance(each, ast.Starred) for each in (first, second)):
-                    yield node, ast.Call(node.func, [second, first, *rest], node.keywords)
+            case ast.Call(args=[a, b, *rest]) if ast.dump(a) != ast.dump(b) and ast.Starred not in (type(a), type(b)):
+                yield node, ast.Call(node.func, [b, a, *rest], node.keywords)
 
 
 def planted(source: str, node: ast.expr | ast.stmt, other: ast.AST) -> str:
     """``source`` with ``other`` in the place of ``node``; every line stays where it was."""
     lines = source.encode().splitlines(keepends=True)
     first, last = node.lineno - 1, (node.end_lineno or node.lineno) - 1
-    text = ast.unparse(ast.fix_missing_locations(other))
-    text = f"({text})" if isinstance(other, ast.expr) else text
+    text = f"({ast.unparse(other)})" if isinstance(other, ast.expr) else ast.unparse(other)
     changed = lines[first][: node.col_offset] + text.encode() + lines[last][node.end_col_offset :]
     return b"".join([*lines[:first], changed, *[b"\n"] * (last - first), *lines[last + 1 :]]).decode()
 
@@ -76,8 +72,8 @@ def meeting(kept: Path, path: Path, span: range, limit: float) -> list[str]:
 
     What a shared fixture executes counts as its first user's, so tests beside those of the module are among them.
     """
-    files_of_cases = (kept / "tests.xml", kept / "again.xml")
-    cases = [case for file in files_of_cases for case in ElementTree.parse(file).iter("testcase") if not len(case)]
+    runs = (ElementTree.parse(kept / name) for name in ("tests.xml", "again.xml"))
+    cases = [case for run in runs for case in run.iter("testcase") if not len(case)]  # that passed
     seconds = {f"{case.get('file')}::{case.get('name')}": float(case.get("time", 0)) for case in cases}
     file = {test: Path(test.partition("::")[0]) for test in seconds}
     data = CoverageData(str(kept / "lines"))
@@ -124,18 +120,18 @@ def main() -> None:
             shutil.copy(ROOT / path, copy / path)
 
         def ended(limit: float, *arguments: str, **variables: str) -> int:
-            changed = {"PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1", **variables}
+            changed = {"PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
+            changed |= {"COVERAGE_FILE": f"{kept}/lines", **variables}
             command = ("timeout", "-k9", str(limit), sys.executable, "-m", "pytest", *arguments)
             return subprocess.run(command, cwd=copy, env=os.environ | changed, capture_output=True).returncode
 
-        if not (kept / "tests.xml").exists():
+        if not (kept / "again.xml").exists():
             kept.mkdir(parents=True, exist_ok=True)
             common = ("-nauto", "--maxprocesses=8", "--dist=loadfile", "-ojunit_family=xunit1", *args.tests)
             traced = ("--cov-context=test", "--cov-report=", *(f"--cov={package}" for package in PACKAGES))
             # Interpreted, for what Numba compiles leaves no trace; then compiled, what only passes so.
-            interpreted = {"NUMBA_DISABLE_JIT": "1", "COVERAGE_FILE": f"{kept}/lines"}
-            ended(1e5, f"--junitxml={kept}/tests.xml", *traced, *common, **interpreted)
-            ended(1e5, f"--junitxml={kept}/again.xml", "--last-failed", *common)
+            ended(1e5, f"--junitxml={kept}/tests.xml", *traced, *common, NUMBA_DISABLE_JIT="1")
+            ended(1e5, f"--junitxml={kept}/again.xml", "--last-failed", "--last-failed-no-failures=none", *common)
         for path, node, other in chosen:
             source = (ROOT / path).read_text(encoding="utf-8")
             (copy / path).write_text(planted(source, node, other), encoding="utf-8")
@@ -144,8 +140,8 @@ def main() -> None:
             (copy / path).write_text(source, encoding="utf-8")
             survivors += done == 0
             word = {0: "SURVIVED", 4: "unloaded"}.get(done, "noticed ")  # 4: a module of the tests cannot be imported
-            change = f"{ast.unparse(node)}  ->  {ast.unparse(other)}"
-            print(f"{word} {path}:{node.lineno}:{node.col_offset}  {change}  ({len(tests)} tests)", flush=True)
+            fault = f"{path}:{node.lineno}:{node.col_offset}  {ast.unparse(node)}  ->  {ast.unparse(other)}"
+            print(f"{word} {fault}  ({len(tests)} tests)", flush=True)
     print(f"{len(chosen) - survivors} of {len(chosen)} noticed")
 
 
