@@ -100,8 +100,13 @@ def test_what_was_not_measured_is_said() -> None:
     assert large.notes[-1].startswith("That was measured among up to 10 boxes and is extrapolated to these 20")
     rare = find(EMBEDDINGS[:1], GALLERY, calibrations=[calibration(least=0.05)])
     assert rare.notes[-1].startswith("That was measured down to one in 20 strangers, on 40 people")
-    hopeless = find(EMBEDDINGS[:1], GALLERY, calibrations=[calibration(start=0.9)])
-    assert "no likeness is enough" in hopeless.verdict
+    for start in (0.9, 0.65):
+        hopeless = find(EMBEDDINGS[:1], GALLERY, calibrations=[calibration(start=start)])
+        assert hopeless.threshold is not None
+        assert hopeless.threshold >= 1
+        assert "no likeness is enough" in hopeless.verdict
+        assert not any("somebody so alike" in note for note in hopeless.notes)
+    assert hopeless.threshold == 1
     assert len(hopeless.notes) == 1
 
 
