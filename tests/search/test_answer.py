@@ -110,6 +110,34 @@ def test_what_was_not_measured_is_said() -> None:
     assert len(hopeless.notes) == 1
 
 
+def test_the_edges_of_what_is_said() -> None:
+    assert len(find(EMBEDDINGS[:1], gallery(6)).hits) == 20
+    with pytest.raises(CalibrationError, match="promise 0: a share"):
+        find(EMBEDDINGS[:1], GALLERY, promise=0)
+    measured = find(EMBEDDINGS[:1], GALLERY, calibrations=[calibration(measured=20, least=0.01)])
+    assert len(measured.notes) == 2  # just as many boxes, and strangers just as rare, as were measured
+    halves = SearchedGallery(
+        embeddings=[np.full((2, 4), 0.5, np.float16)],
+        boxes=np.zeros((2, 4), np.float32),
+        scores=np.zeros(2, np.float32),
+        images=np.zeros(2, np.int32),
+        names=["a.jpg"],
+    )
+    alike = find(np.array([[1.0, 0, 0, 0]]), halves, calibrations=[calibration(start=0.15, mates=0.5)])
+    assert alike.threshold == alike.hits[0].similarity == 0.5
+    assert [hit.same_person for hit in alike] == [True, True]
+    assert alike.verdict == "2 of the hits shown are taken for the person."
+    unlike = find(-np.array([[1.0, 0, 0, 0]]), halves, calibrations=[calibration(start=0.15, mates=0.5)])
+    assert "The person may be there all the same: 50% of" in unlike.verdict
+
+
+def test_boxes_that_overlap_by_more_than_two_of_a_detector_are_the_same() -> None:
+    """A box of 30 x 60 at (10, 20), and others of its size that share two fifths of their union with it and more."""
+    assert GALLERY.rows_at("0.jpg", np.array([10, 20, 22, 50])).tolist() == []  # 0.2
+    assert GALLERY.rows_at("0.jpg", np.array([10, 20, 40, 44])).tolist() == []  # 0.4
+    assert GALLERY.rows_at("0.jpg", np.array([10, 20, 40, 45])).tolist() == [0]
+
+
 def test_the_query_itself_is_left_out_and_said() -> None:
     own = GALLERY.rows_at("2.jpg", np.array([62, 18, 92, 82]))
     assert own.tolist() == [9]
