@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from cache import ArraySpec, FeatureStore, reader as reading
+from cache import ArraySpec, FeatureStore
+from cache import reader as reading
 from cache.checksum import crc32c
-from cache.direct import Bypass
+from cache.direct import LARGER, Bypass
 from cache.encodings import Project
 from cache.errors import DamagedError, FileError, NotCachedError
 from cache.shards import index_bytes
@@ -39,7 +40,7 @@ def test_whatever_the_pieces_the_image_is_the_same(
 ) -> None:
     """Pieces that end in the values, with them, in the checksum behind them, and behind it."""
     whole = BYTES * 2  # of float16
-    edges = [(whole + more) // reading.LARGER for more in range(0, 8, 2)]
+    edges = [(whole + more) // LARGER for more in range(0, 8, 2)]
     for piece in [2, 616, *edges, whole // 7 // 2 * 2, BYTES, BYTES + 2, whole - 2, whole, whole + 2, 1 << 20]:
         monkeypatch.setattr(reading, "PIECE", piece // 2 * 2)
         reader = store.reader(SPECS, room=room)
@@ -183,9 +184,11 @@ def test_memory_is_made_for_one_image_where_none_is_given(store: FeatureStore) -
             assert kept.scales is None
         else:
             assert kept.scales is not None
-            assert (kept.scales.shape, kept.scales.dtype) == ((1, *array.scales_shape), np.float16)
+            assert kept.scales.shape == (1, *array.scales_shape)
+            assert kept.scales.dtype == np.float16
         feature = reader.read_float(SCENES[0], array.name)
-        assert (feature.shape, feature.dtype) == (array.shape, np.float32)
+        assert feature.shape == array.shape
+        assert feature.dtype == np.float32
 
 
 def test_what_memory_holds_is_asked_of_the_images_that_are_read(store: FeatureStore) -> None:
