@@ -1,6 +1,7 @@
 """A thread's memory is its own, grows, and is used again."""
 
 import threading
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,7 +9,7 @@ from numpy.typing import NDArray
 from cache.scratch import LARGE_PAGE, Scratch, in_large_pages
 
 
-def address(array: NDArray[np.generic]) -> int:
+def address(array: NDArray[Any]) -> int:
     return array.ctypes.data
 
 
@@ -29,7 +30,7 @@ def test_memory_is_used_again_until_more_is_asked_for() -> None:
 
 
 def test_threads_have_memory_of_their_own() -> None:
-    scratch, found = Scratch(), list[NDArray[np.int8]]()
+    scratch, found = Scratch(), list[NDArray[Any]]()
     mine = scratch.array("a", 24, np.int8, (24,)), scratch.aligned(24)
 
     def theirs() -> None:
