@@ -166,6 +166,7 @@ def test_the_way_is_kept_whose_batches_come_clearly_sooner(through: float, past_
     turn = 3 + TRIED
     assert turn == 9
     assert ways == [True] * turn + [False] * turn + [past_it] * 20
+    assert len(bypass._seconds) == 2 * turn  # what comes later is not kept
 
 
 def test_a_store_that_memory_holds_has_one_way() -> None:
