@@ -2,6 +2,7 @@
 
 import os
 import time
+from inspect import signature
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -57,19 +58,28 @@ def test_a_hundredth_of_what_is_free_is_kept(tmp_path: Path, monkeypatch: pytest
 
 
 def test_a_disk_is_measured_by_a_file_that_is_synced_and_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    seconds, synced, dropped, real = iter([0.0, 2.0, 10.0, 14.0]), list[int](), list[tuple[int, ...]](), os.fsync
+    seconds, synced, dropped = iter([0.0, 2.0, 10.0, 14.0]), list[int](), list[tuple[int, ...]]()
+    taken, real, really = list[int](), os.fsync, os.read
 
     def fsync(descriptor: int) -> None:
         synced.append(os.fstat(descriptor).st_size)
         real(descriptor)
 
+    def read(descriptor: int, nbytes: int) -> bytes:
+        data = really(descriptor, nbytes)
+        taken.append(len(data))
+        return data
+
     with monkeypatch.context() as patched:
+        patched.setattr(os, "read", read)
         patched.setattr(time, "perf_counter", lambda: next(seconds))
         patched.setattr(os, "fsync", fsync)
         patched.setattr(os, "posix_fadvise", lambda descriptor, *rest: dropped.append(rest))
         rates = measure_disk(tmp_path / "not/there", 8 << 20)
     assert (rates.write, rates.read) == ((8 << 20) / 2, (8 << 20) / 4)
     assert synced == [8 << 20]
+    assert sum(taken) == 8 << 20
+    assert signature(measure_disk).parameters["nbytes"].default == 256 << 20
     assert dropped == [(0, 0, os.POSIX_FADV_DONTNEED)]
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "file").touch()

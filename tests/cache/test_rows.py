@@ -162,3 +162,12 @@ def test_splits_are_those_with_rows_or_receipts(tmp_path: Path) -> None:
         DamagedError, match="lost.parquet: is lost, but receipts are there; `diffps cache verify --repair`"
     ):
         FeatureStore(tmp_path).rows("lost")
+
+
+def test_what_another_process_wrote_meanwhile_is_not_lost(tmp_path: Path) -> None:
+    one, other, third = (FeatureStore(tmp_path).rows("train") for _ in range(3))
+    assert one.assign([A]) == [0]
+    assert other.assign([B]) == [1]
+    third.forget([0])
+    assert FeatureStore(tmp_path).rows("train").digests == ["", "db"]
+    assert one.assign([A, B]) == [2, 1]
