@@ -160,7 +160,7 @@ def test_direct_equals_cached(store: FeatureStore, output: str) -> None:
 @pytest.mark.parametrize(("through", "past_it"), [(0.74, False), (0.75, True), (1.5, True)])
 def test_the_way_is_kept_whose_batches_come_clearly_sooner(through: float, past_it: bool) -> None:
     bypass, ways = Bypass(larger=True), []
-    for seconds in [*[9.0] * 3, *[1.0] * TRIED, *[9.0] * 3, *[through] * TRIED, *[9.0] * 20]:
+    for seconds in [*[9.0] * 3, *[2.0] * TRIED, *[9.0] * 3, *[2 * through] * TRIED, *[9.0] * 20]:
         ways.append(bypass.on)
         bypass.batch_came(seconds, ahead=3)
     turn = 3 + TRIED

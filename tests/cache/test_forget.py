@@ -22,7 +22,18 @@ from cache.lock import lock_file
 from cache.receipts import Name, ReceiptBook
 from cache.traces import find_removed, find_traces
 from cache.verify import verify, withdraw
-from tests.cache.builders import check, digest, expected, group, images, pretend, spec, tree, write
+from tests.cache.builders import (
+    check,
+    digest,
+    expected,
+    group,
+    images,
+    pretend,
+    record_synced,
+    spec,
+    tree,
+    write,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 MOMENTS = replace(spec("float32", key=GroupKey("train", "identity", "abc")), name="moments")
@@ -394,3 +405,10 @@ def test_a_neighbour_that_cannot_be_kept_is_named(store: FeatureStore, caplog: p
     assert line.startswith(f"shard 0 of moments counts as missing: {file}: image 0 of the shard does not match")
     assert not file.parents[2].exists()
     assert (file.parents[3] / "1").exists()
+
+
+def test_a_folder_that_went_is_gone_on_the_disk_too(store: FeatureStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced = record_synced(monkeypatch)
+    forget(store.root, find_traces(store.root, "train", scene_ids=[scene for scene, _ in ROWS]))
+    for array in (each for arrays in ARRAYS for each in arrays):
+        assert store.root / "features.zarr" / array.path / "c" in synced

@@ -7,7 +7,7 @@ import pytest
 from cache import FeatureStore
 from cache.files import read_json, write_json
 from cache.garbage import Garbage, find_garbage, remove
-from tests.cache.builders import check, group, images, spec, write
+from tests.cache.builders import check, group, images, record_synced, spec, write
 
 KEPT, GONE, LATER = spec(), spec("project:4", tap="other"), spec(tap="later", recipe={"unet": "later"})
 ROWS = images(5)
@@ -77,3 +77,14 @@ def test_groups_go_with_their_last_array_and_empty_folders_of_receipts_too(store
     assert not (receipts / group().path).exists()
     assert not list((store.root / "locks").glob("*.json"))
     assert write(store, [KEPT], ROWS) == [0, 1]
+
+
+def test_a_removal_is_on_the_disk_receipts_first(store: FeatureStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    zarr, synced = store.root / "features.zarr", record_synced(monkeypatch)
+    for array, above in ((LATER, zarr / LATER.group.scope), (GONE, zarr / GONE.path)):
+        synced.clear()
+        remove(store.root, [Garbage(array.path, 0)])
+        receipts = [at for at, path in enumerate(synced) if path == store.root / "receipts" / array.group.path]
+        folders = [at for at, path in enumerate(synced) if path == above.parent]
+        metadata = [at for at, path in enumerate(synced) if path == zarr / array.path]
+        assert max(receipts) < min(metadata) < max(folders)
