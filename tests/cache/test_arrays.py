@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cache import FeatureStore, GroupKey, SkippedImage
+from cache import ArraySpec, FeatureStore, GroupKey, SkippedImage
 from cache.arrays import StoredArray
 from cache.errors import DamagedError, NotCachedError, RecipeError
 from cache.receipts import ReceiptBook
@@ -24,8 +24,8 @@ def store(tmp_path: Path) -> FeatureStore:
     return store
 
 
-def opened(store: FeatureStore, array: object = ARRAY) -> StoredArray:
-    return StoredArray(store.root, array, ReceiptBook.of(store.root, group()), store.rows("train"))  # type: ignore[arg-type]
+def opened(store: FeatureStore, array: ArraySpec = ARRAY) -> StoredArray:
+    return StoredArray(store.root, array, ReceiptBook.of(store.root, group()), store.rows("train"))
 
 
 def test_an_image_has_a_shard_a_slot_and_a_place_in_its_receipt(store: FeatureStore) -> None:

@@ -143,8 +143,8 @@ class Held:
 
 def test_what_is_being_read_is_waited_for_and_the_rest_is_left(reader: FeatureReader) -> None:
     held = Held(reader)
-    images = [[scene] for scene in SCENES]
-    slots = iter(Ring(held, images, NAMES[:2], threads=1, depth=8, output="float32", pin=False))  # type: ignore[arg-type]
+    batches = [[scene] for scene in SCENES]
+    slots = read_ahead(held, batches, NAMES[:2], threads=1, depth=8)  # type: ignore[arg-type]
     assert next(slots).position == 0
     while len(held.asked) < 3:
         time.sleep(0.001)
