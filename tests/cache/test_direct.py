@@ -309,3 +309,32 @@ def test_a_refusal_is_one_of_alignment_before_anything_was_read_alone(
     assert len(calls) == nth
     if kind is FileError:
         assert str(caught.value).startswith(f"{file}: cannot be read: ")
+
+
+def test_where_a_file_can_be_opened_past_the_cache_it_is_read_so(store: FeatureStore, file: Path) -> None:
+    try:
+        os.close(os.open(file, os.O_RDONLY | os.O_DIRECT))
+    except OSError:
+        pytest.skip("this file system reads through the page cache alone")
+    descriptor = os.open(file, os.O_RDONLY)
+    try:
+        assert go_direct(descriptor) is True
+        assert fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_DIRECT
+    finally:
+        os.close(descriptor)
+
+
+@pytest.mark.parametrize(("room", "past_it"), [(0, True), (1 << 40, False)])
+def test_the_flag_goes_with_the_room(
+    store: FeatureStore, monkeypatch: pytest.MonkeyPatch, room: int, past_it: bool
+) -> None:
+    asked, real = list[int](), fcntl.fcntl
+
+    def told(descriptor: int, command: int, flags: int = 0) -> int:
+        if command == fcntl.F_SETFL:
+            asked.append(flags & os.O_DIRECT)
+        return real(descriptor, command, flags)
+
+    monkeypatch.setattr(fcntl, "fcntl", told)
+    store.reader(SPECS, room=room).read(SCENES[0], "tap@float16")
+    assert asked == ([os.O_DIRECT] if past_it else [])
