@@ -54,7 +54,7 @@ class Bypass:
             self.on = False
         elif len(self._seconds) == 2 * turn:
             past, through = median(self._seconds[ahead:turn]), median(self._seconds[turn + ahead :])
-            self.on, self._settled = through > CLEARLY * past, True
+            self.on, self._settled = through >= CLEARLY * past, True
 
     def give_up(self) -> None:
         """The disk takes no direct reads."""

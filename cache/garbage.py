@@ -49,7 +49,6 @@ def remove(root: Path, garbage: Iterable[Garbage]) -> None:
                         shutil.rmtree(part / "c")
                     remove_file(part / "zarr.json")
                     shutil.rmtree(part)
-                sync(folder.parent)
             with exclusive(root / "locks" / ".groups"):  # nobody makes a group below one that is being removed
                 _remove_empty_groups(root, folder.parent)
 

@@ -54,10 +54,10 @@ class Ring:
         batches: Iterable[Sequence[Image]],
         names: Sequence[str],
         *,
-        threads: int | None = None,
-        depth: int = 3,
-        output: Output = "float32",
-        pin: bool = False,
+        threads: int | None,
+        depth: int,
+        output: Output,
+        pin: bool,
     ) -> None:
         threads = _threads_for(reader) if threads is None else threads
         if threads < 1 or depth < 1:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 
 from cache import ArraySpec, FeatureStore, GroupKey, fingerprint, fit_basis, parse_encoding, tap_name
@@ -117,3 +118,17 @@ def pretend(path: Path, silent: float = 0.0, **changes: object) -> None:
         owner = json.loads(path.read_text())
     path.write_text(json.dumps(owner | changes))
     os.utime(path, (time.time() - silent,) * 2)
+
+
+def record_synced(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """Files and folders from now on, in the order in which they are synced."""
+    synced, real = list[Path](), os.fsync
+
+    def fsync(descriptor: int) -> None:
+        synced.append(Path(f"/proc/self/fd/{descriptor}").readlink())
+        real(descriptor)
+
+    if not Path("/proc/self/fd").is_dir():
+        pytest.skip("this system does not say what a descriptor is of")
+    monkeypatch.setattr(os, "fsync", fsync)
+    return synced

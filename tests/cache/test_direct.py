@@ -1,9 +1,11 @@
 """What is read past the page cache is what is read through it."""
 
 import contextlib
+import errno
 import fcntl
 import os
 import pickle
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,7 @@ from hypothesis import strategies as st
 from cache import FeatureStore
 from cache.direct import (
     ALIGNED,
+    LARGER,
     TRIED,
     Bypass,
     NotDirectError,
@@ -22,7 +25,8 @@ from cache.direct import (
     go_through_cache,
     page_cache_room,
 )
-from cache.errors import DamagedError
+from cache.errors import DamagedError, FileError
+from cache.reader import PIECE
 from cache.ring import read_ahead
 from cache.scratch import LARGE_PAGE, Scratch
 from tests.cache.builders import ENCODINGS, images, spec, write
@@ -153,14 +157,16 @@ def test_direct_equals_cached(store: FeatureStore, output: str) -> None:
     assert direct.bypass.on
 
 
-@pytest.mark.parametrize(("through", "past_it"), [(0.7, False), (0.8, True), (1.5, True)])
+@pytest.mark.parametrize(("through", "past_it"), [(0.74, False), (0.75, True), (1.5, True)])
 def test_the_way_is_kept_whose_batches_come_clearly_sooner(through: float, past_it: bool) -> None:
     bypass, ways = Bypass(larger=True), []
-    for seconds in [*[9.0] * 3, *[1.0] * TRIED, *[9.0] * 3, *[through] * TRIED, *[9.0] * 20]:
+    for seconds in [*[9.0] * 3, *[2.0] * TRIED, *[9.0] * 3, *[2 * through] * TRIED, *[9.0] * 20]:
         ways.append(bypass.on)
         bypass.batch_came(seconds, ahead=3)
     turn = 3 + TRIED
+    assert turn == 9
     assert ways == [True] * turn + [False] * turn + [past_it] * 20
+    assert len(bypass._seconds) == 2 * turn  # what comes later is not kept
 
 
 def test_a_store_that_memory_holds_has_one_way() -> None:
@@ -211,3 +217,124 @@ def test_a_reader_that_is_sent_looks_at_the_memory_where_it_arrives(store: Featu
     arrived = pickle.loads(pickle.dumps(store.reader(SPECS)))
     assert arrived.__reduce__()[1][-1] is None
     assert not arrived.bypass.on
+
+
+MEMORY = {"/proc/meminfo": "MemTotal:  999 kB\nMemAvailable:   123 kB\nMemFree: 1 kB\n"}
+GROUP, OLD_GROUP = "/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"
+
+
+@pytest.mark.parametrize(
+    ("files", "room"),
+    [
+        (MEMORY, 123 * 1024),
+        (MEMORY | {GROUP: "max\n"}, 123 * 1024),
+        (MEMORY | {GROUP: "4096\n"}, 4096),
+        (MEMORY | {GROUP: "max\n", OLD_GROUP: "8192\n"}, 8192),
+        (MEMORY | {GROUP: "999999999\n"}, 123 * 1024),
+        ({GROUP: "4096\n"}, 4096),
+        ({"/proc/meminfo": "MemTotal: 9 kB\n"}, 1 << 62),
+        ({"/proc/meminfo": "MemAvailable:\n"}, 1 << 62),
+        ({}, 1 << 62),
+    ],
+)
+def test_memory_is_what_is_available_within_the_container_s_limit(
+    monkeypatch: pytest.MonkeyPatch, files: dict[str, str], room: int
+) -> None:
+    def read_text(path: Path) -> str:
+        if str(path) not in files:
+            raise FileNotFoundError(path)
+        return files[str(path)]
+
+    monkeypatch.setattr(Path, "read_text", read_text)
+    assert page_cache_room() == room
+
+
+def test_a_direct_piece_is_two_large_requests() -> None:
+    """Of 4 MB each, with the blocks at its ends; pieces begin and end with a disk's blocks."""
+    assert 8 << 20 >= LARGER * PIECE + 2 * ALIGNED > (8 << 20) - PIECE
+    assert PIECE == 1 << 20
+    assert ALIGNED % 4096 == 0
+    assert PIECE % ALIGNED == 0
+
+
+def pieces_of(path: Path, offset: int, nbytes: int, piece: int) -> list[tuple[int, bytes]]:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        buffer = Scratch().aligned(piece + 2 * ALIGNED)
+        return [(at, part.tobytes()) for at, part in direct_pieces(descriptor, offset, nbytes, piece, buffer, path)]
+    finally:
+        os.close(descriptor)
+
+
+def test_what_a_disk_gives_in_whole_blocks_is_gone_on_with_and_else_is_the_end(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, asked, most = os.preadv, list[tuple[int, int]](), ALIGNED
+
+    def preadv(descriptor: int, buffers: Sequence[memoryview], offset: int) -> int:
+        asked.append((offset, len(buffers[0])))
+        return real(descriptor, [buffers[0][:most]], offset)
+
+    monkeypatch.setattr(os, "preadv", preadv)
+    # Bytes 100 to 9099 lie in three blocks; a second piece of 1000 in the third.
+    assert pieces_of(file, 100, 10000, 9000)[0] == (0, file.read_bytes()[100:9100])
+    assert asked == [
+        (0, 3 * ALIGNED), (ALIGNED, 2 * ALIGNED), (2 * ALIGNED, ALIGNED), (2 * ALIGNED, ALIGNED),
+    ]  # fmt: skip
+    most = ALIGNED - 1
+    with pytest.raises(DamagedError) as caught:
+        pieces_of(file, 100, 9000, 9000)
+    assert str(caught.value).startswith(f"{file}: ends before byte 9100; `diffps cache verify --repair`")
+    assert pieces_of(file, 100, 900, 900) == [(0, file.read_bytes()[100:1000])]  # all that was wanted came
+
+
+@pytest.mark.parametrize(("code", "nth", "kind"), [
+    (errno.EINVAL, 1, NotDirectError), (errno.EINVAL, 2, FileError), (errno.EINVAL, 3, FileError),
+    (errno.EIO, 1, FileError),
+])  # fmt: skip
+def test_a_refusal_is_one_of_alignment_before_anything_was_read_alone(
+    file: Path, monkeypatch: pytest.MonkeyPatch, code: int, nth: int, kind: type[Exception]
+) -> None:
+    real, calls = os.preadv, list[int]()
+
+    def preadv(descriptor: int, buffers: Sequence[memoryview], offset: int) -> int:
+        calls.append(offset)
+        if len(calls) == nth:
+            raise OSError(code, "no")
+        return real(descriptor, [buffers[0][:ALIGNED]], offset)
+
+    monkeypatch.setattr(os, "preadv", preadv)
+    with pytest.raises(kind) as caught:
+        pieces_of(file, 0, 3 * ALIGNED, 2 * ALIGNED)
+    assert len(calls) == nth
+    if kind is FileError:
+        assert str(caught.value).startswith(f"{file}: cannot be read: ")
+
+
+def test_where_a_file_can_be_opened_past_the_cache_it_is_read_so(store: FeatureStore, file: Path) -> None:
+    try:
+        os.close(os.open(file, os.O_RDONLY | os.O_DIRECT))
+    except OSError:
+        pytest.skip("this file system reads through the page cache alone")
+    descriptor = os.open(file, os.O_RDONLY)
+    try:
+        assert go_direct(descriptor) is True
+        assert fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_DIRECT
+    finally:
+        os.close(descriptor)
+
+
+@pytest.mark.parametrize(("room", "past_it"), [(0, True), (1 << 40, False)])
+def test_the_flag_goes_with_the_room(
+    store: FeatureStore, monkeypatch: pytest.MonkeyPatch, room: int, past_it: bool
+) -> None:
+    asked, real = list[int](), fcntl.fcntl
+
+    def told(descriptor: int, command: int, flags: int = 0) -> int:
+        if command == fcntl.F_SETFL:
+            asked.append(flags & os.O_DIRECT)
+        return real(descriptor, command, flags)
+
+    monkeypatch.setattr(fcntl, "fcntl", told)
+    store.reader(SPECS, room=room).read(SCENES[0], "tap@float16")
+    assert asked == ([os.O_DIRECT] if past_it else [])

@@ -1,5 +1,6 @@
 """Whole or not at all, whoever writes at the same time and whoever is killed."""
 
+import ctypes
 import errno
 import json
 import os
@@ -12,13 +13,15 @@ from pathlib import Path
 
 import pytest
 
-from cache.errors import FileError
+from cache.errors import DamagedError, FileError
 from cache.files import (
     ABANDONED_SECONDS,
+    _exchange,
     clear_temporaries,
     make_folder,
     read_json,
     remove,
+    sync,
     temporary_name,
     write_bytes,
     write_file,
@@ -120,7 +123,9 @@ def test_temporaries_of_who_cannot_be_looked_up_stay_for_an_hour(tmp_path: Path)
     """Of another machine, another container, or from before a restart."""
     theirs = tmp_path / ".diffps-00000000-1-1-00000000.tmp"
     (tmp_path / ".somebody.tmp").touch()
-    for age, stays in ((0.0, True), (ABANDONED_SECONDS - 60, True), (ABANDONED_SECONDS + 60, False)):
+    late, soon = ABANDONED_SECONDS + 60, ABANDONED_SECONDS - 60
+    assert soon < 3600 < late
+    for age, stays in ((0.0, True), (soon, True), (late, False), (-soon, True), (-late, False)):
         theirs.touch()
         os.utime(theirs, (time.time() - age,) * 2)
         clear_temporaries(tmp_path)
@@ -207,3 +212,120 @@ def test_a_folder_in_the_way_is_named(tmp_path: Path) -> None:
     with pytest.raises(FileError, match="target: cannot be written: there is a folder of this name"):
         write_text(tmp_path / "target", "text")
     assert [path.name for path in tmp_path.iterdir()] == ["target"]
+
+
+def exchangeable(folder: Path) -> None:
+    """Skip where the system has no such step: renameat2 with RENAME_EXCHANGE, by the numbers of Linux."""
+    names = [folder / ".a", folder / ".b"]
+    for name in names:
+        name.touch()
+    one, other = map(os.fsencode, names)
+    try:
+        done = ctypes.CDLL(None).renameat2(-100, one, -100, other, 2) == 0
+    except AttributeError:
+        done = False
+    for name in names:
+        name.unlink()
+    if not done:
+        pytest.skip("this system does not let two names change places")
+
+
+def test_two_names_change_places_in_one_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("one", "other"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / name).touch()
+    exchangeable(tmp_path)
+    assert _exchange(tmp_path / "one", tmp_path / "other")
+    monkeypatch.chdir(tmp_path)
+    assert [path.name for path in Path("one").iterdir()] == ["other"]
+    assert _exchange(Path("one"), Path("other"))
+    assert [path.name for path in Path("one").iterdir()] == ["one"]
+    assert not _exchange(Path("one"), Path("none"))
+    assert [path.name for path in Path("one").iterdir()] == ["one"]
+
+
+def test_a_folder_is_replaced_in_that_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody sees a moment without it: only one rename is tried, and it is refused."""
+    renamed, real = list[str](), Path.rename
+
+    def rename(path: Path, target: Path) -> Path:
+        renamed.append(target.name)
+        return real(path, target)
+
+    (tmp_path / "target").mkdir()
+    (tmp_path / "target/old").touch()
+    exchangeable(tmp_path)
+    monkeypatch.setattr(Path, "rename", rename)
+    write_folder(tmp_path / "target", lambda path: (path / "new").touch())
+    assert renamed == ["target"]
+    assert [path.name for path in (tmp_path / "target").iterdir()] == ["new"]
+
+
+def test_json_is_indented_sorted_and_ends_its_line(tmp_path: Path) -> None:
+    write_json(tmp_path / "a.json", {"b": ["\u00fc"], "a": {}})
+    assert (tmp_path / "a.json").read_bytes() == b'{\n "a": {},\n "b": [\n  "\\u00fc"\n ]\n}\n'
+    write_text(tmp_path / "a.txt", "\u00fc\n")
+    assert (tmp_path / "a.txt").read_bytes() == b"\xc3\xbc\n"
+    (tmp_path / "a.json").write_text("{")
+    with pytest.raises(DamagedError, match=r"a\.json: is not JSON \(.*\); delete it and run the stage again$"):
+        read_json(tmp_path / "a.json")
+
+
+@pytest.mark.parametrize(
+    ("code", "folder", "refused"),
+    [(errno.EINVAL, True, False), (errno.EINVAL, False, True), (errno.EIO, True, True), (errno.EIO, False, True)],
+)
+def test_folders_that_a_file_system_does_not_sync_are_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, folder: bool, refused: bool
+) -> None:
+    path = tmp_path if folder else tmp_path / "file"
+    (tmp_path / "file").touch()
+
+    def fsync(descriptor: int) -> None:
+        raise OSError(code, "no")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", fsync)
+        if refused:
+            with pytest.raises(OSError) as caught:
+                sync(path)
+            assert caught.value.errno == code
+        else:
+            sync(path)
+
+
+def test_a_folder_that_another_makes_meanwhile_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = Path.mkdir
+
+    def mkdir(path: Path, *arguments: int, **options: bool) -> None:
+        real(path, *arguments, exist_ok=True)
+        real(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "mkdir", mkdir)
+    make_folder(tmp_path / "a/b")
+    assert (tmp_path / "a/b").is_dir()
+
+
+def test_a_temporary_name_says_whose_it_is() -> None:
+    from cache.process import Process
+
+    me = Process.current()
+    parts = temporary_name().split("-")
+    assert parts[:4] == [".diffps", me.place, str(os.getpid()), str(me.started or "")]
+    assert len(me.place) == 8
+    assert len(parts[4]) == len("01234567.tmp")
+
+
+def test_dead_processes_folders_are_cleared_away_and_links_are_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "kept/file").touch()
+    place = temporary_name().split("-")[1]
+    dead = [f".diffps-{place}-{2**22 + 1}-1-0000000{number}.tmp" for number in range(4)]
+    (tmp_path / dead[0]).mkdir()
+    (tmp_path / dead[0] / "inside").touch()
+    (tmp_path / dead[1]).touch()
+    (tmp_path / dead[2]).symlink_to("kept")
+    (tmp_path / dead[3]).symlink_to("gone")
+    clear_temporaries(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["kept"]
+    assert (tmp_path / "kept/file").exists()

@@ -3,6 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cache import explain_difference, fingerprint
+from cache.fingerprint import _difference, canonical
 
 NUMBERS = st.integers() | st.floats(allow_nan=False, allow_infinity=False)
 LEAVES = st.none() | st.booleans() | NUMBERS | st.text(max_size=4)
@@ -50,3 +51,21 @@ def test_long_values_are_cut_behind_where_they_differ() -> None:
     assert line.count("...") == 2
     assert len(line) < 250
     assert explain_difference({"a": 1}, {"a": 12}) == ["a: 1 != 12"]
+
+
+def test_how_much_of_a_long_value_is_shown() -> None:
+    """48 characters, or 24 behind the first that differs; and all of it where it is no longer."""
+    for length, differs, shown in ((48, 0, 48), (49, 0, 48), (100, 24, 48), (100, 25, 49), (100, 60, 84)):
+        mine = "[" + "1" * (length - 2) + "]"
+        theirs = mine[:differs] + "2" + mine[differs + 1 :] if differs else mine.replace("1", "2")
+        found = _difference(mine, theirs).split(" != ")
+        assert found == [text if len(text) <= shown else f"{text[:shown]}..." for text in (mine, theirs)]
+    assert _difference("abc", "abcd") == "abc != abcd"
+
+
+def test_canonical_json_has_sorted_keys_and_no_spaces() -> None:
+    assert canonical({"b": (1, None, True), "a": {"d": "\u00fc", "c": 2.5}, 3: []}) == (  # type: ignore[dict-item]
+        '{"3":[],"a":{"c":2.5,"d":"\u00fc"},"b":[1,null,true]}'
+    )
+    assert explain_difference({"a": {}}, {"a": {"b": 1}}) == ["a: {} != absent", "a.b: absent != 1"]
+    assert explain_difference(1, 2) == [": 1 != 2"]

@@ -15,11 +15,25 @@ import pytest
 
 from cache import ArraySpec, CacheError, FeatureStore, GroupKey
 from cache.errors import LockedError, NotCachedError
+from cache.files import read_json, write_json
 from cache.forget import forget
+from cache.guard import SILENT_SECONDS
+from cache.lock import lock_file
 from cache.receipts import Name, ReceiptBook
 from cache.traces import find_removed, find_traces
 from cache.verify import verify, withdraw
-from tests.cache.builders import check, digest, expected, group, images, spec, tree, write
+from tests.cache.builders import (
+    check,
+    digest,
+    expected,
+    group,
+    images,
+    pretend,
+    record_synced,
+    spec,
+    tree,
+    write,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 MOMENTS = replace(spec("float32", key=GroupKey("train", "identity", "abc")), name="moments")
@@ -310,3 +324,91 @@ def test_a_group_in_which_nothing_was_written_yet_does_not_hinder(store: Feature
     forget(store.root, find_traces(store.root, "train", scene_ids=NAMES))
     assert find_traces(store.root, "train", scene_ids=NAMES).nothing
     assert folder.is_dir()
+
+
+def test_progress_is_told_a_shard_at_a_time_and_only_theirs_are_written_again(store: FeatureStore) -> None:
+    told, zarr = list[int](), store.root / "features.zarr"
+    before = {path: path.stat().st_ino for path in zarr.rglob("c/*/0/**/0") if path.is_file()}
+    forget(store.root, find_traces(store.root, "train", scene_ids=NAMES), progress=told.append)
+    assert told == [1] * 2 * 3  # shards 0 and 2 of three groups
+    changed = {path for path, inode in before.items() if not path.exists() or path.stat().st_ino != inode}
+    numbers = {path.relative_to(zarr).as_posix().partition("/c/")[2][0] for path in changed}
+    assert numbers == {"0", "2"}
+    assert not [path for path in changed if path.is_relative_to(zarr / "test")]
+    assert len(changed) == 2 * (1 + 2 + 1 + 2 + 2)  # moments, int8, bitround, project and the mirrored int8
+
+
+def test_receipts_speak_of_the_others_alone(store: FeatureStore) -> None:
+    before = ReceiptBook.of(store.root, MOMENTS.group).find(0, "moments")
+    forget(store.root, find_traces(store.root, "train", scene_ids=NAMES))
+    after = ReceiptBook.of(store.root, MOMENTS.group).find(0, "moments")
+    assert before is not None
+    assert after is not None
+    assert (before.rows, after.rows) == ((0, 1, 2, 3), (0, 3))
+    assert after.digests == (ROWS[0][1], ROWS[3][1])
+    assert after.names == (Name("", ROWS[0][0]), Name("", ROWS[3][0]))
+    assert (before.skipped, after.skipped) == ({2: "truncated JPEG"}, {})
+    assert after.info == before.info
+    (old,), (new,) = (receipt.arrays["moments"][1].values() for receipt in (before, after))
+    assert new.crc32c == (old.crc32c[0], old.crc32c[3])
+    assert new.nbytes == old.nbytes - MOMENTS.image_bytes
+
+
+def test_another_machine_s_writer_is_taken_over_only_when_asked(store: FeatureStore) -> None:
+    left = lock_file(store.root, MOMENTS.group)
+    pretend(left, host="elsewhere", silent=SILENT_SECONDS + 5)
+    found = find_traces(store.root, "train", scene_ids=NAMES)
+    with pytest.raises(LockedError, match=r"runtime\.takeover=true"):
+        forget(store.root, found)
+    forget(store.root, found, takeover=True)
+    assert not left.exists()
+    assert find_traces(store.root, "train", scene_ids=NAMES).nothing
+
+
+def test_manifests_of_others_and_files_that_are_none_stay(store: FeatureStore) -> None:
+    folder = store.root / "manifests"
+    store.write_manifest(folder / "test.json", [spec(key=group(split="test"))], {"test": TEST})
+    for name, content in (("notes.txt", "{"), ("list.json", "[]"), ("other.json", '{"a": 1}')):
+        (folder / name).write_text(content)
+    kept = {path: path.read_bytes() for path in folder.iterdir() if path.name in
+            ("test.json", "notes.txt", "list.json", "other.json")}  # fmt: skip
+    stamps = {path: path.stat().st_mtime_ns for path in kept}
+    (store.root / "inputs").mkdir()
+    (folder / "moments.json").rename(store.root / "inputs/moments.json")
+    forget(store.root, find_traces(store.root, "train", scene_ids=NAMES))
+    assert {path: path.read_bytes() for path in kept} == kept
+    assert {path: path.stat().st_mtime_ns for path in kept} == stamps
+    (entry,) = read_json(store.root / "inputs/moments.json")["arrays"]
+    assert (entry["rows"], entry["images"], entry["skipped"]) == ([[0, 0], [3, 8]], 7, [])
+
+
+def test_a_manifest_of_an_array_that_is_not_there_is_left_with_a_warning(
+    store: FeatureStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = store.root / "manifests/moments.json"
+    content = read_json(path)
+    content["arrays"][0]["path"] = "train/identity/abc/gone"
+    write_json(path, content)
+    forget(store.root, find_traces(store.root, "train", scene_ids=NAMES))
+    assert read_json(path) == content
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert line.startswith(f"{path}: left as it is, which its stage must mend anyway: {store.root}/features.zarr/")
+
+
+def test_a_neighbour_that_cannot_be_kept_is_named(store: FeatureStore, caplog: pytest.LogCaptureFixture) -> None:
+    file = store.root / "features.zarr" / MOMENTS.path / "c/0/0/0/0"
+    data = bytearray(file.read_bytes())
+    data[5] ^= 1  # of image 0
+    file.write_bytes(data)
+    forget(store.root, find_traces(store.root, "train", scene_ids=[ROWS[1][0]]))
+    (line,) = [record.getMessage() for record in caplog.records if "counts as missing" in record.getMessage()]
+    assert line.startswith(f"shard 0 of moments counts as missing: {file}: image 0 of the shard does not match")
+    assert not file.parents[2].exists()
+    assert (file.parents[3] / "1").exists()
+
+
+def test_a_folder_that_went_is_gone_on_the_disk_too(store: FeatureStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced = record_synced(monkeypatch)
+    forget(store.root, find_traces(store.root, "train", scene_ids=[scene for scene, _ in ROWS]))
+    for array in (each for arrays in ARRAYS for each in arrays):
+        assert store.root / "features.zarr" / array.path / "c" in synced

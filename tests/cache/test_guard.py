@@ -1,9 +1,11 @@
 """Critical sections and locks where the system has no flock, and where clocks jump."""
 
 import errno
+import fcntl
 import json
 import os
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -13,7 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from cache.guard import SILENT_SECONDS, exclusive
+from cache.errors import FileError, LockedError
+from cache.guard import SILENT_SECONDS, exclusive, read_owner, shares_process_ids, silence
 from cache.lock import StoreLock
 from cache.process import Process
 from tests.faults import shim
@@ -130,8 +133,6 @@ def test_a_dead_owner_from_before_the_clock_was_set_back_is_no_obstacle(tmp_path
 
 
 def test_an_owner_heard_of_after_the_clock_was_set_back_is_alive(tmp_path: Path) -> None:
-    from cache.errors import LockedError
-
     path = tmp_path / "locks/x.json"
     with StoreLock(path, here=replace(Process.current(), pid_namespace="pid:[1]")):
         os.utime(path, (time.time() + 5,) * 2)
@@ -140,11 +141,86 @@ def test_an_owner_heard_of_after_the_clock_was_set_back_is_alive(tmp_path: Path)
 
 
 def test_a_lock_that_cannot_be_read_is_told_in_one_line(tmp_path: Path) -> None:
-    from cache.errors import FileError
-
     (tmp_path / "locks/x.json").mkdir(parents=True)
     with (
         pytest.raises(FileError, match=r"x\.json: cannot be read: there is a folder of this name"),
         StoreLock(tmp_path / "locks/x.json"),
     ):
         pass
+
+
+def without_flock(monkeypatch: pytest.MonkeyPatch) -> None:
+    def flock(descriptor: int, operation: int) -> None:
+        raise OSError(errno.ENOLCK, "no locks")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+
+
+def test_what_holds_a_section_says_whose_it_is_and_may_be_shared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without_flock(monkeypatch)
+    before = os.umask(0)
+    try:
+        with exclusive(tmp_path / "deep/lock"):
+            held = tmp_path / "deep/lock.held"
+            assert json.loads(held.read_text()) == asdict(Process.current())
+            modes = [stat.S_IMODE(path.stat().st_mode) for path in (held, tmp_path / "deep/lock")]
+    finally:
+        os.umask(before)
+    assert modes == [0o666, 0o666]
+    assert [path.name for path in (tmp_path / "deep").iterdir()] == ["lock"]
+
+
+def test_a_section_ends_with_its_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for _ in range(2):
+        with pytest.raises(ZeroDivisionError), exclusive(tmp_path / "lock"):
+            raise ZeroDivisionError
+        without_flock(monkeypatch)
+    assert [path.name for path in tmp_path.iterdir()] == ["lock"]
+
+
+def test_an_error_of_flock_that_is_none_of_a_missing_one_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def flock(descriptor: int, operation: int) -> None:
+        raise OSError(errno.EIO, "broken")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with pytest.raises(FileError, match=r"lock: cannot be locked: the disk reports"), exclusive(tmp_path / "lock"):
+        pytest.fail("nobody may be in here")
+    assert [path.name for path in tmp_path.iterdir()] == ["lock"]
+
+
+def test_silence_is_told_by_the_clock_that_stamps_files(tmp_path: Path) -> None:
+    path, clock = tmp_path / "path", tmp_path / "clock"
+    for each in (path, clock):
+        each.touch()
+        os.utime(each, (0, 0))
+    for off in (-50.0, 50.0):
+        os.utime(path, (time.time() + off,) * 2)
+        assert 40 < silence(path, clock) < 60
+    assert clock.stat().st_mtime > 0
+    path.unlink()
+    with pytest.raises(FileNotFoundError):
+        silence(path, clock)
+
+
+def test_what_a_lock_file_says_of_its_owner(tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    assert read_owner(path) is None
+    for content, owner in (('{"pid": 7}', {"pid": 7}), ("[7]", {}), ("{", {}), ("", {}), ("[" * 10**5, {})):
+        path.write_text(content)
+        assert read_owner(path) == owner
+
+
+def test_process_ids_are_shared_where_host_boot_and_container_are_the_same() -> None:
+    here = replace(Process.current(), host="a", boot_id="b", pid_namespace="c")
+    sound = {"host": "a", "boot_id": "b", "pid_namespace": "c"}
+    assert shares_process_ids(sound, here)
+    for change in ({"host": "x"}, {"boot_id": "x"}, {"pid_namespace": "x"}):
+        assert not shares_process_ids(sound | change, here)
+    assert shares_process_ids(sound | {"pid_namespace": ""}, here)
+    assert shares_process_ids({"host": "a", "boot_id": "b"}, here)
+    assert shares_process_ids(sound, replace(here, pid_namespace=""))
+    assert not shares_process_ids({}, here)

@@ -1,13 +1,14 @@
 """A store has an id that goes with it, and manifests that lie elsewhere know whose they are."""
 
+import fcntl
 import shutil
 from pathlib import Path
 
 import pytest
 
-from cache import FeatureStore
+from cache import FeatureStore, sealed
 from cache.errors import DamagedError, NotCachedError
-from cache.identity import ensure_store_id, store_id
+from cache.identity import check_store, ensure_store_id, name_store, store_id
 from tests.cache.builders import images, spec, write
 
 SPECS = [spec("int8"), spec("float16", tap="other")]
@@ -109,3 +110,40 @@ def test_a_manifest_that_is_none_is_named(store: FeatureStore, tmp_path: Path, d
         store.check(path)
     store.write_manifest(path, SPECS, {"train": ROWS})
     assert len(store.check(path)) == 2
+
+
+def test_who_finds_it_made_meanwhile_takes_that(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two begin a store at once: the second waits, and looks again."""
+    first = "0" * 32
+    real = fcntl.flock
+
+    def flock(descriptor: int, operation: int) -> None:
+        real(descriptor, operation)
+        if not (tmp_path / "store.json").exists():
+            sealed.write_json(tmp_path / "store.json", {"store": first})
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    assert ensure_store_id(tmp_path) == store_id(tmp_path) == first
+    assert [path.name for path in (tmp_path / "locks").iterdir()] == [".store"]
+
+
+def test_an_id_is_no_one_else_s_and_manifests_are_told_of_it_once(tmp_path: Path) -> None:
+    one, other = ensure_store_id(tmp_path / "one"), ensure_store_id(tmp_path / "other")
+    assert one != other
+    assert len(one) == 32
+    folder = tmp_path / "manifests"
+    check_store(tmp_path / "one", folder)  # names none
+    name_store(tmp_path / "one", folder)
+    stamp = (folder / "store.json").stat().st_mtime_ns
+    name_store(tmp_path / "one", folder)
+    assert (folder / "store.json").stat().st_mtime_ns == stamp
+    check_store(tmp_path / "one", folder)
+    for root, where in (("other", f"{tmp_path}/other is store {other}"), ("none", f"{tmp_path}/none holds none")):
+        with pytest.raises(NotCachedError) as caught:
+            check_store(tmp_path / root, folder)
+        assert str(caught.value) == (
+            f"{folder}: its manifests are of store {one}, but {where}; set runtime.store to where that one lies, or "
+            "run `diffps encode` and `diffps extract` to fill this one (what that costs: `diffps cache plan`)"
+        )
+    name_store(tmp_path / "other", folder)
+    assert store_id(folder) == other

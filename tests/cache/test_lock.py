@@ -1,19 +1,22 @@
+import errno
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 
 from cache import FeatureStore
-from cache.errors import LockedError
+from cache.errors import FileError, LockedError
 from cache.guard import SILENT_SECONDS
-from cache.lock import StoreLock
+from cache.lock import HEARTBEAT_SECONDS, StoreLock, lock_file
 from cache.process import Process
 from tests.cache.builders import check, images, pretend, spec, write
 
@@ -191,3 +194,108 @@ def test_who_lost_the_lock_publishes_nothing(tmp_path: Path) -> None:
     assert lock.exists()
     assert theirs.exists()
     assert not list((tmp_path / "receipts").rglob("*.json"))
+
+
+def test_the_lock_says_who_holds_it_and_since_when(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["diffps", "extract", "--params", "my file.yaml", "x" * 400])
+    began = time.strftime("%Y-%m-%d %H:%M:%S")
+    with StoreLock(path) as lock:
+        content = path.read_text()
+        owner = json.loads(content)
+        beating = [thread for thread in threading.enumerate() if thread.name == f"heartbeat {path.name}"]
+        assert [thread.daemon for thread in beating] == [True]
+        assert lock.held
+        lock.check()
+        with pytest.raises(LockedError) as caught, StoreLock(path):
+            pass
+    assert owner.keys() == {*asdict(Process.current()), "command", "since", "token"}
+    assert owner.items() >= asdict(Process.current()).items()
+    assert owner["command"] == f"diffps extract --params 'my file.yaml' {'x' * 400}"[:300]
+    assert began <= owner["since"] <= time.strftime("%Y-%m-%d %H:%M:%S")
+    assert content.startswith('{\n "host": ')
+    who = f"process {os.getpid()} on {owner['host']} ({owner['command']}, since {owner['since']})"
+    assert str(caught.value) == f"{path}: {who} is still writing; wait for it, or `kill {os.getpid()}`"
+    assert not [thread for thread in threading.enumerate() if thread.name == f"heartbeat {path.name}"]
+
+
+@pytest.mark.parametrize(
+    ("silent", "told"),
+    [
+        (30, "is writing, last heard of N s ago; wait for it, or 120 s if it is dead"),
+        (
+            1000,
+            "was last heard of N s ago and cannot be checked from here; "
+            "if it is dead, run again with --set runtime.takeover=true",
+        ),
+    ],
+)
+def test_silent_owners_are_named_with_how_long_they_have_been(path: Path, silent: int, told: str) -> None:
+    pretend(path, host="elsewhere", pid=7, command="diffps extract", since="then", silent=silent)
+    with pytest.raises(LockedError) as caught, StoreLock(path):
+        pass
+    (seconds,) = re.findall(r"last heard of (\d+) s", str(caught.value))
+    who = "process 7 on elsewhere (diffps extract, since then)"
+    assert str(caught.value) == f"{path}: {who} {told.replace('N', seconds)}"
+    assert silent <= int(seconds) < silent + 60
+
+
+def test_a_heart_beats_often_enough_to_be_heard() -> None:
+    assert 0 < 5 * HEARTBEAT_SECONDS <= SILENT_SECONDS
+
+
+def test_one_scope_has_one_lock(tmp_path: Path) -> None:
+    group = spec().group
+    assert lock_file(tmp_path, group) == tmp_path / f"locks/train~identity~{group.recipe_id}.json"
+    assert lock_file(tmp_path, replace(group, timestep=None)) == lock_file(tmp_path, group)
+
+
+def test_who_lost_the_lock_leaves_it_to_its_new_owner(path: Path) -> None:
+    with StoreLock(path) as lock:
+        path.write_text(json.dumps({"token": "somebody else's"}))
+        assert not lock.held
+        with pytest.raises(LockedError) as caught:
+            lock.check()
+    assert str(caught.value) == f"{path}: was taken over while this process held it; nothing more is written"
+    assert path.exists()
+    path.unlink()
+    with StoreLock(path) as lock:
+        path.unlink()
+        assert not lock.held
+
+
+def test_a_lock_that_could_not_be_made_durable_is_given_back(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has its name already when its folder cannot be synced."""
+    real, made = os.fsync, list[bool]()
+
+    def fsync(descriptor: int) -> None:
+        if path.exists() and not made:
+            made.append(True)
+            raise OSError(errno.EIO, "broken")
+        real(descriptor)
+
+    path.parent.mkdir()
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", fsync)
+        with pytest.raises(FileError, match="cannot be written: the disk reports"), StoreLock(path):
+            pytest.fail("nobody holds it")
+    assert made
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("inside", [None, ZeroDivisionError])
+def test_what_went_wrong_inside_is_told_rather_than_a_lock_that_stays(
+    path: Path, monkeypatch: pytest.MonkeyPatch, inside: type[Exception] | None
+) -> None:
+    real = Path.unlink
+
+    def unlink(each: Path, missing_ok: bool = False) -> None:
+        if each == path:
+            raise OSError(errno.EROFS, "read-only")
+        real(each, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", unlink)
+    with pytest.raises(inside or FileError), StoreLock(path):
+        if inside is not None:
+            raise inside
+    assert path.exists()
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("heartbeat")]

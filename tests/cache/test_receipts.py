@@ -1,13 +1,16 @@
 """What a receipt says is what is read of it."""
 
+import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cache import GroupKey, sealed
 from cache.errors import DamagedError
-from cache.receipts import Name, PartReceipt, Receipt, ReceiptBook, rewrite
+from cache.receipts import Name, PartReceipt, Receipt, ReceiptBook, receipt_files, rewrite
 
 TEXT = st.text(st.characters(codec="utf-8"), max_size=8)
 CHECKSUMS = st.integers(0, 2**32 - 1)
@@ -77,3 +80,84 @@ def test_a_receipt_that_contradicts_itself_is_refused_by_its_path(
         ReceiptBook(path.parent)
     assert str(caught.value).startswith(f"{path}: is no receipt")
     assert str(caught.value).isprintable()
+
+
+def sound(shard: int = 0, **changes: object) -> Receipt:
+    found = Receipt(
+        shard=shard,
+        rows=(4, 5),
+        digests=("da", "db"),
+        names=(Name("mine", "a.jpg"), None),
+        skipped={5: "torn"},
+        arrays={"tap": ("id", {"": PartReceipt(9, (7, None))}), "other": ("no", {})},
+        info={"written": "then"},
+    )
+    return replace(found, **changes)  # type: ignore[arg-type]
+
+
+def test_a_receipt_to_the_last_word(tmp_path: Path) -> None:
+    book = ReceiptBook.of(tmp_path, GroupKey("train", "identity", "abc", 3))
+    assert book.folder == tmp_path / "receipts/train/identity/abc/t3"
+    book.add(sound())
+    content = sealed.read_json(book.folder / "0.0.json", "nothing")
+    assert content == {
+        "version": 1,
+        "shard": 0,
+        "rows": [4, 5],
+        "digests": ["da", "db"],
+        "names": [["mine", "a.jpg"], None],
+        "skipped": {"5": "torn"},
+        "arrays": {
+            "tap": {"id": "id", "parts": {"": {"nbytes": 9, "crc32c": [7, None]}}},
+            "other": {"id": "no", "parts": {}},
+        },
+        "info": {"written": "then"},
+    }
+    began = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    book.add(sound(info={"device": "cpu"}))
+    info = sealed.read_json(book.folder / "0.1.json", "nothing")["info"]
+    assert info.keys() == {"device", "written"}
+    assert began <= info["written"] <= time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+
+
+def test_receipts_are_numbered_by_shard_and_the_newest_counts(tmp_path: Path) -> None:
+    book = ReceiptBook(tmp_path)
+    for number in range(11):
+        book.add(sound(2, info={"number": number}))
+    book.add(sound(10))
+    assert [path.name for path in receipt_files(tmp_path)] == [
+        *(f"2.{number}.json" for number in range(11)),
+        "10.0.json",
+    ]
+    (tmp_path / "2.3.json").unlink()
+    (tmp_path / "notes.txt").touch()
+    book.add(sound(2, info={"number": 11}, arrays={"tap": ("id", {})}))
+    found = ReceiptBook(tmp_path)
+    assert found.shards == [2, 10]
+    assert [receipt.info["number"] for receipt in found.of_shard(2)] == [0, 1, 2, *range(4, 12)]
+    newest, other = found.find(2, "tap"), found.find(2, "other")
+    assert newest is not None
+    assert other is not None
+    assert (newest.info["number"], other.info["number"]) == (11, 10)
+    assert newest.path == tmp_path / "2.11.json"
+    assert found.find(2, "none") is found.find(3, "tap") is None
+    assert found.of_shard(3) == []
+    assert ReceiptBook(tmp_path, 10).shards == [10]
+    assert ReceiptBook(tmp_path / "none").shards == receipt_files(tmp_path / "none") == []
+
+
+def test_what_is_withdrawn_leaves_the_others_of_its_receipt(tmp_path: Path) -> None:
+    for shard in (0, 1):
+        ReceiptBook(tmp_path).add(sound(shard))
+    book, untouched = ReceiptBook(tmp_path), (tmp_path / "1.0.json").stat().st_mtime_ns
+    before = (tmp_path / "0.0.json").stat().st_mtime_ns
+    book.withdraw(0, ["none"])
+    assert (tmp_path / "0.0.json").stat().st_mtime_ns == before
+    book.withdraw(0, ["tap"])
+    (kept,) = ReceiptBook(tmp_path).of_shard(0)
+    assert kept.arrays.keys() == {"other"}
+    ReceiptBook(tmp_path).withdraw(0, ["other", "none"])
+    assert [path.name for path in receipt_files(tmp_path)] == ["1.0.json"]
+    assert (tmp_path / "1.0.json").stat().st_mtime_ns == untouched
+    rewrite(sound(path=tmp_path / "1.0.json", rows=(), digests=(), names=(), skipped={}))
+    assert receipt_files(tmp_path) == []

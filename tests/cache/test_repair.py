@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from cache import FeatureStore
 from cache.errors import DamagedError
 from cache.forget import forget
+from cache.receipts import Name, ReceiptBook, rewrite
 from cache.repair import Rebuilt, damaged_tables, rebuild_rows
 from cache.rows import RowTable
 from cache.traces import find_traces
@@ -122,3 +124,26 @@ def test_what_was_forgotten_stays_forgotten(store: FeatureStore) -> None:
     (store.root / "rows/train.parquet").unlink()
     assert rebuild_rows(store.root, "train").lost == 1
     assert (store.root / "rows/train.parquet").read_bytes() == before
+
+
+def test_a_row_that_changed_twice_has_its_newest_content_and_names(tmp_path: Path) -> None:
+    """By when receipts were written, not by which array they are of."""
+    store = FeatureStore(tmp_path)
+    arrays = [spec(key=group(view=view), recipe={"view": view}) for view in ("a", "b", "c")]
+    contents = ["old", "newest", "middle"]
+    for array, content, written in zip(arrays, contents, ("2020", "2022", "2021"), strict=True):
+        write(store, [array], [("x.jpg", digest(content))])
+        book = ReceiptBook.of(tmp_path, array.group)
+        (receipt,) = book.of_shard(0)
+        rewrite(replace(receipt, info={"written": written}, names=(Name("", f"{content}.jpg"),)))
+    path = tmp_path / "rows/train.parquet"
+    for known, digests, names in (
+        ([], ["newest"], {"newest.jpg": 0}),
+        ([("asked.jpg", digest("old"))], ["old"], {"asked.jpg": 0, "old.jpg": 0}),
+    ):
+        path.unlink()
+        found = rebuild_rows(tmp_path, "train", known)
+        assert found == Rebuilt(split="train", images=1, unnamed=0, lost=0)
+        table = store.rows("train")
+        assert table.digests == [digest(content) for content in digests]
+        assert table.scenes == names

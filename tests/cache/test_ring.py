@@ -1,12 +1,17 @@
+import os
+import threading
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from cache import CacheError, FeatureReader, FeatureStore
 from cache.encodings import Encoded
 from cache.errors import DamagedError
-from cache.ring import read_ahead
+from cache.ring import MOST_THREADS, Ring, _Buffers, read_ahead
 from tests.cache.builders import ENCODINGS, expected, images, spec, write
 
 ROWS = images(9)
@@ -82,8 +87,6 @@ def test_an_error_comes_with_its_batch(tmp_path: Path) -> None:
 
 
 def test_leaving_early_stops_the_threads(reader: FeatureReader) -> None:
-    import threading
-
     ring = read_ahead(reader, ([SCENES[0]] for _ in range(1000)), ["tap@int8"])
     next(ring)
     ring.close()  # type: ignore[attr-defined]
@@ -105,3 +108,98 @@ def test_pinned_buffers_hold_the_same(reader: FeatureReader) -> None:
         assert torch.from_numpy(slot.values["tap@int8"]).is_pinned()
         decoded = SPECS[1].encoding.decode(Encoded(slot.values["tap@int8"], slot.scales["tap@int8"]))
         np.testing.assert_array_equal(decoded[0], expected(dict(ROWS)[str(slot.images[0])], SPECS[1]))
+
+
+def test_three_batches_are_held_unless_more_are_asked_for(reader: FeatureReader) -> None:
+    taken = list[int]()
+
+    def batches() -> Iterator[list[str]]:
+        for number in range(9):
+            taken.append(number)
+            yield [SCENES[number]]
+
+    ring = read_ahead(reader, batches(), ["tap@int8"])
+    assert taken == []  # nothing is read before somebody asks
+    first = next(ring)
+    assert first.values["tap@int8"].dtype == np.float32
+    assert first.scales == {}
+    assert taken == [0, 1, 2]
+    next(ring)
+    assert taken == [0, 1, 2, 3]
+    ring.close()  # type: ignore[attr-defined]
+
+
+class Held:
+    """A reader that reads as often as it is let: what the ring asks of it, and when, can be looked at."""
+
+    def __init__(self, reader: FeatureReader) -> None:
+        self.spec, self.bypass = reader.spec, reader.bypass
+        self.let, self.asked = threading.Semaphore(2), list[tuple[str, str, str]]()
+
+    def read_coefficients(self, image: str, name: str, out: NDArray[np.float32]) -> None:
+        self.asked.append((image, name, threading.current_thread().name))
+        self.let.acquire()
+
+
+def test_what_is_being_read_is_waited_for_and_the_rest_is_left(reader: FeatureReader) -> None:
+    held = Held(reader)
+    batches = [[scene] for scene in SCENES]
+    slots = read_ahead(held, batches, NAMES[:2], threads=1, depth=8)  # type: ignore[arg-type]
+    assert next(slots).position == 0
+    while len(held.asked) < 3:
+        time.sleep(0.001)
+    leaving = threading.Thread(target=slots.close)  # type: ignore[attr-defined]
+    leaving.start()
+    leaving.join(0.05)
+    assert leaving.is_alive()
+    held.let.release(100)
+    leaving.join()
+    order = [(SCENES[0], NAMES[0]), (SCENES[0], NAMES[1]), (SCENES[1], NAMES[0])]
+    assert held.asked == [(*asked, "feature-reader_0") for asked in order]
+
+
+def test_the_way_past_the_cache_is_told_how_long_each_batch_took(reader: FeatureReader) -> None:
+    class Told:
+        on = larger = False
+
+        def __init__(self) -> None:
+            self.batches = list[tuple[float, int]]()
+
+        def batch_came(self, seconds: float, ahead: int) -> None:
+            self.batches.append((seconds, ahead))
+
+    opened, told, began = Held(reader), Told(), time.perf_counter()
+    opened.bypass, opened.let = told, threading.Semaphore(100)  # type: ignore[assignment]
+    for _ in read_ahead(opened, [[scene] for scene in SCENES], NAMES[:1], depth=2):  # type: ignore[arg-type]
+        pass
+    assert [ahead for _, ahead in told.batches] == [2] * len(SCENES)
+    assert min(seconds for seconds, _ in told.batches) >= 0
+    assert sum(seconds for seconds, _ in told.batches) < time.perf_counter() - began  # none counts twice
+
+
+@pytest.mark.parametrize(("processors", "threads"), [(1, 2), (2, 2), (3, 3), (8, 8), (9, 8), (64, 8)])
+def test_from_memory_each_processor_reads_and_from_a_disk_eight_threads(
+    store: FeatureStore, monkeypatch: pytest.MonkeyPatch, processors: int, threads: int
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(processors)) if process == 0 else {0})
+
+    def found(room: int | None, asked: int | None = None) -> int:
+        reader = store.reader(SPECS, room=room)
+        return Ring(reader, [], NAMES, threads=asked, depth=1, output="stored", pin=False)._threads
+
+    assert found(1 << 40) == threads
+    assert found(0) == MOST_THREADS == 8
+    assert found(0, 1) == found(1 << 40, 1) == 1
+
+
+def test_a_buffer_is_made_anew_for_a_larger_batch_alone() -> None:
+    buffers = _Buffers(False)
+    first = buffers.take("a", 2, (3, 4), "int8")
+    assert first.shape == (2, 3, 4)
+    assert first.dtype == np.int8
+    assert buffers.take("a", 2, (3, 4), "int8").base is first.base
+    assert buffers.take("a", 1, (3, 4), "int8").base is first.base
+    larger = buffers.take("a", 3, (3, 4), "int8")
+    assert larger.base is not first.base
+    assert len(larger) == 3
+    assert buffers.take("b", 1, (3, 4), "float16").base is not larger.base

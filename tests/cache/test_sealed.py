@@ -1,5 +1,7 @@
 """No byte of a sealed file can change unnoticed, and everybody else reads it as before."""
 
+import hashlib
+import json
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -164,3 +166,78 @@ def test_a_folder_s_files_belong_together(folder: Path) -> None:
 def test_a_folder_without_a_list_is_not_sealed(tmp_path: Path) -> None:
     with pytest.raises(NotCachedError, match=r"digests\.json: is not there"):
         sealed.check_folder(tmp_path, REMAKE)
+
+
+def test_a_seal_is_the_digest_with_zeros_in_its_place(tmp_path: Path) -> None:
+    mark, zeros = b"diffps:sha256:", b"0" * 64
+    data = b"before " + mark + zeros + b" after"
+    sealed_data = sealed.seal(data)
+    assert sealed_data == b"before " + mark + hashlib.sha256(data).hexdigest().encode() + b" after"
+    assert sealed.is_sealed(sealed_data)
+    assert not sealed.is_sealed(b"before after")
+    sealed.check(sealed_data, tmp_path, REMAKE)
+    for wrong in (b"nothing", data + data):
+        with pytest.raises(CacheError) as caught:
+            sealed.seal(wrong)
+        times = wrong.count(mark)
+        what = f"seal: 'diffps:sha256:' stands {times} times in what is to be sealed; expected once"
+        assert str(caught.value) == what
+    sealed.write_json(tmp_path / "x.json", {"b": 1, "a": [2]})
+    text = (tmp_path / "x.json").read_text()
+    digest = json.loads(text)["seal"]
+    assert text == f'{{\n "a": [\n  2\n ],\n "b": 1,\n "seal": "{digest}"\n}}\n'
+
+
+def test_tensors_begin_at_a_multiple_of_eight_bytes(tmp_path: Path) -> None:
+    for name in ("a", "ab", "abc", "abcdefgh"):
+        plain = save({name: np.arange(3, dtype=np.float64)}, {"recipe": "r"})
+        data = sealed.tensors_bytes(plain)
+        length = int.from_bytes(data[:8], "little")
+        assert length % 8 == 0
+        assert data[8 + length :] == plain[8 + int.from_bytes(plain[:8], "little") :]
+        assert load(data)[name].tolist() == [0, 1, 2]
+        assert sealed.tensors_metadata(data) == {"recipe": "r"}
+        assert sealed.tensors_metadata(save({name: np.ones(1)})) == {}
+
+
+def test_a_table_s_pages_have_checksums_and_arrays_are_no_pickles(tmp_path: Path) -> None:
+    scores = np.random.default_rng(0).normal(size=50)
+    data = bytearray(sealed.table_bytes(pa.table({"score": scores})))
+    data[data.index(scores[30].tobytes())] ^= 1
+    with pytest.raises(OSError, match="CRC"):
+        sealed.table_in(bytes(data))
+    with pytest.raises(ValueError, match="pickle"):
+        sealed.write_array(tmp_path / "x", np.array([object()]))
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_folder_s_list_says_what_it_was_made_from(tmp_path: Path) -> None:
+    for name in ("a", "deep/b"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(name)
+    digests = {name: hashlib.sha256(name.encode()).hexdigest() for name in ("a", "deep/b")}
+    sealed.seal_folder(tmp_path)
+    assert sealed.read_json(tmp_path / "digests.json", REMAKE) == {"files": digests, "from": {}}
+    sealed.seal_folder(tmp_path, ["a"], {"head": "x"}, {"old": "y", "a": "z"})
+    together = sealed.Together.of(tmp_path, REMAKE)
+    assert together.files == {"a": digests["a"], "old": "y"}
+    assert together.made_from == {"head": "x"}
+    told = json.dumps({"a": digests["a"], "old": "y"}, sort_keys=True).encode()
+    assert together.digest == hashlib.sha256(told).hexdigest()
+    assert together.read("a") == b"a"
+    with pytest.raises(DamagedError) as caught:
+        together.check()
+    said = "is missing, though digests.json lists it"
+    assert str(caught.value) == f"{tmp_path}/old: {said}; {REMAKE} makes it anew"
+    with pytest.raises(DamagedError) as unlisted:
+        together.read("deep/b")
+    said = f"is not in digests.json; remove it, or {REMAKE} makes all of it anew"
+    assert str(unlisted.value) == f"{tmp_path}/deep/b: {said}"
+    (tmp_path / "a").write_text("other")
+    found = hashlib.sha256(b"other").hexdigest()
+    with pytest.raises(DamagedError) as changed:
+        together.read("a")
+    assert f"(it is {found[:10]}, listed is {digests['a'][:10]})" in str(changed.value)
+    sealed.write_json(tmp_path / "digests.json", {"files": {}})
+    with pytest.raises(DamagedError, match="digests.json: has no 'from'; `diffps evaluate` makes it anew"):
+        sealed.Together.of(tmp_path, REMAKE)
