@@ -64,7 +64,9 @@ def test_a_word_s_map_is_its_columns_of_the_whole_map(
 ) -> None:
     whole = read(unet, checkpoint.taps, Request((CROSS_MAP,), head="all"), inputs)[CROSS_MAP]
     spans = {"dog": (2, 3), "red shirt": (4, 7)}
-    for head, expected in (("mean", whole.mean(3, keepdim=True)), (1, whole[:, :, :, 1:2]), ("all", whole)):
+    last = whole.shape[3] - 1
+    single = [(head, whole[:, :, :, head : head + 1]) for head in (0, 1, last)]
+    for head, expected in (("mean", whole.mean(3, keepdim=True)), *single, ("all", whole)):
         found = read(unet, checkpoint.taps, Request((CROSS_MAP,), spans, head), inputs)
         assert set(found) == {f"{CROSS_MAP}.dog", f"{CROSS_MAP}.red-shirt"}
         torch.testing.assert_close(found[f"{CROSS_MAP}.dog"], expected[..., 2])
@@ -95,6 +97,20 @@ def test_stopping_early_changes_no_bit_of_any_tap(
             cut = reader.run(inputs[0], torch.tensor([TIMESTEP]), inputs[1], stop=False)
         assert torch.equal(stopped[name], whole[name]), name
         assert torch.equal(cut[name], whole[name]), name
+
+
+def test_a_forward_ends_after_the_last_tap_unless_all_of_it_is_asked_for(
+    unet: Any, checkpoint: Checkpoint, inputs: tuple[Tensor, Tensor]
+) -> None:
+    ran: list[str] = []
+    handle = unet.conv_out.register_forward_hook(lambda *_: ran.append("conv_out"))
+    with TapReader(unet, checkpoint.taps, Request(("unet-after-conv-in",))) as reader:
+        given = (inputs[0][:1, :, :8, :8], torch.tensor([TIMESTEP]), inputs[1])
+        reader.run(*given)
+        assert ran == []
+        reader.run(*given, stop=False)
+    handle.remove()
+    assert ran == ["conv_out"]
 
 
 def test_taps_that_fire_out_of_order_are_all_read(
@@ -194,8 +210,10 @@ def test_what_hides_q_and_k_is_refused(checkpoint: Checkpoint) -> None:
 def test_a_tap_or_head_that_is_not_there_is_refused(unet: Any, checkpoint: Checkpoint) -> None:
     with pytest.raises(UnknownTapError, match="nearest"):
         TapReader(unet, checkpoint.taps, Request(("up-level3-repeat0-vit-block0-cross-mop",)))
-    with pytest.raises(CheckpointError, match="head 99"):
-        TapReader(unet, checkpoint.taps, Request((CROSS_MAP,), {"dog": (2, 3)}, 99))
+    heads = checkpoint.taps[CROSS_MAP].channels
+    for head in (heads, -1):
+        with pytest.raises(CheckpointError, match=rf"^tap {CROSS_MAP}: head {head} of {heads}; heads count from 0$"):
+            TapReader(unet, checkpoint.taps, Request((CROSS_MAP,), {"dog": (2, 3)}, head))
 
 
 def test_a_forward_that_passes_a_tap_by_is_an_error(

@@ -191,8 +191,10 @@ def test_a_pass_reads_moments_alone_or_in_a_batch(folders: dict[str, Path], fami
         both = opened.features(moments, TIMESTEP, KEYS)
         alone = opened.features(moments[1:], TIMESTEP, KEYS[1:])
         other = opened.features(moments, TIMESTEP + 1, KEYS)
-        with pytest.raises(ConfigError, match="timestep 1000"):
-            opened.features(moments, 1000, KEYS)
+        for timestep in (-1, 1000):
+            with pytest.raises(ConfigError, match=rf"timestep {timestep}: .* has 0 to 999$"):
+                opened.features(moments, timestep, KEYS)
+        opened.features(moments[1:], 999, KEYS[1:])
     assert both[f"{word_map}.person"].shape == (2, 4, 8, 1)
     assert both[taps[1]].shape == (2, 4, 8, 32)
     for name, value in both.items():
@@ -314,8 +316,12 @@ def test_what_a_transformer_cannot_be_asked_for_is_said_before_anything_is_loade
     check_pass(pixart, (1024, 512), [], [999], CONDITIONS)
     with pytest.raises(ConfigError, match=r"encode.canvas \[64, 336\]: .* has positions up to 320 pixels a side"):
         check_pass(sd3, (64, 336), [], [0], CONDITIONS)
-    with pytest.raises(ConfigError, match="extract.timesteps 1000: .* has 0 to 999"):
-        check_pass(pixart, (64, 64), [], [1000], CONDITIONS)
+    check_pass(sd3, (320, 64), ["joint-block00-map"], [0], Conditions(words=("person",), head=3))
+    for timestep in (-1, 1000):
+        with pytest.raises(ConfigError, match=rf"extract.timesteps {timestep}: .* has 0 to 999$"):
+            check_pass(pixart, (64, 64), [], [0, timestep], CONDITIONS)
+    with pytest.raises(ConfigError, match="extract.head -1: joint-block00-map has heads 0 to 3"):
+        check_pass(sd3, (64, 64), ["joint-block00-map"], [0], Conditions(words=("person",), head=-1))
     with pytest.raises(UnknownTapError, match="nearest is 'joint-block0"):
         check_pass(sd3, (64, 64), ["joint-block07-img-out"], [0], CONDITIONS)
     with pytest.raises(ConfigError, match="extract.head 4: joint-block00-map has heads 0 to 3"):

@@ -11,14 +11,19 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from diffps.backbone.capture import TapReader
 from diffps.backbone.clip import ClipModel
+from diffps.backbone.clip_taps import ClipReader
 from diffps.backbone.dit import DiffusionTransformer
 from diffps.backbone.families import load_prior
+from diffps.backbone.grid_reader import GridReader
+from diffps.backbone.hooks import Hooks
 from diffps.backbone.prior import Conditions, Prior
 from diffps.backbone.stable_diffusion import StableDiffusion
 from diffps.backbone.timm_models import TimmModel
+from diffps.backbone.timm_taps import TimmReader
 from diffps.errors import CheckpointError, ConfigError
-from tests.backbone.dit import write_pixart, write_sd3
+from tests.backbone.dit import T5_WIDTH, write_pixart, write_sd3
 from tests.backbone.sdxl import write_sdxl
 from tests.backbone.test_clip import write_model
 from tests.backbone.test_timm import write_folder
@@ -156,10 +161,35 @@ def test_nothing_is_compiled_that_was_not_asked_for(priors: dict[str, Prior]) ->
         assert signature(prior.open_pass).parameters["compiled"].default is False
 
 
+@pytest.mark.parametrize("reader", [TapReader, GridReader, ClipReader, TimmReader, Hooks])
+def test_a_forward_ends_after_the_last_tap_where_nothing_else_is_asked(reader: type) -> None:
+    assert signature(reader.run).parameters["stop"].default is True  # type: ignore[attr-defined]
+
+
+def test_what_the_operations_of_a_transformer_are_counted_of(priors: dict[str, Prior]) -> None:
+    """Eight tokens of T5, of which PixArt's text has as many as the prompt; 77 of CLIP and 256 of T5."""
+    pixart, sd3 = priors["pixart"], priors["sd3"]
+    assert isinstance(pixart, DiffusionTransformer)
+    assert isinstance(sd3, DiffusionTransformer)
+    assert [tuple(text.shape) for text in pixart.empty_texts()] == [(1, 8, T5_WIDTH)]
+    assert [tuple(text.shape) for text in sd3.empty_texts()] == [
+        (1, 333, T5_WIDTH),
+        (1, sd3.config["pooled_projection_dim"]),
+    ]
+    assert (pixart.multiple, sd3.multiple, pixart.largest, sd3.largest) == (16, 16, None, 320)
+
+
+def test_the_operations_of_a_unet_end_with_the_last_tap(priors: dict[str, Prior]) -> None:
+    for family in ("sd", "sdxl"):
+        first, last = (priors[family].flops(CANVAS, [tap])["UNet"] for tap in ("unet-after-conv-in", "unet-out"))
+        assert 0 < first < last / 10
+
+
 def test_words_are_read_by_text_encoders_that_are_there(priors: dict[str, Prior]) -> None:
     for family in ("clip", "sd", "pixart"):
-        with pytest.raises(ConfigError, match="encode.text_encoder 2: .* has 1"):
-            priors[family].word_embeddings(["head"], 2)
+        for encoder in (0, 2):
+            with pytest.raises(ConfigError, match=rf"encode.text_encoder {encoder}: .* has 1$"):
+                priors[family].word_embeddings(["head"], encoder)
     empty = priors["clip"].word_embeddings([])
     assert empty is not None
     assert empty.shape == (0, 48)

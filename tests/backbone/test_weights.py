@@ -56,6 +56,10 @@ def test_each_misfit_of_each_part_is_named(folder: Path, copy: Path, tmp_path: P
     wrong = said({**sound, name: torch.zeros(1, 2, 3)})
     assert f"1 weights of the {part} have another shape than its config says, e.g. {short} 1x2x3 for" in wrong
     assert f"tensor {name} is I8; quantised" in said({**sound, name: sound[name].to(torch.int8)})
+    some = dict(list(sound.items())[: len(sound) // 2])
+    assert f"expected the weights of a {part}" in said(some)
+    one_more = dict(list(sound.items())[: len(sound) // 2 + 1])
+    assert f"lacks {len(sound) - len(one_more)} weights of the {part}" in said(one_more)
     lora = {f"{key}.lora_A.weight": torch.zeros(1) for key in sound}
     assert "holds a LoRA: changes to a UNet, no weights of one; load and fuse it" in said(lora)
     others = {"unet": "vae", "vae": "text_encoder", "text_encoder": "unet"}
