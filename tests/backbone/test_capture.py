@@ -158,6 +158,23 @@ def test_keys_and_values_of_the_prompt_are_computed_once(
         torch.testing.assert_close(fixed[name], value)
 
 
+def test_an_extractor_computes_them_once_and_leaves_the_unet_as_it_was(
+    unet: Any, checkpoint: Checkpoint, inputs: tuple[Tensor, Tensor]
+) -> None:
+    modules, calls = dict(unet.named_modules()), []
+    projection = unet.up_blocks[1].attentions[0].transformer_blocks[0].attn2.to_k
+    handle = projection.register_forward_hook(lambda *_: calls.append(1))
+    alphas, keys = checkpoint.alphas_cumprod(), [NoiseKey("a", "identity")]
+    with Extractor(unet, checkpoint.taps, alphas, Request((CROSS_MAP,)), inputs[1]) as extractor:
+        for _ in range(2):
+            extractor.features(inputs[0][:1, :, :8, :8], TIMESTEP, "none", keys, 0)
+    handle.remove()
+    assert len(calls) == 1
+    assert dict(unet.named_modules()) == modules
+    with pytest.raises(AssertionError, match="outside of the context"):
+        extractor.features(inputs[0], TIMESTEP, "none", keys, 0)
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
 def test_a_compiled_pruned_unet_is_one_graph_and_gives_the_same_features(

@@ -194,7 +194,8 @@ def test_a_pass_reads_moments_alone_or_in_a_batch(folders: dict[str, Path], fami
         for timestep in (-1, 1000):
             with pytest.raises(ConfigError, match=rf"timestep {timestep}: .* has 0 to 999$"):
                 opened.features(moments, timestep, KEYS)
-        opened.features(moments[1:], 999, KEYS[1:])
+        for timestep in (0, 999):
+            opened.features(moments[1:], timestep, KEYS[1:])
     assert both[f"{word_map}.person"].shape == (2, 4, 8, 1)
     assert both[taps[1]].shape == (2, 4, 8, 32)
     for name, value in both.items():

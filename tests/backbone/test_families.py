@@ -22,7 +22,7 @@ from diffps.backbone.prior import Conditions, Prior
 from diffps.backbone.stable_diffusion import StableDiffusion
 from diffps.backbone.timm_models import TimmModel
 from diffps.backbone.timm_taps import TimmReader
-from diffps.errors import CheckpointError, ConfigError
+from diffps.errors import CheckpointError, ConfigError, UnknownTapError
 from tests.backbone.dit import T5_WIDTH, write_pixart, write_sd3
 from tests.backbone.sdxl import write_sdxl
 from tests.backbone.test_clip import write_model
@@ -183,6 +183,12 @@ def test_the_operations_of_a_unet_end_with_the_last_tap(priors: dict[str, Prior]
     for family in ("sd", "sdxl"):
         first, last = (priors[family].flops(CANVAS, [tap])["UNet"] for tap in ("unet-after-conv-in", "unet-out"))
         assert 0 < first < last / 10
+
+
+def test_a_pass_of_a_tap_that_is_not_there_is_refused(priors: dict[str, Prior]) -> None:
+    for prior in priors.values():
+        with pytest.raises(UnknownTapError, match="nothing-out"):
+            prior.open_pass([next(iter(prior.taps)), "nothing-out"], PROMPT, "cpu", "float32")
 
 
 def test_words_are_read_by_text_encoders_that_are_there(priors: dict[str, Prior]) -> None:

@@ -123,7 +123,7 @@ def test_bad_input_is_one_clear_error(frozen: FrozenUNet) -> None:
     with pytest.raises(ImageError, match=r"\(1, 4, 64, 64\)"):
         frozen.extract(torch.zeros(1, 4, 64, 64), [RES])
     with pytest.raises(UnknownTapError, match="nearest"):
-        frozen.extract([image], ["up-level1-repeat1-res-aut"], canvas=(64, 64))
+        frozen.extract(["nowhere.png"], ["up-level1-repeat1-res-aut"], canvas=(64, 64))  # before an image is read
     with pytest.raises(PromptError, match="not in the prompt"):
         frozen.extract([image], [MAP], prompt="a street", words=["person"], canvas=(64, 64))
     for timestep in (-1, 1000):
