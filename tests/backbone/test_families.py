@@ -185,6 +185,21 @@ def test_the_operations_of_a_unet_end_with_the_last_tap(priors: dict[str, Prior]
         assert 0 < first < last / 10
 
 
+def test_what_is_loaded_is_frozen_and_of_the_dtype_asked_for(priors: dict[str, Prior]) -> None:
+    sd, pixart, clip, timm = (priors[family] for family in ("sd", "pixart", "clip", "timm"))
+    assert isinstance(sd, StableDiffusion)
+    assert isinstance(pixart, DiffusionTransformer)
+    assert isinstance(clip, ClipModel)
+    assert isinstance(timm, TimmModel)
+    half = torch.bfloat16
+    models = [sd.checkpoint.load_unet(half), sd.checkpoint.load_vae(half), pixart.folder.load("transformer", half)]
+    for model in (*models, pixart.folder.load("text_encoder", half), clip.load(half), timm.load(half)):
+        assert not any(module.training for module in model.modules())
+        assert not any(weight.requires_grad for weight in model.parameters())
+        assert {weight.dtype for weight in model.parameters()} == {half}
+    assert {weight.dtype for weight in sd.checkpoint.load_text_encoder().parameters()} == {torch.float32}
+
+
 def test_a_pass_of_a_tap_that_is_not_there_is_refused(priors: dict[str, Prior]) -> None:
     for prior in priors.values():
         with pytest.raises(UnknownTapError, match="nothing-out"):

@@ -233,3 +233,31 @@ def test_of_many_copies_and_caches_the_first_are_named(tmp_path: Path, monkeypat
         (tmp_path / "models--some--onea/snapshots" / name).mkdir(parents=True)
     with pytest.raises(CheckpointError, match=r"its cache holds a, b, c, not all of v9 \(encode.revision names one\)"):
         find_folder("some/onea", "v9", ["*.json"])
+
+
+def test_the_revision_that_is_named_is_the_one_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub
+
+    asked: list[tuple[Any, ...]] = []
+
+    def refuse(*names: str, **options: Any) -> str:
+        asked.append((*names, options))
+        raise OSError("no")
+
+    for name in ("hf_hub_download", "snapshot_download"):
+        monkeypatch.setattr(huggingface_hub, name, refuse)
+    for call in (
+        lambda: fetch_file("some/one", "a", "v9"),
+        lambda: find_folder("some/one", "v9", ["*.json"]),
+        lambda: load_prior("timm:vit_small_patch16_dinov3.lvd1689m", "v9").digests(),
+        lambda: load_prior("clip:some/one", "v9"),
+    ):
+        with pytest.raises(CheckpointError, match=r"the hub cannot be reached .*\(no\)$"):
+            call()
+    patterns = ["*.json", "*.txt", "*.model", "model*.safetensors"]
+    assert asked == [
+        ("some/one", "a", {"revision": "v9"}),
+        ("some/one", {"revision": "v9", "allow_patterns": ["*.json"]}),
+        ("timm/vit_small_patch16_dinov3.lvd1689m", "model.safetensors", {"revision": "v9"}),
+        ("some/one", {"revision": "v9", "allow_patterns": patterns}),
+    ]
