@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -308,6 +309,22 @@ def test_what_is_missing_or_does_not_fit_is_one_line(
     with pytest.raises(CheckpointError, match=message) as raised:
         load_prior(str(copy))
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("sized", "side", "refused"),
+    [(None, 128, True), (None, 64, False), (False, 128, False), (False, 64, False), (True, 64, True)],
+)
+def test_pixart_alpha_is_told_by_what_its_config_says_or_by_its_size(
+    folders: dict[str, Path], tmp_path: Path, sized: bool | None, side: int, refused: bool
+) -> None:
+    """diffusers takes a transformer of 128 positions a side for one that is told sizes, where nothing is said."""
+    shutil.copytree(folders["pixart"], tmp_path / "copy")
+    path = tmp_path / "copy/transformer/config.json"
+    changes = {"use_additional_conditions": sized, "sample_size": side}
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    with pytest.raises(CheckpointError, match="wants the image's size") if refused else nullcontext():
+        load(tmp_path / "copy")
 
 
 def test_what_a_transformer_cannot_be_asked_for_is_said_before_anything_is_loaded(folders: dict[str, Path]) -> None:
