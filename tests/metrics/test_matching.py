@@ -120,6 +120,8 @@ def test_rows_have_unit_length_on_a_grid_of_two_to_the_minus_24() -> None:
     found = (rows.astype(np.float64) * 2**24).tolist()
     threefifths, fourfifths = 10066330, 13421773  # the nearest of 10066329.6 and 13421772.8
     assert found == [[2**24, 0], [threefifths, -fourfifths], [0, 0], [threefifths, -fourfifths]]
+    fine = exact_unit_rows(np.array([[1.0, 0.3 / 2**24], [1.0, 0.6 / 2**24]]), "embeddings")
+    assert (fine.astype(np.float64) * 2**24).tolist() == [[2**24, 0], [2**24, 1]]
     assert dot(rows[1], rows[3]) == (threefifths**2 + fourfifths**2) / 2**48
     with pytest.raises(DatasetError, match=r"^embeddings: shape \(2,\), expected \(n, d\)$"):
         exact_unit_rows(np.ones(2), "embeddings")
