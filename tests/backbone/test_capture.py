@@ -267,3 +267,5 @@ def test_what_comes_after_the_last_tap_is_cut_off(
             assert list(last.attentions[-1].parameters()) == []
     assert [name for name, _ in unet.named_modules()] == whole
     assert pruned(unet, checkpoint.taps, ["unet-out"]).conv_out is unet.conv_out
+    with pytest.raises(UnknownTapError, match="nothing"):
+        pruned(unet, checkpoint.taps, ["nothing"])

@@ -253,6 +253,8 @@ def test_the_operations_need_no_weights(prior: ClipModel) -> None:
             r"vision_model.post_layernorm.bias is \[3\], expected \[48\]",
         ),
         (lambda w: [w.pop(name) for name in list(w)[:-1]], "expected a (clip|siglip) model"),
+        (lambda w: [w.pop(name) for name in list(w)[len(w) // 2 :]], "expected a (clip|siglip) model"),
+        (lambda w: [w.pop(name) for name in list(w)[len(w) // 2 + 1 :]], "is missing"),
     ],
 )
 def test_tensors_that_do_not_fit_are_named(prior: ClipModel, tmp_path: Path, change: Any, message: str) -> None:

@@ -311,6 +311,18 @@ def test_what_is_missing_or_does_not_fit_is_one_line(
     assert "\n" not in str(raised.value)
 
 
+def test_flow_has_a_thousand_timesteps_unless_its_scheduler_says_otherwise(
+    folders: dict[str, Path], tmp_path: Path
+) -> None:
+    shutil.copytree(folders["sd3"], tmp_path / "copy")
+    path = tmp_path / "copy/scheduler/scheduler_config.json"
+    for said, last in (({}, 999), ({"num_train_timesteps": 50}, 49)):
+        path.write_text(json.dumps(said))
+        prior = load(tmp_path / "copy")
+        assert prior.schedule == {"flow": True, "num_train_timesteps": last + 1}
+        assert prior.last_timestep == last
+
+
 @pytest.mark.parametrize(
     ("sized", "side", "refused"),
     [(None, 128, True), (None, 64, False), (False, 128, False), (False, 64, False), (True, 64, True)],
@@ -334,7 +346,8 @@ def test_what_a_transformer_cannot_be_asked_for_is_said_before_anything_is_loade
     check_pass(pixart, (1024, 512), [], [999], CONDITIONS)
     with pytest.raises(ConfigError, match=r"encode.canvas \[64, 336\]: .* has positions up to 320 pixels a side"):
         check_pass(sd3, (64, 336), [], [0], CONDITIONS)
-    check_pass(sd3, (320, 64), ["joint-block00-map"], [0], Conditions(words=("person",), head=3))
+    for head in (0, 3):
+        check_pass(sd3, (320, 64), ["joint-block00-map"], [0], Conditions(words=("person",), head=head))
     for timestep in (-1, 1000):
         with pytest.raises(ConfigError, match=rf"extract.timesteps {timestep}: .* has 0 to 999$"):
             check_pass(pixart, (64, 64), [], [0, timestep], CONDITIONS)

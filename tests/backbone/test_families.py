@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Callable
 from inspect import signature
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -18,8 +19,9 @@ from diffps.backbone.dit import DiffusionTransformer
 from diffps.backbone.families import load_prior
 from diffps.backbone.grid_reader import GridReader
 from diffps.backbone.hooks import Hooks
+from diffps.backbone.latents import NoiseKey
 from diffps.backbone.prior import Conditions, Prior
-from diffps.backbone.stable_diffusion import StableDiffusion
+from diffps.backbone.stable_diffusion import StableDiffusion, UNetPass
 from diffps.backbone.timm_models import TimmModel
 from diffps.backbone.timm_taps import TimmReader
 from diffps.errors import CheckpointError, ConfigError, UnknownTapError
@@ -211,9 +213,44 @@ def test_words_are_read_by_text_encoders_that_are_there(priors: dict[str, Prior]
         for encoder in (0, 2):
             with pytest.raises(ConfigError, match=rf"encode.text_encoder {encoder}: .* has 1$"):
                 priors[family].word_embeddings(["head"], encoder)
+    for family in (*DIFFUSION, "clip"):
+        first, unsaid = (priors[family].word_embeddings(["head"], *encoder) for encoder in ((1,), ()))
+        assert first is not None
+        assert unsaid is not None
+        assert torch.equal(first, unsaid)
     empty = priors["clip"].word_embeddings([])
     assert empty is not None
     assert empty.shape == (0, 48)
+
+
+class Reading:
+    """An extractor that keeps what it is asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[Any, ...]] = []
+
+    def __enter__(self) -> None:
+        self.asked.append(("enter",))
+
+    def __exit__(self, *error: object) -> None:
+        self.asked.append(("exit", *error))
+
+    def features(self, *given: Any) -> dict[str, Tensor]:
+        self.asked.append(given)
+        return {}
+
+
+@pytest.mark.parametrize(("shift", "taken"), [(0.5, 0.5), (None, 0.0)])
+def test_a_pass_of_a_unet_scales_the_latents_and_leaves_the_rest_to_it(shift: float | None, taken: float) -> None:
+    reading, keys = Reading(), [NoiseKey("a", "identity")]
+    vae = {"scaling_factor": 2.0, "shift_factor": shift}
+    moments = torch.arange(8.0).reshape(1, 1, 1, 8)
+    with UNetPass(reading, Conditions(noise="none", seed=7), vae) as opened:  # type: ignore[arg-type]
+        assert opened.features(moments, 3, keys) == {}
+    entered, (latents, *rest), left = reading.asked
+    assert latents.flatten().tolist() == [2 * (value - taken) for value in range(4)]
+    assert rest == [3, "none", keys, 7]
+    assert (entered, left) == (("enter",), ("exit", None, None, None))
 
 
 @pytest.mark.parametrize("family", ["sd", "pixart"])
