@@ -167,7 +167,8 @@ def test_a_file_may_lack_what_is_no_weight(tmp_path: Path) -> None:
     save_file(kept, folder / "model.safetensors")
     prior = load_prior(f"timm:{folder}")
     prior.check_tensors()
-    assert torch.equal(prior.load(torch.float32).bn1.running_mean, weights["bn1.running_mean"])  # type: ignore[attr-defined]
+    model: Any = prior.load(torch.float32)  # type: ignore[attr-defined]
+    assert torch.equal(model.bn1.running_mean, weights["bn1.running_mean"])
 
 
 class Fake(torch.nn.Module):
