@@ -169,9 +169,9 @@ class Checkpoint:
     def load_tokenizer(self, part: Part = "text_encoder") -> DiffusersModel:
         """A text encoder's tokenizer with the pad token its files name: special_tokens_map.json's where it exists.
 
-        Raises CheckpointError when the tokenizer has no such token: the padding changes every attention map.
+        Raises CheckpointError when the text encoder has no such token: the padding changes every attention map.
         """
-        return clip_tokenizer(self.folder / _TOKENIZERS[part], self.name)
+        return clip_tokenizer(self.folder / _TOKENIZERS[part], self.name, int(self.config(part)["vocab_size"]))
 
     @cached_property
     def _digests(self) -> dict[Part, str]:

@@ -15,8 +15,9 @@ def clip_side(folder: PartsFolder, part: str, length: int) -> "TextSide":
     """CLIP in ``part`` of ``folder``, by its last layer but one; prompts are padded to ``length`` tokens."""
     from diffps.backbone.prompts import TextSide
 
-    tokenizer = clip_tokenizer(_tokenizer(folder, part), folder.name)
-    width = int(folder.config(part)["hidden_size"])
+    config = folder.config(part)
+    tokenizer = clip_tokenizer(_tokenizer(folder, part), folder.name, int(config["vocab_size"]))
+    width = int(config["hidden_size"])
     return TextSide(folder.name, tokenizer, lambda: _load(folder, part), width=width, length=length, last_but_one=True)
 
 

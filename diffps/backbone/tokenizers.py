@@ -9,10 +9,11 @@ from diffps.backbone.weights import read_json
 from diffps.errors import CheckpointError
 
 
-def clip_tokenizer(folder: Path, checkpoint: str) -> DiffusersModel:
+def clip_tokenizer(folder: Path, checkpoint: str, vocabulary: int) -> DiffusersModel:
     """CLIP's tokenizer with the pad token its files name: special_tokens_map.json's where it exists.
 
-    Raises CheckpointError when the tokenizer has no such token: the padding changes every attention map.
+    ``vocabulary``: how many tokens the text encoder has embeddings of. Raises CheckpointError when the pad token is
+    none of them: the padding changes every attention map.
     """
     from transformers import CLIPTokenizer
 
@@ -25,8 +26,9 @@ def clip_tokenizer(folder: Path, checkpoint: str) -> DiffusersModel:
         raise CheckpointError(f"checkpoint {checkpoint}: the files of {folder.name}/ name no pad_token")
     if tokenizer.pad_token != named:
         tokenizer.pad_token = named
-    if tokenizer.convert_tokens_to_ids(named) not in tokenizer.get_vocab().values():
-        raise CheckpointError(f"checkpoint {checkpoint}: pad token {named!r} is not in the tokenizer's vocabulary")
+    # An unknown one the library adds behind the others.
+    if tokenizer.pad_token_id >= vocabulary:
+        raise CheckpointError(f"checkpoint {checkpoint}: pad token {named!r} is not in the text encoder's vocabulary")
     return tokenizer
 
 

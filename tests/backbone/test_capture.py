@@ -64,7 +64,9 @@ def test_a_word_s_map_is_its_columns_of_the_whole_map(
 ) -> None:
     whole = read(unet, checkpoint.taps, Request((CROSS_MAP,), head="all"), inputs)[CROSS_MAP]
     spans = {"dog": (2, 3), "red shirt": (4, 7)}
-    for head, expected in (("mean", whole.mean(3, keepdim=True)), (1, whole[:, :, :, 1:2]), ("all", whole)):
+    last = whole.shape[3] - 1
+    single = [(head, whole[:, :, :, head : head + 1]) for head in (0, 1, last)]
+    for head, expected in (("mean", whole.mean(3, keepdim=True)), *single, ("all", whole)):
         found = read(unet, checkpoint.taps, Request((CROSS_MAP,), spans, head), inputs)
         assert set(found) == {f"{CROSS_MAP}.dog", f"{CROSS_MAP}.red-shirt"}
         torch.testing.assert_close(found[f"{CROSS_MAP}.dog"], expected[..., 2])
@@ -95,6 +97,20 @@ def test_stopping_early_changes_no_bit_of_any_tap(
             cut = reader.run(inputs[0], torch.tensor([TIMESTEP]), inputs[1], stop=False)
         assert torch.equal(stopped[name], whole[name]), name
         assert torch.equal(cut[name], whole[name]), name
+
+
+def test_a_forward_ends_after_the_last_tap_unless_all_of_it_is_asked_for(
+    unet: Any, checkpoint: Checkpoint, inputs: tuple[Tensor, Tensor]
+) -> None:
+    ran: list[str] = []
+    handle = unet.conv_out.register_forward_hook(lambda *_: ran.append("conv_out"))
+    with TapReader(unet, checkpoint.taps, Request(("unet-after-conv-in",))) as reader:
+        given = (inputs[0][:1, :, :8, :8], torch.tensor([TIMESTEP]), inputs[1])
+        reader.run(*given)
+        assert ran == []
+        reader.run(*given, stop=False)
+    handle.remove()
+    assert ran == ["conv_out"]
 
 
 def test_taps_that_fire_out_of_order_are_all_read(
@@ -140,6 +156,23 @@ def test_keys_and_values_of_the_prompt_are_computed_once(
     assert len(calls) == 1
     for name, value in plain.items():
         torch.testing.assert_close(fixed[name], value)
+
+
+def test_an_extractor_computes_them_once_and_leaves_the_unet_as_it_was(
+    unet: Any, checkpoint: Checkpoint, inputs: tuple[Tensor, Tensor]
+) -> None:
+    modules, calls = dict(unet.named_modules()), []
+    projection = unet.up_blocks[1].attentions[0].transformer_blocks[0].attn2.to_k
+    handle = projection.register_forward_hook(lambda *_: calls.append(1))
+    alphas, keys = checkpoint.alphas_cumprod(), [NoiseKey("a", "identity")]
+    with Extractor(unet, checkpoint.taps, alphas, Request((CROSS_MAP,)), inputs[1]) as extractor:
+        for _ in range(2):
+            extractor.features(inputs[0][:1, :, :8, :8], TIMESTEP, "none", keys, 0)
+    handle.remove()
+    assert len(calls) == 1
+    assert dict(unet.named_modules()) == modules
+    with pytest.raises(AssertionError, match="outside of the context"):
+        extractor.features(inputs[0], TIMESTEP, "none", keys, 0)
 
 
 @pytest.mark.slow
@@ -194,8 +227,10 @@ def test_what_hides_q_and_k_is_refused(checkpoint: Checkpoint) -> None:
 def test_a_tap_or_head_that_is_not_there_is_refused(unet: Any, checkpoint: Checkpoint) -> None:
     with pytest.raises(UnknownTapError, match="nearest"):
         TapReader(unet, checkpoint.taps, Request(("up-level3-repeat0-vit-block0-cross-mop",)))
-    with pytest.raises(CheckpointError, match="head 99"):
-        TapReader(unet, checkpoint.taps, Request((CROSS_MAP,), {"dog": (2, 3)}, 99))
+    heads = checkpoint.taps[CROSS_MAP].channels
+    for head in (heads, -1):
+        with pytest.raises(CheckpointError, match=rf"^tap {CROSS_MAP}: head {head} of {heads}; heads count from 0$"):
+            TapReader(unet, checkpoint.taps, Request((CROSS_MAP,), {"dog": (2, 3)}, head))
 
 
 def test_a_forward_that_passes_a_tap_by_is_an_error(
@@ -232,3 +267,5 @@ def test_what_comes_after_the_last_tap_is_cut_off(
             assert list(last.attentions[-1].parameters()) == []
     assert [name for name, _ in unet.named_modules()] == whole
     assert pruned(unet, checkpoint.taps, ["unet-out"]).conv_out is unet.conv_out
+    with pytest.raises(UnknownTapError, match="nothing"):
+        pruned(unet, checkpoint.taps, ["nothing"])

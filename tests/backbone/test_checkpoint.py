@@ -11,10 +11,16 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from diffps.backbone.builtin.topology import read_recipe
 from diffps.backbone.checkpoint import Checkpoint, load_checkpoint
 from diffps.errors import CheckpointError
 
 UNET = "unet/diffusion_pytorch_model.safetensors"
+
+
+def test_the_random_checkpoint_s_recipe_says_how_wide_it_is(folder: Path) -> None:
+    widths = {"unet": [32, 64, 96, 96], "heads": [1, 2, 3, 3], "text": 64, "vae": [16, 16, 32, 32]}
+    assert read_recipe(folder) == {"version": 1, "seed": 0, "widths": widths}
 
 
 @pytest.fixture

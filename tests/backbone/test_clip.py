@@ -181,8 +181,11 @@ def test_a_word_is_a_text_of_its_own(prior: ClipModel) -> None:
     siglip = prior._kind == "siglip"  # is given whole rows, as it was trained
     assert [len(ids) for ids in tokens.values()] == ([24, 24] if siglip else [3, 5])
     assert prior.taps["vit-text-map"].channels == 1
-    with pytest.raises(PromptError, match="shorten it"):
-        prior.tokens(Conditions(words=("x" * 60,)))
+    length = 24 if siglip else len(prior.tokens(Conditions(words=("x" * 22,)))["x" * 22])
+    assert length == 24
+    for more in (23, 60):
+        with pytest.raises(PromptError, match=rf"^word '{'x' * more}': {more + 2} tokens, .* takes 24; shorten it$"):
+            prior.tokens(Conditions(words=("x" * more,)))
     said = "\n".join(prior.describe(CONDITIONS))
     assert all(f"{side} {digest}" in said for side, digest in prior.digests().items())
 
@@ -250,6 +253,8 @@ def test_the_operations_need_no_weights(prior: ClipModel) -> None:
             r"vision_model.post_layernorm.bias is \[3\], expected \[48\]",
         ),
         (lambda w: [w.pop(name) for name in list(w)[:-1]], "expected a (clip|siglip) model"),
+        (lambda w: [w.pop(name) for name in list(w)[len(w) // 2 :]], "expected a (clip|siglip) model"),
+        (lambda w: [w.pop(name) for name in list(w)[len(w) // 2 + 1 :]], "is missing"),
     ],
 )
 def test_tensors_that_do_not_fit_are_named(prior: ClipModel, tmp_path: Path, change: Any, message: str) -> None:
@@ -258,8 +263,9 @@ def test_tensors_that_do_not_fit_are_named(prior: ClipModel, tmp_path: Path, cha
     weights = load_file(copy / "model.safetensors")
     change(weights)
     save_file(weights, copy / "model.safetensors", {"format": "pt"})
-    with pytest.raises(CheckpointError, match=message):
-        load_prior(f"clip:{copy}").check_tensors()
+    for check in (ClipModel.check_tensors, lambda model: model.load(torch.float32)):
+        with pytest.raises(CheckpointError, match=message):
+            check(load_prior(f"clip:{copy}"))  # type: ignore[arg-type]
 
 
 def test_bad_input_is_one_line(prior: ClipModel, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -191,8 +192,11 @@ def test_a_pass_reads_moments_alone_or_in_a_batch(folders: dict[str, Path], fami
         both = opened.features(moments, TIMESTEP, KEYS)
         alone = opened.features(moments[1:], TIMESTEP, KEYS[1:])
         other = opened.features(moments, TIMESTEP + 1, KEYS)
-        with pytest.raises(ConfigError, match="timestep 1000"):
-            opened.features(moments, 1000, KEYS)
+        for timestep in (-1, 1000):
+            with pytest.raises(ConfigError, match=rf"timestep {timestep}: .* has 0 to 999$"):
+                opened.features(moments, timestep, KEYS)
+        for timestep in (0, 999):
+            opened.features(moments[1:], timestep, KEYS[1:])
     assert both[f"{word_map}.person"].shape == (2, 4, 8, 1)
     assert both[taps[1]].shape == (2, 4, 8, 32)
     for name, value in both.items():
@@ -307,6 +311,34 @@ def test_what_is_missing_or_does_not_fit_is_one_line(
     assert "\n" not in str(raised.value)
 
 
+def test_flow_has_a_thousand_timesteps_unless_its_scheduler_says_otherwise(
+    folders: dict[str, Path], tmp_path: Path
+) -> None:
+    shutil.copytree(folders["sd3"], tmp_path / "copy")
+    path = tmp_path / "copy/scheduler/scheduler_config.json"
+    for said, last in (({}, 999), ({"num_train_timesteps": 50}, 49)):
+        path.write_text(json.dumps(said))
+        prior = load(tmp_path / "copy")
+        assert prior.schedule == {"flow": True, "num_train_timesteps": last + 1}
+        assert prior.last_timestep == last
+
+
+@pytest.mark.parametrize(
+    ("sized", "side", "refused"),
+    [(None, 128, True), (None, 64, False), (False, 128, False), (False, 64, False), (True, 64, True)],
+)
+def test_pixart_alpha_is_told_by_what_its_config_says_or_by_its_size(
+    folders: dict[str, Path], tmp_path: Path, sized: bool | None, side: int, refused: bool
+) -> None:
+    """diffusers takes a transformer of 128 positions a side for one that is told sizes, where nothing is said."""
+    shutil.copytree(folders["pixart"], tmp_path / "copy")
+    path = tmp_path / "copy/transformer/config.json"
+    changes = {"use_additional_conditions": sized, "sample_size": side}
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    with pytest.raises(CheckpointError, match="wants the image's size") if refused else nullcontext():
+        load(tmp_path / "copy")
+
+
 def test_what_a_transformer_cannot_be_asked_for_is_said_before_anything_is_loaded(folders: dict[str, Path]) -> None:
     pixart, sd3 = load(folders["pixart"]), load(folders["sd3"])
     with pytest.raises(ConfigError, match="multiple of 16; nearest are 96 and 112"):
@@ -314,8 +346,13 @@ def test_what_a_transformer_cannot_be_asked_for_is_said_before_anything_is_loade
     check_pass(pixart, (1024, 512), [], [999], CONDITIONS)
     with pytest.raises(ConfigError, match=r"encode.canvas \[64, 336\]: .* has positions up to 320 pixels a side"):
         check_pass(sd3, (64, 336), [], [0], CONDITIONS)
-    with pytest.raises(ConfigError, match="extract.timesteps 1000: .* has 0 to 999"):
-        check_pass(pixart, (64, 64), [], [1000], CONDITIONS)
+    for head in (0, 3):
+        check_pass(sd3, (320, 64), ["joint-block00-map"], [0], Conditions(words=("person",), head=head))
+    for timestep in (-1, 1000):
+        with pytest.raises(ConfigError, match=rf"extract.timesteps {timestep}: .* has 0 to 999$"):
+            check_pass(pixart, (64, 64), [], [0, timestep], CONDITIONS)
+    with pytest.raises(ConfigError, match="extract.head -1: joint-block00-map has heads 0 to 3"):
+        check_pass(sd3, (64, 64), ["joint-block00-map"], [0], Conditions(words=("person",), head=-1))
     with pytest.raises(UnknownTapError, match="nearest is 'joint-block0"):
         check_pass(sd3, (64, 64), ["joint-block07-img-out"], [0], CONDITIONS)
     with pytest.raises(ConfigError, match="extract.head 4: joint-block00-map has heads 0 to 3"):

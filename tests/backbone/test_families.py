@@ -5,20 +5,27 @@ import shutil
 from collections.abc import Callable
 from inspect import signature
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from diffps.backbone.capture import TapReader
 from diffps.backbone.clip import ClipModel
+from diffps.backbone.clip_taps import ClipReader
 from diffps.backbone.dit import DiffusionTransformer
 from diffps.backbone.families import load_prior
+from diffps.backbone.grid_reader import GridReader
+from diffps.backbone.hooks import Hooks
+from diffps.backbone.latents import NoiseKey
 from diffps.backbone.prior import Conditions, Prior
-from diffps.backbone.stable_diffusion import StableDiffusion
+from diffps.backbone.stable_diffusion import StableDiffusion, UNetPass
 from diffps.backbone.timm_models import TimmModel
-from diffps.errors import CheckpointError, ConfigError
-from tests.backbone.dit import write_pixart, write_sd3
+from diffps.backbone.timm_taps import TimmReader
+from diffps.errors import CheckpointError, ConfigError, UnknownTapError
+from tests.backbone.dit import T5_WIDTH, write_pixart, write_sd3
 from tests.backbone.sdxl import write_sdxl
 from tests.backbone.test_clip import write_model
 from tests.backbone.test_timm import write_folder
@@ -156,13 +163,94 @@ def test_nothing_is_compiled_that_was_not_asked_for(priors: dict[str, Prior]) ->
         assert signature(prior.open_pass).parameters["compiled"].default is False
 
 
+@pytest.mark.parametrize("reader", [TapReader, GridReader, ClipReader, TimmReader, Hooks])
+def test_a_forward_ends_after_the_last_tap_where_nothing_else_is_asked(reader: type) -> None:
+    assert signature(reader.run).parameters["stop"].default is True  # type: ignore[attr-defined]
+
+
+def test_what_the_operations_of_a_transformer_are_counted_of(priors: dict[str, Prior]) -> None:
+    """Eight tokens of T5, of which PixArt's text has as many as the prompt; 77 of CLIP and 256 of T5."""
+    pixart, sd3 = priors["pixart"], priors["sd3"]
+    assert isinstance(pixart, DiffusionTransformer)
+    assert isinstance(sd3, DiffusionTransformer)
+    assert [tuple(text.shape) for text in pixart.empty_texts()] == [(1, 8, T5_WIDTH)]
+    assert [tuple(text.shape) for text in sd3.empty_texts()] == [
+        (1, 333, T5_WIDTH),
+        (1, sd3.config["pooled_projection_dim"]),
+    ]
+    assert (pixart.multiple, sd3.multiple, pixart.largest, sd3.largest) == (16, 16, None, 320)
+
+
+def test_the_operations_of_a_unet_end_with_the_last_tap(priors: dict[str, Prior]) -> None:
+    for family in ("sd", "sdxl"):
+        first, last = (priors[family].flops(CANVAS, [tap])["UNet"] for tap in ("unet-after-conv-in", "unet-out"))
+        assert 0 < first < last / 10
+
+
+def test_what_is_loaded_is_frozen_and_of_the_dtype_asked_for(priors: dict[str, Prior]) -> None:
+    sd, pixart, clip, timm = (priors[family] for family in ("sd", "pixart", "clip", "timm"))
+    assert isinstance(sd, StableDiffusion)
+    assert isinstance(pixart, DiffusionTransformer)
+    assert isinstance(clip, ClipModel)
+    assert isinstance(timm, TimmModel)
+    half = torch.bfloat16
+    models = [sd.checkpoint.load_unet(half), sd.checkpoint.load_vae(half), pixart.folder.load("transformer", half)]
+    for model in (*models, pixart.folder.load("text_encoder", half), clip.load(half), timm.load(half)):
+        assert not any(module.training for module in model.modules())
+        assert not any(weight.requires_grad for weight in model.parameters())
+        assert {weight.dtype for weight in model.parameters()} == {half}
+    assert {weight.dtype for weight in sd.checkpoint.load_text_encoder().parameters()} == {torch.float32}
+
+
+def test_a_pass_of_a_tap_that_is_not_there_is_refused(priors: dict[str, Prior]) -> None:
+    for prior in priors.values():
+        with pytest.raises(UnknownTapError, match="nothing-out"):
+            prior.open_pass([next(iter(prior.taps)), "nothing-out"], PROMPT, "cpu", "float32")
+
+
 def test_words_are_read_by_text_encoders_that_are_there(priors: dict[str, Prior]) -> None:
     for family in ("clip", "sd", "pixart"):
-        with pytest.raises(ConfigError, match="encode.text_encoder 2: .* has 1"):
-            priors[family].word_embeddings(["head"], 2)
+        for encoder in (0, 2):
+            with pytest.raises(ConfigError, match=rf"encode.text_encoder {encoder}: .* has 1$"):
+                priors[family].word_embeddings(["head"], encoder)
+    for family in (*DIFFUSION, "clip"):
+        first, unsaid = (priors[family].word_embeddings(["head"], *encoder) for encoder in ((1,), ()))
+        assert first is not None
+        assert unsaid is not None
+        assert torch.equal(first, unsaid)
     empty = priors["clip"].word_embeddings([])
     assert empty is not None
     assert empty.shape == (0, 48)
+
+
+class Reading:
+    """An extractor that keeps what it is asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[Any, ...]] = []
+
+    def __enter__(self) -> None:
+        self.asked.append(("enter",))
+
+    def __exit__(self, *error: object) -> None:
+        self.asked.append(("exit", *error))
+
+    def features(self, *given: Any) -> dict[str, Tensor]:
+        self.asked.append(given)
+        return {}
+
+
+@pytest.mark.parametrize(("shift", "taken"), [(0.5, 0.5), (None, 0.0)])
+def test_a_pass_of_a_unet_scales_the_latents_and_leaves_the_rest_to_it(shift: float | None, taken: float) -> None:
+    reading, keys = Reading(), [NoiseKey("a", "identity")]
+    vae = {"scaling_factor": 2.0, "shift_factor": shift}
+    moments = torch.arange(8.0).reshape(1, 1, 1, 8)
+    with UNetPass(reading, Conditions(noise="none", seed=7), vae) as opened:  # type: ignore[arg-type]
+        assert opened.features(moments, 3, keys) == {}
+    entered, (latents, *rest), left = reading.asked
+    assert latents.flatten().tolist() == [2 * (value - taken) for value in range(4)]
+    assert rest == [3, "none", keys, 7]
+    assert (entered, left) == (("enter",), ("exit", None, None, None))
 
 
 @pytest.mark.parametrize("family", ["sd", "pixart"])

@@ -1,5 +1,7 @@
 """FrozenUNet as a library: the README's example, real photographs, canvases, errors."""
 
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -64,6 +66,10 @@ def test_mirrored_view_seed_noise_and_prompt_matter(frozen: FrozenUNet) -> None:
 
     plain = run()
     assert torch.equal(run(), plain)
+    assert torch.equal(run(seed=0, noise="seeded", view="identity", latent="mean"), plain)
+    unsaid = frozen.extract([image], [RES], canvas=(64, 64))[RES]
+    assert torch.equal(run(timestep=0, prompt=""), unsaid)
+    assert not torch.equal(run(timestep=1, prompt=""), unsaid)
     for options in (
         {"seed": 1},
         {"noise": "none"},
@@ -104,21 +110,27 @@ def test_a_tensor_of_images_is_taken_as_the_canvas(frozen: FrozenUNet) -> None:
 
 def test_bad_input_is_one_clear_error(frozen: FrozenUNet) -> None:
     image = np.zeros((8, 8, 3), np.uint8)
-    with pytest.raises(ConfigError, match="multiple of 64"):
+    with pytest.raises(ConfigError, match="height 100: must be a positive multiple of 64"):
         frozen.extract([image], [RES], canvas=(100, 64))
-    with pytest.raises(ConfigError, match="multiple of 64"):
+    with pytest.raises(ConfigError, match="height 60: must be a positive multiple of 64"):
         frozen.extract(torch.zeros(1, 3, 60, 64), [RES])
+    with pytest.raises(ImageError, match=r"\(1, 3, 64, 64\); expected \(B, 3, H, W\), and no canvas beside it"):
+        frozen.extract(torch.zeros(1, 3, 64, 64), [RES], canvas=(64, 64))
+    with pytest.raises(ImageError, match=r"a tensor \(3, 64, 64\)"):
+        frozen.extract(torch.zeros(3, 64, 64), [RES])
     with pytest.raises(ImageError, match="none given"):
         frozen.extract([], [RES])
     with pytest.raises(ImageError, match=r"\(1, 4, 64, 64\)"):
         frozen.extract(torch.zeros(1, 4, 64, 64), [RES])
     with pytest.raises(UnknownTapError, match="nearest"):
-        frozen.extract([image], ["up-level1-repeat1-res-aut"], canvas=(64, 64))
+        frozen.extract(["nowhere.png"], ["up-level1-repeat1-res-aut"], canvas=(64, 64))  # before an image is read
     with pytest.raises(PromptError, match="not in the prompt"):
         frozen.extract([image], [MAP], prompt="a street", words=["person"], canvas=(64, 64))
-    with pytest.raises(ConfigError, match="timestep 1000"):
-        frozen.extract([image], [RES], 1000, canvas=(64, 64))
-    with pytest.raises(ConfigError, match="dtype 'int8'"):
+    for timestep in (-1, 1000):
+        with pytest.raises(ConfigError, match=rf"^timestep {timestep}: this checkpoint was trained with 0 to 999$"):
+            frozen.extract([image], [RES], timestep, canvas=(64, 64))
+    frozen.extract([image], [RES], 999, canvas=(64, 64))
+    with pytest.raises(ConfigError, match=r"^dtype 'int8': expected float32, bfloat16, float16$"):
         FrozenUNet(frozen.checkpoint, dtype="int8")
 
 
@@ -143,3 +155,11 @@ def test_a_mirrored_view_is_the_view_of_the_mirrored_picture(frozen: FrozenUNet)
     assert not torch.equal(mirrored, run([image], "identity", (64, 128)))
     assert torch.equal(run(tensor, "hflip", None), run(tensor.flip(3), "identity", None))
     assert not torch.equal(run(tensor, "hflip", None), run(tensor, "identity", None))
+
+
+def test_a_unet_that_was_trained_at_no_size_has_canvases_of_512(folder: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(folder, tmp_path / "copy"))
+    path = copy / "unet/config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"sample_size": None}))
+    pixels = FrozenUNet.from_pretrained(str(copy))._pixels([np.zeros((9, 9, 3), np.uint8)], None, "identity")
+    assert pixels.shape == (1, 3, 512, 512)

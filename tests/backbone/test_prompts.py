@@ -44,7 +44,9 @@ def test_a_word_that_is_not_in_the_prompt_is_refused_with_its_tokens(encoder: Pr
 
 def test_a_prompt_that_is_too_long_is_refused(encoder: PromptEncoder) -> None:
     with pytest.raises(PromptError, match=f"takes {encoder.length}"):
-        encoder.encode("person " * (encoder.length + 1))
+        encoder.encode("person " * (encoder.length - 1))
+    fullest = encoder.encode("person " * (encoder.length - 2), ["person"])
+    assert (len(fullest.ids), fullest.ids.count(fullest.ids[1])) == (encoder.length, encoder.length - 2)
 
 
 def test_a_word_s_embedding_is_the_encoder_s_output_at_its_token(encoder: PromptEncoder) -> None:
@@ -65,7 +67,10 @@ def test_special_tokens_map_decides_the_pad_token(folder: Path, tmp_path: Path) 
     (copy / "tokenizer/tokenizer_config.json").write_text(
         json.dumps({key: value for key, value in config.items() if key != "pad_token"})
     )
-    with pytest.raises(CheckpointError, match="no pad_token"):
+    with pytest.raises(CheckpointError, match="the files of tokenizer/ name no pad_token"):
+        load_checkpoint(str(copy)).load_tokenizer()
+    (copy / "tokenizer/special_tokens_map.json").write_text(json.dumps({"pad_token": {"content": "nowhere"}}))
+    with pytest.raises(CheckpointError, match="pad token 'nowhere' is not in the text encoder's vocabulary$"):
         load_checkpoint(str(copy)).load_tokenizer()
 
 
@@ -85,7 +90,7 @@ def test_tokenizers_that_cannot_be_read_are_one_line(tmp_path: Path) -> None:
     (tmp_path / "t5").mkdir()
     (tmp_path / "t5/tokenizer.json").write_text("{}")
     (tmp_path / "t5/tokenizer_config.json").write_text("{")
-    for read in (t5_tokenizer, clip_tokenizer):
+    for read in (t5_tokenizer, lambda *given: clip_tokenizer(*given, 9)):
         with pytest.raises(CheckpointError, match="checkpoint x: t5/ does not load: ") as caught:
             read(tmp_path / "t5", "x")
         assert "\n" not in str(caught.value)

@@ -83,6 +83,8 @@ def test_the_output_does_not_see_the_hooks_and_a_cut_model_gives_the_same_taps(
         with TapReader(cut, table, Request(taps[:1])) as reader:
             alone = reader.run(latents, torch.tensor([TIMESTEP]), text, cut is unet, added)
         assert torch.equal(alone[taps[0]], found[taps[0]])
+    blocks = cut.up_blocks[0].attentions[-1].transformer_blocks
+    assert [block.attn2 is None for block in blocks] == [False] * 3 + [True]  # of the last, self-attention alone
 
 
 def test_the_prompt_is_both_encoders_last_layer_but_one_and_the_second_s_projection(xl: Path) -> None:

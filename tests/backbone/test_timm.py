@@ -15,9 +15,9 @@ from diffps.backbone.latents import NoiseKey
 from diffps.backbone.prior import Conditions, check_pass
 from diffps.backbone.published import check_ids
 from diffps.backbone.timm_models import TimmModel
-from diffps.backbone.timm_taps import TimmReader
+from diffps.backbone.timm_taps import TimmReader, timm_table
 from diffps.errors import CheckpointError, ConfigError, UnknownTapError
-from diffps.taps import tap_kind
+from diffps.taps import TapSpec, tap_kind
 from tests.backbone import timm_reference
 
 SIZE = (96, 160)
@@ -156,6 +156,41 @@ def test_a_name_a_file_and_a_folder_are_the_same_model(tmp_path: Path) -> None:
     said = "\n".join(bare.describe(Conditions()))
     assert f"digests: model {bare.digests()['model']}" in said
     assert "43 taps at strides [16]" in said
+
+
+def test_a_file_may_lack_what_is_no_weight(tmp_path: Path) -> None:
+    """Counts of batches: only training asks for them."""
+    folder = write_folder(tmp_path, *MODELS["resnet"][:2])
+    weights = load_file(folder / "model.safetensors")
+    kept = {name: value for name, value in weights.items() if not name.endswith("num_batches_tracked")}
+    assert len(kept) < len(weights)
+    save_file(kept, folder / "model.safetensors")
+    prior = load_prior(f"timm:{folder}")
+    prior.check_tensors()
+    model: Any = prior.load(torch.float32)  # type: ignore[attr-defined]
+    assert torch.equal(model.bn1.running_mean, weights["bn1.running_mean"])
+
+
+class Fake(torch.nn.Module):
+    """Two stages of one block each, behind each other: the first of a stride of 4; the second gives rows of tokens."""
+
+    def __init__(self, named: bool) -> None:
+        super().__init__()
+        self.add_module("layer1" if named else "one", torch.nn.Sequential(torch.nn.Conv2d(3, 5, 4, 4)))
+        self.add_module("layer2" if named else "two", torch.nn.Sequential(torch.nn.Flatten(2)))
+        self.feature_info = [{"module": "one"}, {"module": "two"}]
+
+    def forward_features(self, pixels: Tensor) -> Tensor:
+        for stage in self.children():
+            pixels = stage(pixels)
+        return pixels
+
+
+@pytest.mark.parametrize(
+    ("named", "tap", "module"), [(True, "cnn-stage1-block00-out", "layer1.0"), (False, "cnn-stage1-out", "one")]
+)
+def test_of_a_cnn_what_gives_grids_is_a_tap(named: bool, tap: str, module: str) -> None:
+    assert timm_table(Fake(named).to("meta"), "x") == {tap: TapSpec(tap, module, "grid", 5, 4)}
 
 
 def test_weights_in_another_naming_go_through_timm_s_conversion(tmp_path: Path) -> None:

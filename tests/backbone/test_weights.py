@@ -1,5 +1,6 @@
 """Tensors against config, before anything is loaded: what each misfit is called, in every part and in extract.unet."""
 
+import hashlib
 import json
 import shutil
 import sys
@@ -11,6 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from diffps.backbone.checkpoint import Checkpoint, Part, load_checkpoint
 from diffps.backbone.headers import read_header
+from diffps.backbone.identity import tensor_digest
 from diffps.backbone.kinds import describe
 from diffps.backbone.weights import digest_once, find_weights, read_json, stored_bytes, variants
 from diffps.errors import CheckpointError
@@ -56,6 +58,10 @@ def test_each_misfit_of_each_part_is_named(folder: Path, copy: Path, tmp_path: P
     wrong = said({**sound, name: torch.zeros(1, 2, 3)})
     assert f"1 weights of the {part} have another shape than its config says, e.g. {short} 1x2x3 for" in wrong
     assert f"tensor {name} is I8; quantised" in said({**sound, name: sound[name].to(torch.int8)})
+    some = dict(list(sound.items())[: len(sound) // 2])
+    assert f"expected the weights of a {part}" in said(some)
+    one_more = dict(list(sound.items())[: len(sound) // 2 + 1])
+    assert f"lacks {len(sound) - len(one_more)} weights of the {part}" in said(one_more)
     lora = {f"{key}.lora_A.weight": torch.zeros(1) for key in sound}
     assert "holds a LoRA: changes to a UNet, no weights of one; load and fuse it" in said(lora)
     others = {"unet": "vae", "vae": "text_encoder", "text_encoder": "unet"}
@@ -151,6 +157,12 @@ def test_bytes_of_tensors_come_in_their_order_and_a_file_cut_meanwhile_is_named(
     with pytest.raises(CheckpointError, match="a.safetensors: became shorter while it was read"):
         for _, _, pieces in stored_bytes(header):
             list(pieces)
+
+
+def test_a_digest_is_of_the_sorted_config_and_of_every_tensor() -> None:
+    tensors = [("a", "F32 [2]", [b"12", b"34"]), ("b", "F16 [1]", [b"5"])]
+    whole = hashlib.sha256(b'{"x": 1, "y": [2]}' + b"a F32 [2]1234" + b"b F16 [1]5").hexdigest()
+    assert tensor_digest({"y": [2], "x": 1}, tensors) == whole[:16]
 
 
 def test_a_file_that_changed_is_read_again_and_another_is_not(tmp_path: Path) -> None:

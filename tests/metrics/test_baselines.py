@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diffps.metrics.baselines import colour_histograms
+from diffps.metrics.baselines import chance_level, colour_histograms
 
 RED, GREEN, BLUE, GREY, BLACK = (255, 0, 0), (0, 255, 0), (0, 0, 255), (130, 130, 130), (0, 0, 0)
 # Hue in eighths of the circle, saturation and value in quarters.
@@ -75,3 +75,33 @@ def test_a_strip_is_the_colours_of_its_rows_or_nothing(
         parts = [len(part) for part in np.split(pixels, np.linspace(0, len(pixels), 7).round().astype(int)[1:-1])]
         np.testing.assert_allclose(strip, np.average(alone, axis=0, weights=parts), atol=1e-6)
         assert strip.sum() == pytest.approx(1, abs=1e-5)
+
+
+class Drawn:
+    """A task of two queries that keeps what it is asked to score; run n has n tenths."""
+
+    queries = ("q0", "q1")
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[np.ndarray, ...]] = []
+
+    def score(self, *given: np.ndarray) -> "Drawn":
+        self.asked.append(given)
+        return self
+
+    def summary(self) -> dict[str, float]:
+        value = len(self.asked) / 10
+        return {"map": value, "top1": value + 1, "top5": value + 2, "top10": value + 3, "recall": 9.0, "queries": 2}
+
+
+def test_chance_is_the_mean_of_five_draws_of_queries_and_detections() -> None:
+    task, boxes, scenes, rng = Drawn(), np.ones((3, 4)), np.array([0, 0, 4]), np.random.default_rng(0)
+    found = chance_level(task, boxes, scenes)  # type: ignore[arg-type]
+    assert found == pytest.approx({"map": 0.3, "top1": 1.3, "top5": 2.3, "top10": 3.3})
+    assert len(task.asked) == 5
+    for queries, embeddings, *rest in task.asked:
+        size = queries.shape[1]
+        assert np.array_equal(queries, rng.normal(size=(2, size)))
+        assert np.array_equal(embeddings, rng.normal(size=(3, size)))
+        assert rest[0] is boxes
+        assert rest[1] is scenes

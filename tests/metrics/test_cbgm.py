@@ -160,3 +160,18 @@ def test_the_context_is_the_query_and_the_most_confident_others() -> None:
     assert context.tolist() == [[0, 0], [4, 5], [6, 7]]
     assert query_context(box, embedding, boxes, scores, embeddings, k2=1).tolist() == [[0, 0]]
     assert query_context(box, embedding, boxes[:1], scores[:1], embeddings[:1], k2=3).tolist() == [[0, 0]]
+
+
+def test_from_an_overlap_above_four_tenths_a_detection_is_the_query_itself() -> None:
+    """Ten wide as the query: 4 of 10 pixels shared where it lies 3 of 7 aside, 41 of 99 a little nearer."""
+    query = np.float32([0, 0, 7, 10])
+    boxes = np.float32([[3, 0, 10, 10], [2.9, 0, 9.9, 10]])
+    found = query_context(query, np.zeros(1), boxes, np.array([0.5, 0.9]), np.array([[1.0], [2.0]]), k2=9)
+    assert found.tolist() == [[0], [1]]
+
+
+def test_the_largest_similarity_is_given_where_nothing_else_is_asked() -> None:
+    family = unit(np.eye(3, 4) + 0.01)
+    found = context_overrides(np.array([[0], [-1]]), [family, family], family, np.zeros(3, int))
+    assert (found.starts.tolist(), found.detections.tolist()) == ([0, 1, 1], [0])
+    assert found.values == pytest.approx([1], abs=1e-6)

@@ -15,8 +15,8 @@ from diffps.metrics.detection import average_precision, precision_draws, score_d
 from tests.metrics.worlds import DetectionWorld, detection_world, iou
 
 
-def score_slowly(world: DetectionWorld, only: np.ndarray | None = None) -> tuple[float, float]:
-    """(AP, recall), image by image: a pair matches where each is the other's largest overlap."""
+def score_slowly(world: DetectionWorld, only: np.ndarray | None = None) -> tuple[float, float, float]:
+    """(AP, recall, precision), image by image: a pair matches where each is the other's largest overlap."""
     labels, values, existing = [], [], 0
     for scene in range(world.scene_count):
         mine = (world.true_scenes == scene) & (True if only is None else only)
@@ -32,22 +32,22 @@ def score_slowly(world: DetectionWorld, only: np.ndarray | None = None) -> tuple
             labels.append(right)
             values.append(world.scores[d])
         existing += len(truths)
+    precision = sum(labels) / len(labels) if labels else 0.0
     if not existing:
-        return float("nan"), float("nan")
+        return float("nan"), float("nan"), precision
     recall = sum(labels) / existing
-    return (average_precision_score(labels, values) * recall if recall else 0.0), recall
+    return (average_precision_score(labels, values) * recall if recall else 0.0), recall, precision
 
 
 @settings(max_examples=300)
 @given(seed=st.integers(0, 2**32 - 1))
 def test_scores_equal_the_slow_evaluator(seed: int) -> None:
     world = detection_world(seed)
-    ap, recall = score_slowly(world)
     found = world.score()
-    np.testing.assert_allclose([found.ap, found.recall], [ap, recall], rtol=1e-12)
+    np.testing.assert_allclose([found.ap, found.recall, found.precision], score_slowly(world), rtol=1e-12)
     only = np.random.default_rng(seed).random(len(world.true_boxes)) < 0.5
     named = world.score(labelled=only)
-    np.testing.assert_allclose([named.ap, named.recall], score_slowly(world, only), rtol=1e-12)
+    np.testing.assert_allclose([named.ap, named.recall, named.precision], score_slowly(world, only), rtol=1e-12)
 
 
 @settings(max_examples=200)
@@ -190,5 +190,30 @@ def test_a_draw_of_scenes_is_scored_as_if_each_lay_there_as_often() -> None:
     for value, times in zip(found, np.random.default_rng(2).multinomial(5, [0.2] * 5, 6), strict=True):
         at = np.repeat(np.arange(40), times[scenes])
         assert value == pytest.approx(average_precision(right[at], scores[at], int(times @ existing)))
+    np.testing.assert_array_equal(
+        precision_draws(right, scores, scenes, existing, 6), precision_draws(right, scores, scenes, existing, 6, seed=0)
+    )
     nobody = precision_draws(right, scores, scenes, np.zeros(5, int), 3)
     assert np.isnan(nobody).all()
+    assert nobody.shape == (3,)
+
+
+def test_half_of_a_box_is_a_match_unless_more_is_asked() -> None:
+    true, box, at = np.float32([[0, 0, 10, 10]]), np.float32([[0, 0, 10, 5]]), np.zeros(1, int)
+    assert score_detection(box, np.ones(1), at, true, at).matches.tolist() == [0]
+    assert score_detection(box, np.ones(1), at, true, at, threshold=0.51).matches.tolist() == [-1]
+
+
+def test_of_small_persons_only_the_labelled_count_where_asked() -> None:
+    """Two small persons in a scene, one of them labelled; in the other scene nobody is, so its alarm counts nowhere."""
+    true_boxes = np.float32([[0, 0, 8, 8], [50, 0, 58, 8], [0, 0, 8, 8]])
+    boxes, scenes = np.float32([[0, 0, 8, 8], [90, 0, 98, 8]]), np.array([0, 1])
+    found = score_detection(
+        boxes,
+        np.array([0.5, 0.9]),
+        scenes,
+        true_boxes,
+        np.array([0, 0, 1]),
+        labelled=np.array([True, False, False]),
+    )
+    assert found.summary() == {"ap": 1.0, "recall": 1.0, "precision": 1.0, "ap_small": 1.0}

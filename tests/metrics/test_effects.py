@@ -155,3 +155,53 @@ def test_the_text_says_what_its_errors_count() -> None:
     assert basis(main_effects(two)).startswith("Every variant was trained once: errors over queries do not count")
     assert main_effects(two).effects[0].error is None
     assert not main_effects(two).effects[0].notable
+
+
+def test_a_table_is_said_to_the_letter() -> None:
+    """A pair of variants, each trained twice: 40 and 42, 50 and 52 of 100."""
+    runs = [
+        Run(variant=variant, factors={"lr": level}, seed=seed, score=score)
+        for variant, level, scores in (("slow", AS_IS, (0.40, 0.42)), ("fast", "1", (0.50, 0.52)))
+        for seed, score in enumerate(scores)
+    ]
+    assert effects_text(runs, known_deviation=0.5).splitlines() == [
+        "variant  runs   mean    se",
+        "slow        2   41.0   1.0",
+        "fast        2   51.0   1.0",
+        "",
+        "main effect                 change    se",
+        "lr: 1 against as in params   +10.0   1.4  *",
+        "",
+        "Errors from the scatter between seeds: 1.4 points from run to run, pooled over variants, 2 degrees of "
+        "freedom; * marks changes above twice their error.",
+    ]
+    assert effects_text(runs[:1]).splitlines() == [
+        "variant  runs   mean    se",
+        "slow        1   40.0      ",
+        "",
+        "Every variant was trained once: errors over queries do not count the scatter from run to run.",
+    ]
+    assert basis(main_effects(runs[::2]), known_deviation=0.025) == (
+        "Every variant was trained once: errors over queries do not count the scatter from run to run, 2.5 points "
+        "between trainings of the demo."
+    )
+    left_over = [*runs[::2], Run(variant="again", factors={"lr": "1"}, seed=7, score=0.54)]
+    assert basis(main_effects(left_over)) == (
+        "Every variant was trained once. Errors from what the main effects leave over, interactions included: 2.8 "
+        "points, 1 degrees of freedom. Errors over queries do not count the scatter from run to run."
+    )
+
+
+def test_a_change_is_notable_beyond_twice_its_error() -> None:
+    """Runs an eighth above and below their means: an error of a root of two eighths."""
+    for change, notable in ((0.25, False), (0.375, True), (-0.375, True)):
+        runs = [
+            Run(variant=level, factors={"f": level}, seed=seed, score=0.5 + mean + (-1) ** seed / 8)
+            for level, mean in (("a", 0.0), ("b", change))
+            for seed in range(2)
+        ]
+        (effect,) = main_effects(runs).effects
+        assert effect.change == pytest.approx(change)
+        assert effect.error == pytest.approx(2**0.5 / 8)
+        assert effect.notable is (abs(change) > 2 * 2**0.5 / 8) is notable
+    assert main_effects(runs).runs == 4

@@ -165,3 +165,58 @@ def test_recall_of_labelled_and_unlabelled_persons() -> None:
     assert everyone.sentence() == (
         "Detected: labelled 50.0 % of 4, no unlabelled persons; labelled are those whose identity is known."
     )
+
+
+def test_exactly_half_is_enough_for_each_verdict() -> None:
+    """5 of 10 pixels shared in height: an IoU of 0.5, exact in binary."""
+    true, half = np.array([[0.0, 0, 10, 10]]), np.array([[0.0, 0, 10, 5]])
+    assert [verdict.kind for verdict in judge_detections(half, true)] == ["right"]
+    again = judge_detections(np.concatenate([true, half]), true)
+    assert [(verdict.kind, verdict.person, verdict.iou) for verdict in again] == [("right", 0, 1.0), ("again", 0, 0.5)]
+    assert [verdict.kind for verdict in judge_results(half, true, np.array([True]), np.array([0.5]))] == ["right"]
+    (below,) = judge_persons(true, NOTHING, half, np.array([0.3]))
+    assert (below.fate, below.iou, below.score) == ("below", 0.5, 0.3)
+    (lost,) = judge_persons(true, NOTHING, proposals=half)
+    assert (lost.fate, lost.iou, lost.score) == ("below", 0.5, None)
+
+
+def test_a_person_is_told_with_the_overlap_that_tells() -> None:
+    found, neighbour = judge_persons(TRUE, np.stack([moved(0.8), moved(0.3, NEIGHBOUR), moved(0.2, NEIGHBOUR)]))
+    assert (found.fate, found.iou) == ("found", pytest.approx(0.8))
+    assert (neighbour.fate, neighbour.iou) == ("loose", pytest.approx(0.3))  # the nearer of the two
+    beside = np.stack([PERSON, moved(0.6)])  # two persons, and the one box is nearer to the first
+    first, second = judge_persons(beside, PERSON[None])
+    assert (first.fate, second.fate, second.iou) == ("found", "missed", 0.0)
+    unproposed, far = judge_persons(TRUE, NOTHING, proposals=np.stack([moved(0.4), moved(0.2)]))
+    assert (unproposed.fate, unproposed.iou, far.fate, far.iou) == ("unproposed", pytest.approx(0.4), "unproposed", 0.0)
+    nothing_proposed, _ = judge_persons(TRUE, NOTHING, proposals=NOTHING)
+    assert (nothing_proposed.fate, nothing_proposed.iou) == ("unproposed", 0.0)
+    unproposed, _ = judge_persons(TRUE, NOTHING, np.stack([moved(0.4)]), np.array([0.4]), proposals=NOTHING)
+    assert (unproposed.fate, unproposed.score) == ("unproposed", None)
+
+
+def test_of_several_that_are_looked_for_the_nearest_is_meant() -> None:
+    crowd = np.stack([moved(0.6), PERSON, NEIGHBOUR])
+    (verdict,) = judge_results(PERSON[None], crowd, np.array([True, True, False]), np.full(3, 0.5))
+    assert (verdict.kind, verdict.person, verdict.iou) == ("right", 1, 1.0)
+
+
+def test_what_is_counted_of_a_search() -> None:
+    """Three scenes, detections in two of them; of four queries one has nobody to find, one is never detected."""
+    causes = search_causes(np.array([0, 0, 2]), 3, existing=np.array([2, 0, 1, 1]), found=np.array([1, 0, 0, 1]))
+    counted = (causes.detections, causes.scenes, causes.empty_scenes, causes.queries)
+    assert counted == (3, 3, 1, 4)
+    assert (causes.without_person, causes.undetected) == (1, 1)
+    assert causes.sentences(0.25)[1:] == [
+        "Scored 0 for want of a detection of their person: 1 of 3 queries.",
+        "Passed the score threshold 0.25: 3 detections; 1 of 3 scenes have none.",
+    ]
+    recall = recall_by_label(np.array([-1, 1, 0]), np.array([False, True, True]))
+    assert (recall.recall_labelled, recall.recall_unlabelled) == (0.5, 1.0)
+    assert recall.sentence(1).endswith(
+        "known. 1 of the unlabelled carry identities of the training split: unlabelled here and in DiffPS, labelled in "
+        "SeqNet, whose labelled recall therefore counts other persons."
+    )
+    nobody = recall_by_label(np.array([-1]), np.zeros(1, bool))
+    assert (nobody.labelled, nobody.unlabelled, nobody.recall_unlabelled) == (0, 1, 0.0)
+    assert np.isnan(nobody.recall_labelled)

@@ -15,7 +15,7 @@ from diffps.metrics.baselines import chance_level, colour_histograms
 from diffps.metrics.cbgm import context_overrides
 from diffps.metrics.galleries import SearchTask, listed_task, rule_task
 from diffps.metrics.matching import Convention
-from diffps.metrics.search import SearchScores
+from diffps.metrics.search import Positives, SearchScores
 from diffps.records import Annotations, Gallery, Query, Scene
 
 REAL = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "cuhk-sysu" / "TestG100.mat"
@@ -70,10 +70,13 @@ def test_a_query_without_positives_across_cameras_is_counted() -> None:
 
 
 def test_camera_rules_need_cameras() -> None:
+    some, annotations = [*SCENES, scene("e", None)], {**ANNOTATIONS, "e": persons()}
     with pytest.raises(
-        DatasetError, match="gallery same_camera: the dataset names no cameras; take it out of evaluate.gallery"
+        DatasetError,
+        match=r"^gallery same_camera: the dataset names no cameras; take it out of evaluate.gallery and evaluate.also$",
     ):
-        rule_task([*SCENES, scene("e", None)], {**ANNOTATIONS, "e": persons()}, QUERIES, "same_camera", "protocol")
+        rule_task(some, annotations, QUERIES, "same_camera", "protocol")
+    assert members(rule_task(some, annotations, QUERIES, "all", "protocol"), 0) == [1, 2, 3, 4]
 
 
 def test_listed_galleries_number_the_scenes_anew() -> None:
@@ -90,6 +93,38 @@ def test_listed_galleries_number_the_scenes_anew() -> None:
     assert task.rows.tolist() == [1]
     assert members(task, 0) == [2, 0]
     assert task.positives.scenes.tolist() == [2]
+
+
+def test_a_protocol_s_positives_are_its_rows_or_the_labels_of_its_scenes() -> None:
+    """Two queries in another order than the dataset's; scene e is listed and not here, so it counts as number -1."""
+    gallery = Gallery(
+        name="two",
+        query_ids=("q1", "q0"),
+        scenes=(np.array([2, 4], np.int32), np.array([1, 2, 3], np.int32)),
+        positive_scenes=(np.array([2], np.int32), np.array([1, 2], np.int32)),
+        positive_boxes=(OTHER[None], np.stack([OTHER, BOX])),
+    )
+    index = [*SCENES, scene("e", None)]
+    listed = listed_task(SCENES, ANNOTATIONS, QUERIES, gallery, index, "protocol")
+    assert (listed.name, listed.convention, listed.excluded) == ("two", "protocol", None)
+    assert listed.queries == (QUERIES[1], QUERIES[0])
+    assert listed.rows.tolist() == [1, 0]
+    assert [part.tolist() for part in listed.galleries or ()] == [[2, -1], [1, 2, 3]]
+    assert rows(listed.positives) == [(0, 2, "other"), (1, 1, "other"), (1, 2, "box")]
+    labelled = listed_task(SCENES, ANNOTATIONS, QUERIES, gallery, index, "labels")
+    assert labelled.convention == "labels"
+    expected = [(0, 2, "box"), (0, 3, "box"), (1, 0, "box"), (1, 1, "box"), (1, 1, "other"), (1, 2, "other")]
+    assert rows(labelled.positives) == expected
+    by_rule = rule_task(SCENES, ANNOTATIONS, QUERIES, "all", "labels")
+    assert rows(by_rule.positives) == [(1 - q, number, box) for q, number, box in expected[2:] + expected[:2]]
+    assert (by_rule.name, by_rule.rows.tolist(), by_rule.queries) == ("all", [0, 1], tuple(QUERIES))
+
+
+def rows(positives: Positives) -> list[tuple[int, int, str]]:
+    """Query, scene and the name of the box of each."""
+    names = {tuple(BOX): "box", tuple(OTHER): "other"}
+    columns = (positives.queries.tolist(), positives.scenes.tolist(), positives.boxes)
+    return [(query, number, names[tuple(box)]) for query, number, box in zip(*columns, strict=True)]
 
 
 @pytest.mark.parametrize("convention", ["protocol", "labels"])

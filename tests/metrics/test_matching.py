@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from diffps.errors import DatasetError
 from diffps.metrics.matching import box_iou, box_overlaps, iou_thresholds, mutual_matches
-from diffps.metrics.similarity import rounding_bound
+from diffps.metrics.similarity import dot, exact_unit_rows, rounding_bound
 
 SIDES = st.integers(-3, 6)
 BOXES = st.tuples(SIDES, SIDES, st.integers(0, 4), st.integers(0, 4))
@@ -112,3 +113,17 @@ def test_of_equal_overlaps_the_first_counts_and_only_mutual_ones_match() -> None
 def test_the_rounding_bound_is_higham_s_for_rows_a_thousandth_too_long(dimensions: int) -> None:
     u = Fraction(dimensions, 2**24)
     assert rounding_bound(dimensions) == pytest.approx(float(Fraction(1001, 1000) * u / (1 - u)), rel=1e-12)
+
+
+def test_rows_have_unit_length_on_a_grid_of_two_to_the_minus_24() -> None:
+    rows = exact_unit_rows(np.array([[3.0, -4.0], [0.0, 0.0], [1e-30, 0.0]]), "embeddings", np.array([2, 0, 1, 0]))
+    found = (rows.astype(np.float64) * 2**24).tolist()
+    threefifths, fourfifths = 10066330, 13421773  # the nearest of 10066329.6 and 13421772.8
+    assert found == [[2**24, 0], [threefifths, -fourfifths], [0, 0], [threefifths, -fourfifths]]
+    fine = exact_unit_rows(np.array([[1.0, 0.3 / 2**24], [1.0, 0.6 / 2**24]]), "embeddings")
+    assert (fine.astype(np.float64) * 2**24).tolist() == [[2**24, 0], [2**24, 1]]
+    assert dot(rows[1], rows[3]) == (threefifths**2 + fourfifths**2) / 2**48
+    with pytest.raises(DatasetError, match=r"^embeddings: shape \(2,\), expected \(n, d\)$"):
+        exact_unit_rows(np.ones(2), "embeddings")
+    with pytest.raises(DatasetError, match=r"^embeddings: row 1 has a NaN or infinite component$"):
+        exact_unit_rows(np.array([[1.0], [np.inf], [np.nan]]), "embeddings")

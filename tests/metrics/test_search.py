@@ -81,7 +81,8 @@ class Expected:
     average_precision: float
     existing: int
     found: int
-    ranking: list[int]
+    ranking: dict[int, tuple[float, bool]]
+    """Similarity of each detection, best first, and whether it is right."""
     labels: list[bool]
 
     @property
@@ -121,7 +122,7 @@ def evaluate_slowly(world: World, q: int, convention: Convention) -> Expected:
     value = float("nan") if not existing else 0.0
     if found:
         value = average_precision_score(labels, [-s for s, *_ in ranked]) * found / existing
-    return Expected(value, existing, found, list(dict.fromkeys(d for _, _, d, _ in ranked)), labels)
+    return Expected(value, existing, found, {d: (-s, label) for s, _, d, label in ranked}, labels)
 
 
 @pytest.mark.parametrize("convention", ["protocol", "labels"])
@@ -136,8 +137,12 @@ def test_scores_equal_the_slow_evaluator(convention: Convention, seed: int) -> N
         assert scores.found[q] == expected.found
         assert scores.first_rank[q] == expected.first_rank
         np.testing.assert_allclose(scores.average_precision[q], expected.average_precision, rtol=1e-9)
-        assert scores.ranking[q, : len(expected.ranking)].tolist() == expected.ranking
-        assert (scores.ranking[q, len(expected.ranking) :] == -1).all()
+        end = len(expected.ranking)
+        assert scores.ranking[q, :end].tolist() == list(expected.ranking)
+        assert (scores.ranking[q, end:] == -1).all()
+        similarity = [value for value, _ in expected.ranking.values()]
+        np.testing.assert_allclose(scores.similarity[q, :end], similarity, atol=2e-6)
+        assert scores.correct[q].tolist() == [right for _, right in expected.ranking.values()] + [False] * (50 - end)
 
 
 @settings(max_examples=60, deadline=None)
@@ -282,10 +287,46 @@ def test_a_replaced_similarity_counts_however_low_the_product_was(block: int | N
     assert world.score("protocol", top=1, block=block).ranking.tolist() == [[0]]
 
 
+def test_a_replaced_similarity_counts_in_a_short_gallery_too() -> None:
+    """One of twelve scenes is searched, so products are made one by one where nothing is replaced."""
+    world = one_query(range(12), [0.9] * 12, [11])
+    world = replace(world, galleries=[np.array([11])])
+    overrides = Overrides(np.array([0, 1]), np.array([11]), np.array([0.2]))
+    assert world.score("labels").similarity[0, 0] == pytest.approx(0.9, abs=1e-6)
+    assert world.score("labels", overrides=overrides).similarity[0, 0] == 0.2
+
+
 def test_a_query_without_positives_is_left_out_and_counted() -> None:
     summary = one_query([0, 1], [0.8, 0.9], []).score("protocol").summary()
-    assert np.isnan(summary["map"])
-    assert summary["queries_without_positives"] == 1
+    assert all(np.isnan(summary[name]) for name in ("map", "top1", "top5", "top10", "recall"))
+    assert (summary["queries"], summary["queries_without_positives"]) == (1, 1)
+
+
+def test_means_are_over_the_queries_that_have_a_positive() -> None:
+    """Found at once, found second of two, never found, and a query that has nobody to find."""
+    scores = SearchScores(
+        average_precision=np.array([1.0, 0.25, 0.0, np.nan]),
+        existing=np.array([1, 2, 1, 0]),
+        found=np.array([1, 1, 0, 0]),
+        first_rank=np.array([0, 5, -1, -1]),
+        ranking=np.zeros((4, 0), int),
+        similarity=np.zeros((4, 0)),
+        correct=np.zeros((4, 0), bool),
+    )
+    assert scores.summary() == {
+        "map": pytest.approx(1.25 / 3),
+        "top1": pytest.approx(1 / 3),
+        "top5": pytest.approx(1 / 3),
+        "top10": pytest.approx(2 / 3),
+        "recall": pytest.approx(1.5 / 3),
+        "queries": 4,
+        "queries_without_positives": 1,
+    }
+    assert [scores.hits(k).tolist() for k in (0, 5, 6)] == [
+        [False] * 4,
+        [True, False, False, False],
+        [True, True, False, False],
+    ]
 
 
 def test_the_query_image_can_be_excluded() -> None:
@@ -343,6 +384,9 @@ def test_bad_input_is_named() -> None:
         ({"excluded": np.array([], int)}, r"excluded \(0,\) for 1 queries"),
         ({"excluded": np.array([0, 1])}, r"excluded \(2,\) for 1 queries"),
         ({"excluded": np.array([-2])}, r"excluded scene number -2; expected -1 or more"),
+        ({"scenes": np.array([0, 1, 1])}, r"scenes \(3,\) do not match \(Q, D\), \(N, D\), \(N, 4\), \(N,\)"),
+        ({"boxes": np.zeros((2, 5), np.float32)}, r"boxes \(2, 5\), scenes \(2,\) do not match"),
+        ({"query_embeddings": np.ones((1, 3))}, r"query embeddings \(1, 3\), embeddings \(2, 2\), boxes"),
         ({"scenes": np.array([0.0, np.nan])}, r"scene number: type float64, expected integers"),
         ({"positives": ([1], [0])}, r"query of a positive 1; expected 0 to 0"),
         ({"positives": ([-1], [0])}, r"query of a positive -1; expected 0 to 0"),
@@ -364,10 +408,11 @@ def test_numbers_and_lengths_that_compiled_code_would_trust_are_checked(
     [
         ({"convention": "label"}, r"convention 'label'; expected protocol or labels"),
         ({"top": -1}, r"top -1, block None"),
-        ({"block": -5}, r"top 10, block -5; expected top from 0, block from 1 or None"),
+        ({"block": 0}, r"top 10, block 0; expected top from 0, block from 1 or None"),
         ({"overrides": ([0], [], [])}, r"overrides of shapes \(1,\), \(0,\), \(0,\) do not match \(2,\)"),
         ({"overrides": ([0, 2], [0, 1], [0.5])}, r"overrides of shapes \(2,\), \(2,\), \(1,\)"),
         ({"overrides": ([0, 9], [0], [0.5])}, r"starts of overrides 0..9 do not rise from 0 to 1"),
+        ({"overrides": ([1, 1], [0], [0.5])}, r"starts of overrides 1..1 do not rise from 0 to 1"),
         ({"overrides": ([0, 1], [-1], [0.5])}, r"overridden detection -1; expected 0 to 1"),
         ({"overrides": ([0, 1], [2], [0.5])}, r"overridden detection 2; expected 0 to 1"),
     ],
@@ -379,6 +424,21 @@ def test_options_are_checked(options: dict[str, object], message: str) -> None:
         options = {"overrides": overrides}
     with pytest.raises(DatasetError, match=message):
         one_query([0, 1], [0.9, 0.5], [0]).score(**{"convention": "protocol", **options})  # type: ignore[arg-type]
+
+
+def test_starts_of_overrides_that_fall_are_refused() -> None:
+    world = one_query([0, 1], [0.9, 0.5], [0])
+    world = replace(world, query_embeddings=np.ones((3, 2)))
+    overrides = Overrides(np.array([0, 2, 1, 2]), np.array([0, 1]), np.array([0.5, 0.5]))
+    with pytest.raises(DatasetError, match=r"starts of overrides 0..2 do not rise from 0 to 2"):
+        world.score("protocol", overrides=overrides)
+
+
+@pytest.mark.parametrize(("scenes", "boxes"), [((2,), (3, 4)), ((3,), (3, 5)), ((3,), (2, 4))])
+def test_positives_of_unequal_lengths_are_refused(scenes: tuple[int], boxes: tuple[int, int]) -> None:
+    with pytest.raises(DatasetError, match="positives: shapes .*do not match") as raised:
+        Positives(np.zeros(3, int), np.zeros(scenes, int), np.zeros(boxes))
+    assert str(raised.value) == f"positives: shapes (3,), {scenes}, {boxes} do not match"
 
 
 def test_half_precision_embeddings_score_as_the_same_numbers_in_single_precision() -> None:

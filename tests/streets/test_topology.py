@@ -1,14 +1,23 @@
 """What the built-in checkpoints are made of: their configs, their words, and the weights the VAE starts from."""
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from diffps.backbone.builtin import SHIPPED
-from diffps.backbone.builtin.topology import Parts, Widths, build, check_unseen, make_random, read_recipe
+from diffps.backbone.builtin import SHIPPED, topology
+from diffps.backbone.builtin.topology import (
+    Parts,
+    Widths,
+    build,
+    check_unseen,
+    make_random,
+    read_recipe,
+    save_checkpoint,
+)
 from diffps.backbone.builtin.vocabulary import byte_pairs, make_tokenizer
 from diffps.datasets.streets.captions import WORDS
 from diffps.errors import ConfigError
@@ -109,3 +118,46 @@ def test_scenes_of_the_training_and_of_the_measurement_are_refused(tmp_path: Pat
     for content in ("{}", "[5]", "{", '{"pretrain": {}}'):
         (tmp_path / "recipe.json").write_text(content)
         check_unseen(tmp_path, 5)
+
+
+@dataclass
+class Saved:
+    """A part that writes its config alone."""
+
+    content: str = '{"a": 1, "_name_or_path": "/somewhere"}'
+
+    def save_pretrained(self, folder: Path) -> None:
+        folder.mkdir(mode=0o700)
+        (folder / "config.json").write_text(self.content)
+
+
+def test_a_checkpoint_is_on_the_disk_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, synced = tmp_path / "models" / "made", []
+    monkeypatch.setattr(topology, "sync", lambda path: synced.append((path, folder.exists())))
+    save_checkpoint(Parts(Saved(), Saved(), Saved(), Saved("{}")), folder, {"b": 2})
+    assert synced.pop() == (folder.parent, True)
+    assert not any(there for _, there in synced)
+    (temporary, *files) = [path for path, _ in synced]
+    assert temporary.parent == folder.parent
+    assert {path.relative_to(temporary) for path in files} == {path.relative_to(folder) for path in folder.rglob("*")}
+    assert read_recipe(folder) == {"b": 2}
+    assert json.loads((folder / "unet/config.json").read_text()) == {"a": 1}
+    save_checkpoint(Parts(Saved("{}"), Saved(), Saved(), Saved()), folder, {"b": 3})  # what lay there is replaced
+    assert (read_recipe(folder), (folder / "unet/config.json").read_text()) == ({"b": 3}, "{}\n")
+    assert [path.name for path in folder.parent.iterdir()] == ["made"]
+
+
+def test_a_folder_that_comes_back_three_times_is_said(tmp_path: Path) -> None:
+    class Late:
+        tries = 0
+
+        def rename(self, folder: Path) -> None:
+            self.tries += 1
+            folder.mkdir()
+            raise OSError
+
+    late = Late()
+    with pytest.raises(OSError, match=f"^{tmp_path}/made cannot be replaced; is another process writing it[?]$"):
+        topology._replace(late, tmp_path / "made")  # type: ignore[arg-type]
+    assert late.tries == 3
+    assert list(tmp_path.iterdir()) == []
