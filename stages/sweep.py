@@ -21,6 +21,7 @@ def run(params: Params, runtime: Runtime, job: Job) -> None:
     from stages.sweeps.results import result_of, write_table
     from stages.sweeps.rounds import plan_rounds
     from stages.sweeps.variants import read_variants
+    from stages.text import count
     from stages.together import json_content
 
     file = params.sweep.file
@@ -35,7 +36,7 @@ def run(params: Params, runtime: Runtime, job: Job) -> None:
         for group in groups:
             check_features(group, open_round(group, runtime))
         rounds = [part for group in groups for part in split_by_memory(group, runtime)]
-        job.say(f"{file}: {len(variants)} variants, {len(todo)} to train in {len(rounds)} rounds")
+        job.say(f"{file}: {count(len(variants), 'variant')}, {len(todo)} to train in {count(len(rounds), 'round')}")
         refresh()
         with cluster(runtime) as client:
             if client is None:
@@ -50,7 +51,7 @@ def run(params: Params, runtime: Runtime, job: Job) -> None:
     diverged = [name for name, result in results.items() if result and result["status"] == "diverged"]
     if len(diverged) == len(variants):
         raise DivergedError(f"{file}: every variant diverged; lower train.lr")
-    job.say(f"{SWEEP / 'table.csv'}: {len(variants)} variants, {len(diverged)} diverged")
+    job.say(f"{SWEEP / 'table.csv'}: {count(len(variants), 'variant')}, {len(diverged)} diverged")
     for line in json_content(SWEEP / "effects.json", "sweep").get("text", "").splitlines():
         job.say(line)
 

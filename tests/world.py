@@ -183,6 +183,7 @@ class Listener(QuietJob):
         self.lines: list[str] = []
 
     def say(self, message: str, **fields: object) -> None:
+        super().say(message, **fields)
         self.lines.append(message)
 
 
@@ -233,11 +234,12 @@ class Project:
         """What params.yaml says now of how to run."""
         return read_params(self.folder / "params.yaml")[1]
 
-    def run(self, *stages: Any, job: Job | None = None, **sections: dict[str, Any]) -> None:
-        """Run stages one after the other under :meth:`params`."""
-        params = self.params(**sections)
+    def run(self, *stages: Any, job: Job | None = None, **sections: dict[str, Any]) -> list[str]:
+        """Run stages one after the other under :meth:`params`; what they say, unless they say it to a ``job``."""
+        params, listener = self.params(**sections), Listener()
         for stage in stages:
-            stage.run(params, self.runtime, job or QuietJob())
+            stage.run(params, self.runtime, job or listener)
+        return listener.lines
 
     def plan(self, **sections: dict[str, Any]) -> PassPlan:
         """The pass under :meth:`params`."""

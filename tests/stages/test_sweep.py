@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -448,10 +449,16 @@ def test_a_folder_is_trained_into_by_one_process(small: Project) -> None:
 def test_the_command_trains_what_is_missing_and_nothing_twice(small: Project) -> None:
     sections: dict[str, Any] = {"extract": FLOAT16, "evaluate": {"baseline": False}, "sweep": {"file": "own.yaml"}}
     Path("own.yaml").write_text("variants: {a: {}, wild: {lr: 1.0e+30, clip: 1.0e+30, warmup_epochs: 0.0}}")
-    small.run(sweep, **sections)
+    said = small.run(sweep, **sections)
     assert [row["status"] for row in table()] == ["done", "diverged"]
+    assert said[0] == "own.yaml: 2 variants, 2 to train in 1 round"
+    assert [line.partition("-")[0] for line in said[1:3]] == ["results/sweep/heads/a", "results/sweep/heads/wild"]
+    assert [line.rpartition(": ")[2] for line in said[1:3]] == ["training starts"] * 2
+    assert "diverged at batch 0 of epoch 0" in said[3]
+    assert said[4] == "results/sweep/table.csv: 2 variants, 1 diverged"
+    assert [line.split()[0] for line in said[5:7]] == ["variant", "a"]
     before = small.files("results/sweep/heads")
-    small.run(sweep, **sections)
+    assert small.run(sweep, **sections) == ["own.yaml: 2 variants, 0 to train in 0 rounds", *said[4:]]
     assert small.files("results/sweep/heads") == before
     Path("own.yaml").write_text("variants: {a: {}, b: {seed: 3}}")
     small.run(sweep, **sections)
@@ -459,7 +466,10 @@ def test_the_command_trains_what_is_missing_and_nothing_twice(small: Project) ->
     assert {name: after[name] for name in before} == before
     assert [row["status"] for row in table()] == ["done", "done"]
     (a, _) = read_variants(small.params(**sections))
-    small.run(train, **sections)
+    started, written = small.run(train, **sections)
+    assert started == "results/train: training starts"
+    assert re.fullmatch(r"results/train/head: written; mean loss of the last epoch \d+\.\d{4}", written)
+    assert small.run(train, **sections) == ["results/train: finished (4 of 4 batches done)", written]
     assert equal(weights(), weights(a.folder))
 
 
