@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -28,6 +29,7 @@ from diffps.errors import CheckpointError, ConfigError, DivergedError
 from diffps.metrics.retrieval import retrieval_map
 from diffps.model import PersonSearcher
 from diffps.records import Annotations, SearchIndex
+from stages.finding.embedder import SearchHead
 from stages.head.data import training_set
 from stages.head.loop import train_head
 from stages.head.run import HeadRun
@@ -343,3 +345,18 @@ def test_the_head_says_what_it_reads(here: Path, source: SmallSource) -> None:
         "head": "mean",
         "mirrored": False,
     }
+
+
+def test_a_trained_head_is_opened_for_searching(here: Path, source: SmallSource) -> None:
+    params = small_params({"train.epochs": 1})
+    run = head_run(params, source)
+    train_head(run, source, QuietJob())
+    assert not run.finish().training
+    head = SearchHead.open(TRAIN / "head")
+    assert (head.folder, head.dataset, head.of_drawings) == (TRAIN / "head", "streets", True)
+    assert (head.encode.canvas, head.encode.checkpoint) == (params.encode.canvas, "builtin:random")
+    assert head.reading.names == params.train.taps.names
+    other = SearchHead.open(TRAIN / "head", "someone/another")
+    assert (other.encode.checkpoint, other.encode.hub, other.encode.revision) == ("someone/another", None, None)
+    assert other.of_drawings
+    assert not replace(other, dataset="cuhk-sysu").of_drawings
