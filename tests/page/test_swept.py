@@ -67,6 +67,8 @@ def test_columns_that_say_nothing_are_left_out(run: Run) -> None:
         "These heads were trained for 3 epochs, the one this page is about for 6: their scores compare with each "
         "other, not with the numbers above."
     ]
+    change(run, epochs=[6, None, 6, 6])  # of one that diverged nothing is known
+    assert section(run).sentences == []
     change(run, epochs=[3, 4, 3, 6])
     assert section(run).sentences[0].startswith("These heads were trained for 3 to 6 epochs, ")
     assert len(columns_of(section(run))) == len(with_epochs)
