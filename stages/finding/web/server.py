@@ -52,7 +52,6 @@ class RefusedError(Exception):
 class SearchServer(ThreadingHTTPServer):
     """Serves ``service`` on a free port of the loopback; ``address`` is what to open in a browser."""
 
-    daemon_threads = True
     request_queue_size = 128  # a page asks for sixty pictures at a time; whoever finds no place waits a second
 
     def __init__(self, service: SearchService, port: int = 0) -> None:
