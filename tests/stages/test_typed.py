@@ -135,9 +135,9 @@ def test_aliases_may_repeat_what_is_small_and_a_file_has_an_end() -> None:
     many = "b: [" + ", ".join(["*x"] * (MOST // 50)) + "]\n"
     with pytest.raises(ConfigError, match=f"^f: its aliases repeat into more than {MOST} values"):
         parse_yaml(few + many, "f")
-    # The mapping, its two keys, a list of one value, and one that repeats it: two values each time.
-    whole, rest = divmod(MOST - 6, 2)
-    lists = "a: &x [1]\nb: [" + ", ".join(["*x"] * whole + ["1"] * rest) + "]\n"
+    # The mapping, its two keys, two lists, a hundred values; and a list and its hundred values, each time it is repeated.
+    whole, rest = divmod(MOST - 105, 101)
+    lists = few + "b: [" + ", ".join(["*x"] * whole + ["1"] * rest) + "]\n"
     assert len(parse_yaml(lists, "f")["b"]) == whole + rest
     with pytest.raises(ConfigError, match="repeat into more"):
         parse_yaml(lists.replace("b: [", "b: [1, "), "f")
