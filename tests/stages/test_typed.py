@@ -135,7 +135,7 @@ def test_aliases_may_repeat_what_is_small_and_a_file_has_an_end() -> None:
     many = "b: [" + ", ".join(["*x"] * (MOST // 50)) + "]\n"
     with pytest.raises(ConfigError, match=f"^f: its aliases repeat into more than {MOST} values"):
         parse_yaml(few + many, "f")
-    # The mapping, its two keys, two lists, a hundred values; and a list and its hundred values, each time it is repeated.
+    # The mapping, its two keys, two lists, a hundred values; and a list of a hundred values each time it is repeated.
     whole, rest = divmod(MOST - 105, 101)
     lists = few + "b: [" + ", ".join(["*x"] * whole + ["1"] * rest) + "]\n"
     assert len(parse_yaml(lists, "f")["b"]) == whole + rest
