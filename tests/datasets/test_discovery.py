@@ -193,6 +193,46 @@ def test_everything_in_a_folder_is_counted_once(tmp_path: Path) -> None:
     assert {finding.total for finding in findings.records()} == {5}
 
 
+def test_what_was_found_is_told_by_kind(tmp_path: Path) -> None:
+    root = tmp_path / "images"
+    for name in ("a.png", "b/c.png", "Thumbs.db", ".x"):
+        image(root / name)
+    (root / "l.png").symlink_to(root / "a.png")
+    (root / "m.png").symlink_to("nowhere")
+    (root / "n").symlink_to(root / "b")
+    os.mkfifo(root / "p")
+    for name in ("q.txt", "r.txt", "s.jpg"):
+        (root / name).write_text("hello")
+    found = find_images(root)
+    findings = Findings()
+    found.note(findings)
+    assert found.links == 1
+    assert [(f.kind, f.count, f.total, f.reason, f.example) for f in findings.records()] == [
+        ("fine", 3, 11, "are images", ""),
+        ("fine", 1, 11, "are images by way of a link", ""),
+        ("fine", 1, 11, discovery.HIDDEN, ".x"),
+        ("fine", 1, 11, discovery.PROGRAMS, "Thumbs.db"),
+        ("fine", 2, 11, discovery.OTHER, "q.txt"),
+        ("fine", 1, 11, discovery.AGAIN, "n"),
+        ("doubtful", 1, 11, discovery.SPECIAL, "p"),
+        ("refused", 1, 11, discovery.LOST, "m.png"),
+        ("refused", 1, 11, BROKEN, found.broken["s.jpg"]),
+    ]
+    assert found.why_not("q.txt") == "files that are no images are left out"
+    assert found.why_not("n/c.png") == "files that are links to folders that were searched already are left out"
+    assert found.why_not("q.txt2") is None
+    assert found.why_not("s.jpg") == found.broken["s.jpg"]
+
+
+def test_a_file_is_broken_for_its_name_or_for_how_it_begins(tmp_path: Path) -> None:
+    (tmp_path / "a.PNG").write_bytes(b"hello")
+    (tmp_path / "b.txt").write_bytes(b"GIF89a" + bytes(3))
+    (tmp_path / "c.txt").write_bytes(b"hello")
+    found = find_images(tmp_path, threads=1)
+    assert found.left_out == {BROKEN: ("a.PNG", "b.txt"), discovery.OTHER: ("c.txt",)}
+    assert list(found.broken) == ["a.PNG", "b.txt"]
+
+
 FOLDERS = st.sampled_from(["", "a", "B c", "\u56fe", ".git", "__MACOSX", "x.png"]).map(lambda name: name and f"{name}/")
 STEMS = st.text(
     st.characters(codec="utf-8", exclude_categories=("Cc", "Cs"), exclude_characters="/\\.A"), min_size=1, max_size=6

@@ -100,6 +100,10 @@ def test_a_folder_in_place_of_the_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.mat").mkdir()
     with pytest.raises(DatasetError, match=r"X: .*a.mat cannot be read: Is a directory"):
         read(tmp_path / "a.mat", "x")
+    with pytest.raises(DatasetError, match=r"^X: file missing: expected .*b.mat; .* holds a.mat/$"):
+        read(tmp_path / "b.mat", "x")
+    with pytest.raises(DatasetError, match=r"^X: file missing: expected .*b.mat; .* holds a.mat/$"):
+        list(stream_records(tmp_path / "b.mat", "X", "file", "x", ()))
 
 
 @pytest.mark.parametrize(

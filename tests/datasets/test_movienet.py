@@ -59,6 +59,14 @@ def test_training_images_of_a_pool_are_left_out_and_counted(tmp_path: Path) -> N
     assert (finding.kind, finding.count, finding.total) == ("refused", 1, 2)
 
 
+@pytest.mark.parametrize(("gone", "what"), [("Image", "images"), ("annotation", "annotations")])
+def test_missing_folders_are_named(tmp_path: Path, gone: str, what: str) -> None:
+    root = write_movienet(tmp_path / "root", "Image", "annotation", False)
+    (root / gone).rename(tmp_path / "gone")
+    with pytest.raises(DatasetError, match=rf"^MovieNet-PS: folder of {what} missing: expected {root}/{gone}; "):
+        read_movienet(root)
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [

@@ -95,7 +95,7 @@ def test_corners_need_three_boxes_of_which_most_leave_their_image() -> None:
     with pytest.raises(DatasetError, match="3 of 3 boxes"):  # an image of no known size says nothing
         require_widths(corner_rows(4, 0), np.array([[100, 100]] * 3 + [[0, 0]]), "a.csv", "")
     with pytest.raises(DatasetError, match="2 of 3 boxes"):  # the first begins at the edges and stays
-        require_widths(np.array([[0, 0, 90, 100.0], [60, 0, 100, 90], [50, 50, 51, 51]]), sizes[:3], "a.csv", "")
+        require_widths(np.array([[0, 0, 90, 100.0], [60, 0, 100, 90], [50, 50, 101, 101]]), sizes[:3], "a.csv", "")
 
 
 @pytest.mark.parametrize("other", [[60, 60, 101.5, 90], [60, 60, 90, 101.5], [-1, 60, 90, 90], [60, 60, 60, 90]])
