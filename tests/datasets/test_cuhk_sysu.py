@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.io import loadmat, savemat
 
-from diffps.datasets.cuhk_sysu import read_cuhk_sysu
+from diffps.datasets.cuhk_sysu import PUBLISHED, read_cuhk_sysu
 from diffps.datasets.protocols import is_box, read_protocol
 from diffps.datasets.tables import read_gallery, write_index
 from diffps.errors import DatasetError
@@ -345,3 +345,13 @@ def test_a_wrong_box_in_a_gallery_is_named_with_its_line_and_image(tmp_path: Pat
     write_protocol(tmp_path / "g.mat", "TestG50", [right, wrong])  # type: ignore[list-item]
     with pytest.raises(DatasetError, match=r"line 2: box \[5.0, 6.0, 7.0\] on s3.jpg: expected x, y, width, height$"):
         read_protocol(tmp_path / "g.mat", "TestG50")
+
+
+def test_published_counts() -> None:
+    """Xiao et al., CVPR 2017: 18,184 images, 96,143 boxes, 8,432 identities."""
+    train, test = PUBLISHED["train"], PUBLISHED["test"]
+    assert isinstance(train, dict)
+    assert isinstance(test, dict)
+    totals = {key: train[key] + test[key] for key in train}
+    assert totals == {"images": 18_184, "boxes": 96_143, "labelled": 23_430, "identities": 8_432}
+    assert (train["images"], test["identities"], PUBLISHED["queries"]) == (11_206, 2900, 2900)

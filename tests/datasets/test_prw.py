@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy.io import savemat
 
-from diffps.datasets.prw import read_prw
+from diffps.datasets.prw import PUBLISHED, read_prw
 from diffps.errors import DatasetError, ImageError
 from tests.datasets.told import told
 from tests.datasets.trees import cells
@@ -314,3 +314,15 @@ def test_lines_of_queries_are_counted_from_one(prw_tree: Path, line: str, messag
         return
     with pytest.raises(DatasetError, match=rf"^PRW: {prw_tree}/query_info.txt {message}$"):
         read_prw(prw_tree)
+
+
+def test_published_counts() -> None:
+    """Zheng et al., CVPR 2017: 11,816 frames, 43,110 boxes; 482 + 1 and 450 identities, 2,057 queries. The boxes with
+    an identity are those of the distributed files."""
+    train, test = PUBLISHED["train"], PUBLISHED["test"]
+    assert isinstance(train, dict)
+    assert isinstance(test, dict)
+    totals = {key: train[key] + test[key] for key in train}
+    assert totals == {"images": 11_816, "boxes": 43_110, "labelled": 34_034, "identities": 933}
+    assert test.keys() == train.keys()
+    assert (train["images"], test["identities"], PUBLISHED["queries"]) == (5704, 450, 2057)
