@@ -1,7 +1,7 @@
 """Drawn streets on disk: PRW's reader reads them, and a half-drawn folder is never taken for a whole one."""
 
 import os
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -208,3 +208,19 @@ def test_what_an_earlier_drawing_left_is_removed(tmp_path: Path) -> None:
     draw(SMALL, root)
     assert len(list((root / "frames").iterdir())) == 30
     assert (root / "README.md").read_text() == "mine"
+
+
+def test_the_demo_is_of_these_sizes() -> None:
+    assert asdict(StreetsConfig()) == {
+        "seed": 0,
+        "train_scenes": 200,
+        "test_scenes": 100,
+        "train_identities": 48,
+        "test_identities": 32,
+        "cameras": 6,
+        "size": 256,
+        "persons": (2, 6),
+        "unlabelled": 0.15,
+        "queries_per_identity": 2,
+    }
+    assert StreetsConfig(persons=[1, 3]).persons == (1, 3)  # type: ignore[arg-type]
