@@ -260,3 +260,53 @@ def test_a_streamed_array_is_of_structs_with_the_fields(tmp_path: Path) -> None:
         with pytest.raises(DatasetError) as caught, reading(path, "X"):
             list(stream_records(path, "X", "file", "x", ("a",)))
         assert str(caught.value).endswith(f": it is {kind}, expected a struct array")
+
+
+def numbers(claimed: int, held: int = 8, name: int = 0) -> bytes:
+    """A row of bytes that claims so many and holds so many, under a name that claims ``name`` bytes."""
+    body = matrix(9, 1, claimed, struct.pack("<2I", 2, claimed) + bytes(range(held)))
+    body = body[:36] + struct.pack("<I", name) + body[40:]
+    return struct.pack("<2I", 14, len(body)) + body
+
+
+@pytest.mark.parametrize(
+    ("first", "message"),
+    [
+        (numbers(9), "data go on after the end of their matrix"),
+        (numbers(16), "data go on after the end of their matrix"),
+        (numbers(8, name=24), "a matrix goes on after the end of what holds it"),
+    ],
+)
+def test_data_end_where_their_matrix_ends(tmp_path: Path, first: bytes, message: str) -> None:
+    path = tmp_path / "a.mat"
+    (both,) = read(written(path, matrix(1, 2, 1, numbers(8) + numbers(8))), "").cells()
+    assert [part.tolist() for part in both.numbers()] == [list(range(8))] * 2
+    (both,) = read(written(path, matrix(1, 2, 1, first + numbers(8))), "").cells()
+    with pytest.raises(ValueError, match=rf"^{message}$"):
+        both.numbers()
+
+
+@pytest.mark.parametrize(("at", "word"), [(0, 7), (1, 9), (4, 6), (5, 12), (8, 0)])
+def test_a_matrix_begins_with_flags_and_two_dimensions(tmp_path: Path, at: int, word: int) -> None:
+    words = np.frombuffer(numbers(8)[8:], "<u4").copy()
+    words[at] = word
+    inner = struct.pack("<2I", 14, words.nbytes) + words.tobytes()
+    path = written(tmp_path / "a.mat", matrix(1, 1, 1, inner))
+    (both,) = read(path, "").cells()
+    if at == 8:  # the name's, which may be of any type
+        assert both.numbers()[0].tolist() == list(range(8))
+    else:
+        with pytest.raises(ValueError, match=r"^a matrix has no MATLAB 5 header, or more than two dimensions$"):
+            both.numbers()
+
+
+def test_numbers_are_whole_numbers_of_their_type(tmp_path: Path) -> None:
+    body = matrix(6, 1, 1, struct.pack("<2I", 9, 12) + bytes(16))
+    with pytest.raises(ValueError, match=r"^numbers are coded in an unknown way$"):
+        read(written(tmp_path / "a.mat", body), "").numbers()
+    body = matrix(6, 1, 1, struct.pack("<2I", 8, 8) + bytes(8))
+    with pytest.raises(ValueError, match=r"^numbers are coded in an unknown way$"):
+        read(written(tmp_path / "a.mat", body), "").numbers()
+    body = matrix(4, 1, 1, struct.pack("<2I", 8, 8) + bytes(8))
+    with pytest.raises(ValueError, match=r"^a text is coded in an unknown way$"):
+        read(written(tmp_path / "a.mat", body), "").texts()
