@@ -286,6 +286,13 @@ def test_data_end_where_their_matrix_ends(tmp_path: Path, first: bytes, message:
         both.numbers()
 
 
+def test_matrices_are_whole_words(tmp_path: Path) -> None:
+    inner = struct.pack("<I", 14) + struct.pack("<I", len(numbers(8)) - 10) + numbers(8)[8:]
+    (one,) = read(written(tmp_path / "a.mat", matrix(1, 1, 1, inner)), "").cells()
+    with pytest.raises(ValueError, match=r"^a matrix goes on after the end of what holds it$"):
+        one.numbers()
+
+
 @pytest.mark.parametrize(("at", "word"), [(0, 7), (1, 9), (4, 6), (5, 12), (8, 0)])
 def test_a_matrix_begins_with_flags_and_two_dimensions(tmp_path: Path, at: int, word: int) -> None:
     words = np.frombuffer(numbers(8)[8:], "<u4").copy()

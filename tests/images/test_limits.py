@@ -101,6 +101,14 @@ def test_an_orientation_in_any_chunk_behind_the_pixels_counts(
     assert load_image(tmp_path / "x.png").shape == (display.height, display.width, 3)
 
 
+def test_pixels_are_not_decoded_for_what_lies_before_them() -> None:
+    data = png(6, 4).read()
+    at = data.index(b"IDAT") - 4
+    early = chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + XMP) + chunk(b"tEXt", b"Comment\0early")
+    cut = BufferedReader(BytesIO(data[:at] + early + data[at : at + 12]))  # type: ignore[arg-type]
+    assert inspect(cut)[1].orientation == 6
+
+
 def test_whatever_is_not_what_the_header_says_is_refused() -> None:
     image, display = inspect(png(6, 4))
     assert decode(image, display).width == 6
