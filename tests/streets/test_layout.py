@@ -127,6 +127,20 @@ def test_interrupted_drawing_is_drawn_again(tmp_path: Path, monkeypatch: pytest.
     assert len(read_prw(root).scenes) == 30
 
 
+def test_an_interrupted_redrawing_is_not_taken_for_the_drawing_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "data"
+    draw(SMALL, root)
+    before = _bytes(root)
+    with monkeypatch.context() as broken:
+        broken.setattr(layout, "_queries", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            draw(replace(SMALL, seed=1), root)
+    draw(SMALL, root)
+    assert _bytes(root) == before
+
+
 def test_a_folder_of_other_files_is_never_touched(tmp_path: Path) -> None:
     (tmp_path / "frames").mkdir()
     (tmp_path / "frames" / "c1s1_000151.jpg").write_bytes(b"mine")
