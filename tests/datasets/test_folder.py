@@ -36,6 +36,7 @@ def test_a_folder_with_a_table(folder: Path) -> None:
     assert found == {"a.jpg": [0, -1], "b.jpg": [1], "c.jpg": [0], "sub/d.png": [0, 1], "e.jpg": []}
     assert index.annotations["sub/d.png"].boxes[0].tolist() == [30, 10, 50, 80]
     assert index.report["test"] == {"images": 3, "boxes": 3, "labelled": 3, "dropped": 0, "identities": 2}
+    assert index.report["min_box"] == [0, 0]
     assert told(index) == ["repaired 1 boxes were cut at the edge of their image"]
     assert findings(index)[0].example == "persons.csv line 6: sub/d.png"
 

@@ -74,6 +74,7 @@ def test_a_street_has_many_scales_and_partly_hidden_persons() -> None:
 
 
 def test_cameras_differ_in_light_and_background() -> None:
+    assert draw_scene(make_camera(0, 0), [], np.random.default_rng(0)).image.shape == (256, 256, 3)
     empty = [draw_scene(make_camera(0, k), [], np.random.default_rng(0)).image.mean((0, 1)) for k in range(4)]
     assert min(np.abs(a - b).max() for i, a in enumerate(empty) for b in empty[:i]) > 5
 
