@@ -92,6 +92,18 @@ def test_links_to_folders_are_followed_once_under_the_name_in_the_tree(tmp_path:
     assert find_images(tmp_path / "linked").images == found.images
 
 
+def test_of_links_to_one_folder_the_first_names_its_images(tmp_path: Path) -> None:
+    one, two = (image(tmp_path / name / "x.png").parent for name in ("one", "two"))
+    root = tmp_path / "images"
+    root.mkdir()
+    for name, folder in (("p", one), ("q", two), ("r", one), ("s", two)):
+        (root / name).symlink_to(folder)
+    found = find_images(root)
+    assert found.images == ("p/x.png", "q/x.png")
+    assert found.left_out == {discovery.AGAIN: ("r", "s")}
+    assert found.links == 0
+
+
 BROKEN_FILES = {
     "empty.jpg": b"",
     "page.jpg": b"<!DOCTYPE html><html>",

@@ -190,6 +190,15 @@ def test_what_is_displayed_is_named_by_its_rules(tmp_path: Path, write: object, 
     assert VERSION == 1
 
 
+def test_heic_is_named_with_the_plugin_that_decodes_it(tmp_path: Path) -> None:
+    plugin = pytest.importorskip("pillow_heif")
+    plugin.register_heif_opener()
+    Image.fromarray(writers.noise(16, 16)).save(tmp_path / "x.heic")
+    with image_file(tmp_path / "x.heic") as file:
+        assert inspect(file)[1].rules == (f"pillow-heif {plugin.__version__}",)
+    assert measured_by().endswith(f", pillow-heif {plugin.__version__}")
+
+
 @pytest.mark.parametrize(("subfile", "raw"), [(0, False), (1, True), (2, False), (3, True)])
 def test_a_page_of_a_tiff_is_no_preview(tmp_path: Path, subfile: int, raw: bool) -> None:
     path = writers.tiff(tmp_path / "x.tif", bytes(12), (3, 4), {254: subfile, 258: 8})
