@@ -82,6 +82,19 @@ def test_cuhk_sysu_in_json_is_cuhk_sysu(cuhk_tree: Path) -> None:
     same(read_coco(cuhk_tree, min_box=(10, 20)), expected)
 
 
+@pytest.mark.parametrize(("pid", "identities"), [(5555, [0, -1]), (-1, [0, -1]), (5556, [0, 1]), (5554, [0, 1])])
+def test_a_train_person_of_no_name_in_json_is_unlabelled(cuhk_tree: Path, pid: int, identities: list[int]) -> None:
+    write_cuhk_json(cuhk_tree)
+    path = cuhk_tree / "annotation" / "train_pid.json"
+    content = json.loads(path.read_text())
+    (person,) = (part for part in content["annotations"] if part["bbox"] == [10, 10, 8, 40])
+    person["person_id"] = pid
+    path.write_text(json.dumps(content))
+    index = read_cuhk_sysu(cuhk_tree, min_box=(0, 0))
+    assert index.annotations["s5.jpg"].identities.tolist() == identities
+    assert index.report["train"]["identities"] == len(set(identities) - {-1})  # type: ignore[index]
+
+
 def test_cuhk_sysu_in_json_without_galleries_is_refused(cuhk_tree: Path) -> None:
     write_cuhk_json(cuhk_tree)
     for path in (cuhk_tree / "annotation/test").rglob("*.mat"):

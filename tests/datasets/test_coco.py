@@ -400,6 +400,14 @@ def test_only_turned_rectangles_are_doubted(folder: Path, value: object, doubted
     assert bool(told(read_coco(folder))) is doubted
 
 
+def test_annotations_without_a_category_are_persons(folder: Path) -> None:
+    categories = [{"id": 1, "name": "car", "supercategory": " Human "}, {"id": 2, "name": "dog"}]
+    write_coco(folder, "test", two(), categories=categories[1:])
+    assert [len(persons.boxes) for persons in read_coco(folder).annotations.values()] == [1, 1]
+    write_coco(folder, "test", [*two(category_id=1), *two(), *two(category_id=2)], categories=categories)
+    assert read_coco(folder).report["test"]["other_categories"] == 2  # type: ignore[index]
+
+
 def test_categories_of_one_id_have_one_name(folder: Path) -> None:
     categories = [{"id": 1, "name": "Person "}, {"id": "1", "name": "Person "}]
     write_coco(folder, "test", two(category_id=1.0), categories=categories)
