@@ -11,7 +11,16 @@ from diffps.datasets.protocols import is_box, read_protocol
 from diffps.datasets.tables import read_gallery, write_index
 from diffps.errors import DatasetError
 from tests.datasets.told import findings, told
-from tests.datasets.trees import Box, cells, matlab_box, structs, write_protocol
+from tests.datasets.trees import (
+    CUHK_BOXES,
+    CUHK_LINES,
+    CUHK_TRAIN,
+    Box,
+    cells,
+    matlab_box,
+    structs,
+    write_protocol,
+)
 
 REAL = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "cuhk-sysu" / "TestG100.mat"
 
@@ -355,3 +364,36 @@ def test_published_counts() -> None:
     totals = {key: train[key] + test[key] for key in train}
     assert totals == {"images": 18_184, "boxes": 96_143, "labelled": 23_430, "identities": 8_432}
     assert (train["images"], test["identities"], PUBLISHED["queries"]) == (11_206, 2900, 2900)
+
+
+def test_columns_that_are_not_read_may_be_absent(cuhk_tree: Path) -> None:
+    """ishard, nAppear, and names of training identities."""
+    expected = read_cuhk_sysu(cuhk_tree)
+    for path in (cuhk_tree / "annotation/test").rglob("*.mat"):
+        if path.stem not in ("Train", "TestG100"):
+            path.unlink()
+
+    def places(rows: list[tuple[str, Box | None]]) -> np.ndarray:
+        return structs([{"imname": image, "idlocate": matlab_box(box)} for image, box in rows])
+
+    images = [
+        {"imname": name, "box": structs([{"idlocate": matlab_box(box)} for box in boxes])}
+        if boxes
+        else {"imname": name, "box": np.empty((1, 0), [("idlocate", object)])}
+        for name, boxes in CUHK_BOXES.items()
+    ]
+    savemat(cuhk_tree / "annotation/Images.mat", {"Img": structs(images)})
+    people = np.empty((len(CUHK_TRAIN), 1), object)
+    for row, shown in enumerate(CUHK_TRAIN.values()):
+        people[row, 0] = structs([{"scene": places(shown)}])  # type: ignore[arg-type]
+    savemat(cuhk_tree / TESTS / "Train.mat", {"Train": people})
+    rows = [
+        {"Query": structs([{"imname": image, "idlocate": matlab_box(box), "idname": name}]), "Gallery": places(gallery)}
+        for (image, box, name), gallery in CUHK_LINES[:2]
+    ]
+    savemat(cuhk_tree / TESTS / "TestG100.mat", {"TestG100": structs(rows)})
+    found = read_cuhk_sysu(cuhk_tree)
+    for name, persons in expected.annotations.items():
+        assert found.annotations[name].boxes.tolist() == persons.boxes.tolist()
+        assert found.annotations[name].identities.tolist() == persons.identities.tolist()
+    assert [part.tolist() for part in found.galleries[0].scenes] == [[3, 5, 4], [2, 4, 5]]

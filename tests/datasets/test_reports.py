@@ -28,7 +28,8 @@ from tests.datasets.trees import cells, write_identities, write_image_boxes, wri
 def said(index: SearchIndex, root: Path) -> list[str]:
     """Findings as people read them, the counts as ``where key value``, then who is where and who is asked for."""
     counts = {key: value for key, value in index.report.items() if key != "findings"}
-    found = [line.replace(str(root), "ROOT") for line in lines(from_json(index.report["findings"]))]  # type: ignore[arg-type]
+    findings = from_json(index.report["findings"])  # type: ignore[arg-type]
+    found = [line.replace(str(root), "ROOT") for line in lines(findings)]
     found += flat(counts)
     for scene in index.scenes:
         persons = index.annotations[scene.scene_id]
