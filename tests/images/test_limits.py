@@ -141,6 +141,13 @@ def test_white_and_what_is_dark(tmp_path: Path, values: np.ndarray, white: float
     assert measure_image(tmp_path / "x.tif").notes == (("levels", "levels_dark") if dark else ("levels",))
 
 
+def test_floats_of_a_format_that_states_no_range_are_looked_at(tmp_path: Path) -> None:
+    (tmp_path / "x.pfm").write_bytes(b"Pf\n2 1\n-1.0\n" + np.array([0, 200], "<f4").tobytes())
+    assert load_image(tmp_path / "x.pfm")[0, :, 0].tolist() == [0, 200]
+    with image_file(tmp_path / "x.pfm") as file:
+        assert inspect(file)[1].rules == ("white 0, 1",)
+
+
 def test_the_last_rows_of_a_large_image_count(tmp_path: Path) -> None:
     values = np.full((1030, 1024), 20_000, np.uint16)
     values[-1, -1] = 60_000
