@@ -326,3 +326,9 @@ def test_published_counts() -> None:
     assert totals == {"images": 11_816, "boxes": 43_110, "labelled": 34_034, "identities": 933}
     assert test.keys() == train.keys()
     assert (train["images"], test["identities"], PUBLISHED["queries"]) == (5704, 450, 2057)
+
+
+def test_nought_is_a_person_who_is_not_listed(prw_tree: Path) -> None:
+    savemat(prw_tree / "annotations" / "c3s2_000005.jpg.mat", {"box_new": np.array([[0, 1, 2, 30, 40]])})
+    report = read_prw(prw_tree).report["test"]
+    assert (report["foreign"], report["labelled"]) == (2, 6)  # type: ignore[index]
