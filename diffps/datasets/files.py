@@ -83,14 +83,10 @@ def measure_images(
                 return ImageFacts(0, 0, sha256_of(file), ("unreadable",))
 
     facts = []
-    with ThreadPoolExecutor(threads) as pool:
-        try:
-            for path, fact in zip(paths, pool.map(measure, paths), strict=True):
-                facts.append(fact)
-                progress(path.stat().st_size)
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+    with ThreadPoolExecutor(threads) as pool:  # whose map gives up what it has not begun where this ends early
+        for path, fact in zip(paths, pool.map(measure, paths), strict=True):
+            facts.append(fact)
+            progress(path.stat().st_size)
     return facts
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 MATRIX = 14  # type of an element
 CELL, STRUCT, CHAR, NUMERIC = 1, 2, 4, range(6, 16)  # classes of matrices
-CLASSES = {0: "empty", CELL: "a cell array", STRUCT: "a struct array", CHAR: "text"} | dict.fromkeys(NUMERIC, "numbers")
+CLASSES = {CELL: "a cell array", STRUCT: "a struct array", CHAR: "text"} | dict.fromkeys(NUMERIC, "numbers")
 NUMBERS = {1: "i1", 2: "u1", 3: "<i2", 4: "<u2", 5: "<i4", 6: "<u4", 7: "<f4", 9: "<f8", 12: "<i8", 13: "<u8"}
 TEXTS = {1: "utf-8", 2: "utf-8", 16: "utf-8", 4: "utf-16-le", 17: "utf-16-le", 18: "utf-32-le"}
 COMPLEX = 0x800

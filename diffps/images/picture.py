@@ -34,7 +34,7 @@ class Picture:
     ``dark``: of more than 8 bits, and at most a quarter of them used (:mod:`diffps.images.colour`).
     """
 
-    def __init__(self, image: Image.Image, display: Display, white: float = 0.0, dark: bool = False) -> None:
+    def __init__(self, image: Image.Image, display: Display, white: float, dark: bool) -> None:
         self.dark = dark
         self._image, self._colours, self._white = image, display.colours, white
         # Pillow turns a TIFF while decoding it.

@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from diffps.datasets.album import Album, Person
+from diffps.datasets.album import IDENTITY_LIMIT, Album, Person, number_identities
 from diffps.datasets.assembly import assemble
 from diffps.datasets.files import ImageFacts
 from diffps.datasets.findings import Findings, from_json
@@ -56,3 +57,55 @@ def test_every_row_is_a_box_or_a_count(rows: list, min_box: tuple[int, int]) -> 
         lost_queries = sum(finding.count for finding in told if finding.of == "marked queries")
         merged = sum(finding.count for finding in told if "repeat another" in finding.reason)
         assert asked - merged <= len(index.queries) + lost_queries <= asked
+
+
+def test_identities_are_numbered_in_the_order_of_their_names() -> None:
+    assert number_identities(["b", "", "a", "cc", "b"], "test") == {"a": 0, "b": 1, "cc": 2}
+    assert number_identities(["12", "7"], "train") == {"7": 0, "12": 1}
+    assert number_identities(["12", "7"], "test") == {"7": 7, "12": 12}
+    largest = str(IDENTITY_LIMIT - 1)
+    assert number_identities([largest, "0"], "test") == {"0": 0, largest: 2**63 - 1}
+    for odd in (str(IDENTITY_LIMIT), "07", "-1", "1.0", "\u0663"):
+        assert set(number_identities([odd, "5"], "test").values()) == {0, 1}
+    assert number_identities([], "test") == {}
+
+
+def test_a_photo_is_what_was_said_of_it_first() -> None:
+    album = Album(Findings())
+    photo = album.add_photo("a.jpg", "test", "row 1")
+    album.add_photo("b.jpg", "train", "row 2", camera=0, size=(3, 4))
+    assert album.add_photo("a.jpg", "test", "row 3", camera=0, size=(80, 100)) is photo
+    assert album.add_photo("a.jpg", "test", "row 4") is photo
+    assert (photo.at, photo.camera, photo.size) == ("row 1", 0, (80, 100))
+    assert list(album.photos) == ["a.jpg", "b.jpg"]
+    with pytest.raises(ValueError, match=r"^image a.jpg is in both splits$"):
+        album.add_photo("a.jpg", "train", "row 5")
+    with pytest.raises(ValueError, match=r"^image a.jpg has camera 0 and camera 1; an image has one$"):
+        album.add_photo("a.jpg", "test", "row 5", camera=1)
+    with pytest.raises(ValueError, match=r"^image a.jpg is 100 x 80 and 80 x 100 pixels large; an image has one size$"):
+        album.add_photo("a.jpg", "test", "row 5", size=(100, 80))
+    with pytest.raises(ValueError, match=r"^a query needs a person's name$"):
+        album.add_person(photo, Person((1, 2, 3, 4), "", True, "row 6"))
+    with pytest.raises(ValueError, match=r"^a query lies in a test image, this one is in train; clear its query or "):
+        album.add_person(album.photos["b.jpg"], Person((1, 2, 3, 4), "", True, "row 6"))
+    with pytest.raises(ValueError, match=r"^box \[1, 2, inf, 4\] is not finite$"):
+        album.add_person(photo, Person((1, 2, float("inf"), 4), "ann", None, "row 6"))
+    assert photo.persons == []
+
+
+def test_rows_that_are_there_twice_are_one_and_a_query_if_one_of_them_is() -> None:
+    findings = Findings()
+    album = Album(findings)
+    photo = album.add_photo("a.jpg", "test", "row 1")
+    for row, query in enumerate((False, True, False, None)):
+        album.add_person(photo, Person((1, 2, 3, 4), "ann", query, f"row {row}"))
+    album.add_person(photo, Person((1, 2, 3, 4), "bob", None, "row 9"))
+    album.tidy()
+    assert [(person.name, person.query, person.at) for person in photo.persons] == [
+        ("ann", True, "row 0"),
+        ("bob", None, "row 9"),
+    ]
+    assert [(f.kind, f.count, f.total, f.example) for f in findings.records()] == [
+        ("repaired", 3, 3, "row 1: a.jpg"),
+        ("doubtful", 1, 3, "row 9: a.jpg"),
+    ]

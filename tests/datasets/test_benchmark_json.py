@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 from scipy.io import savemat
 
+from diffps.datasets.benchmark_json import as_benchmark, find_benchmark_json, recognise
 from diffps.datasets.coco import read_coco
+from diffps.datasets.coco_files import CocoFile
 from diffps.datasets.cuhk_sysu import read_cuhk_sysu
 from diffps.datasets.files import ImageFacts
 from diffps.datasets.findings import require_plausible
@@ -78,6 +80,19 @@ def test_cuhk_sysu_in_json_is_cuhk_sysu(cuhk_tree: Path) -> None:
     write_cuhk_json(cuhk_tree)
     same(read_cuhk_sysu(cuhk_tree), expected)
     same(read_coco(cuhk_tree, min_box=(10, 20)), expected)
+
+
+@pytest.mark.parametrize(("pid", "identities"), [(5555, [0, -1]), (-1, [0, -1]), (5556, [0, 1]), (5554, [0, 1])])
+def test_a_train_person_of_no_name_in_json_is_unlabelled(cuhk_tree: Path, pid: int, identities: list[int]) -> None:
+    write_cuhk_json(cuhk_tree)
+    path = cuhk_tree / "annotation" / "train_pid.json"
+    content = json.loads(path.read_text())
+    (person,) = (part for part in content["annotations"] if part["bbox"] == [10, 10, 8, 40])
+    person["person_id"] = pid
+    path.write_text(json.dumps(content))
+    index = read_cuhk_sysu(cuhk_tree, min_box=(0, 0))
+    assert index.annotations["s5.jpg"].identities.tolist() == identities
+    assert index.report["train"]["identities"] == len(set(identities) - {-1})  # type: ignore[index]
 
 
 def test_cuhk_sysu_in_json_without_galleries_is_refused(cuhk_tree: Path) -> None:
@@ -156,3 +171,74 @@ def test_the_real_json_gives_the_published_counts_and_no_invented_queries(tmp_pa
     assert len(index.queries) == 450
     require_plausible(finding for finding in findings(index) if finding.of != "queries")
     assert {finding.count for finding in findings(index, "refused")} == set()
+
+
+def coco_file(*names: str, **annotation: object) -> CocoFile:
+    return CocoFile(Path("x.json"), [{"file_name": name} for name in names], [annotation], [])
+
+
+@pytest.mark.parametrize(
+    ("names", "benchmark"),
+    [
+        (["c1s1_000001.jpg", "/data/c6s9_123456.jpg"], "PRW"),
+        (["c1s1_000001.jpg", "a.jpg"], None),
+        (["c7s1_000001.jpg"], None),
+        ([f"s{number}.jpg" for number in range(1000)], "CUHK-SYSU"),
+        ([f"s{number}.jpg" for number in range(999)], None),
+        ([f"s{number}.jpg" for number in range(999)] + ["t1.jpg"], None),
+        (["raid/SSM/s1.jpg", "s2.jpg"], "CUHK-SYSU"),
+        ([], None),
+    ],
+)
+def test_benchmarks_are_known_by_the_names_of_their_images(
+    tmp_path: Path, names: list[str], benchmark: str | None
+) -> None:
+    assert recognise([coco_file(*names, person_id=1)], tmp_path) == benchmark
+    half = len(names) // 2
+    assert recognise([coco_file(*names[:half]), coco_file(*names[half:])], tmp_path) == benchmark
+    assert recognise([coco_file(*names, query=False)], tmp_path) is None
+
+
+def test_a_folder_of_the_benchmark_speaks_for_few_images(tmp_path: Path) -> None:
+    (tmp_path / "Image" / "SSM").mkdir(parents=True)
+    assert recognise([coco_file("s1.jpg")], tmp_path) == "CUHK-SYSU"
+    assert recognise([coco_file("a.jpg")], tmp_path) is None
+    assert recognise([coco_file()], tmp_path) is None
+
+
+def test_persons_of_the_json_by_image(tmp_path: Path) -> None:
+    images: list[Any] = [{"id": 1, "file_name": r"C:\x\a.jpg"}, {"id": "b", "file_name": "b.jpg"}]
+    persons: list[Any] = [
+        {"image_id": "b", "bbox": [1, 2, 3, 4], "person_id": 7.0},
+        {"image_id": "b", "bbox": ["5", 6, 7, 8]},
+    ]
+    found = as_benchmark(CocoFile(tmp_path, images, persons, []), "X").persons
+    assert [(name, pids.tolist(), boxes.tolist()) for name, (pids, boxes) in found.items()] == [
+        ("a.jpg", [], []),
+        ("b.jpg", [7, -1], [[1, 2, 3, 4], [5, 6, 7, 8]]),
+    ]
+    for wrong, message in (
+        ([*images, {"id": 1, "file_name": "c.jpg"}], "image 2 has no id of its own, or no file_name"),
+        ([*images, {"id": 2.5, "file_name": "c.jpg"}], "image 2 has no id of its own"),
+        ([*images, {"id": 2, "file_name": "y/b.jpg"}], "two images have the same name"),
+    ):
+        with pytest.raises(DatasetError, match=rf"^X: {tmp_path}: {message}"):
+            as_benchmark(CocoFile(tmp_path, wrong, persons, []), "X")
+    with pytest.raises(DatasetError, match=rf"^X: {tmp_path}: annotation 1: image_id or bbox are missing or wrong$"):
+        as_benchmark(CocoFile(tmp_path, images, [persons[0], {"image_id": 5, "bbox": [1, 2, 3, 4]}], []), "X")
+
+
+def test_the_first_folder_and_file_of_each_split_is_read(tmp_path: Path) -> None:
+    assert find_benchmark_json(tmp_path, "X") == {}
+    content = json.dumps({"images": [], "annotations": []})
+    for name in ("anno/train.json", "annotations/train_pid_new.json"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(content)
+    assert find_benchmark_json(tmp_path, "X") == {}
+    for name in ("test.json", "annotations/test_pid.json"):
+        (tmp_path / name).write_text(content)
+    found = find_benchmark_json(tmp_path, "X")
+    assert {split: str(part.path.relative_to(tmp_path)) for split, part in found.items()} == {
+        "train": "annotations/train_pid_new.json",
+        "test": "test.json",
+    }

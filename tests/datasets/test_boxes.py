@@ -99,3 +99,18 @@ def test_overlaps_of_one_box_with_others_are_those_that_scores_use(rows: list[tu
     boxes[:, 2:] += boxes[:, :2]
     expected = [box_iou(boxes[0], other) for other in boxes]
     np.testing.assert_allclose(overlaps(boxes[0], boxes), expected, atol=2e-3)
+
+
+def test_what_is_just_large_enough_or_half_outside_is_kept_and_told() -> None:
+    rows = np.array([[0, 0, 10, 20], [0, 0, 9.75, 20], [0, 0, 10, 19.75], [-10, 30, 20, 40], [-10.25, 30, 20, 40.0]])
+    findings = Findings()
+    found = keep_boxes(rows, (100, 100), (10, 20), findings, "row {}".format)
+    assert found.kept.tolist() == [True, False, False, True, True]
+    assert [(f.kind, f.reason, f.count, f.total, f.example) for f in findings.records()] == [
+        ("fine", "are below 10 x 20 pixels and were left out", 2, 5, "row 1"),
+        ("repaired", CUT, 1, 5, "row 3"),
+        ("doubtful", HALF_OUTSIDE, 1, 5, "row 4"),
+    ]
+    small = keep_boxes(np.array([[0, 0, 1, 1], [0, 0, 0.75, 1], [100, 0, 5, 5.0]]), (9, 100), (0, 0), findings, str)
+    assert small.kept.tolist() == [True, False, False]
+    assert keep_boxes(rows, (100, 100), (0, 30), Findings(), str).kept.tolist() == [False, False, False, True, True]

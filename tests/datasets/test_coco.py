@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from diffps.datasets.coco import read_coco
+from diffps.datasets.coco_files import coco_key, find_coco
 from diffps.errors import DatasetError
 from tests.datasets.told import findings, told
 
@@ -298,3 +299,134 @@ def test_two_paths_are_not_taken_for_one_image(folder: Path) -> None:
 def test_images_that_no_file_names_are_counted(folder: Path) -> None:
     write_coco(folder, "test", [])
     assert "fine 3 image files are named by no annotation file and were not read" in told(read_coco(folder), "fine")
+
+
+def message(folder: Path, **arguments: Any) -> str:
+    with pytest.raises(DatasetError) as caught:
+        read_coco(folder, **arguments)
+    return str(caught.value).replace(str(folder), "ROOT")
+
+
+def test_what_is_long_is_shown_to_its_fortieth_character(folder: Path) -> None:
+    long = "y" * 50
+    write_coco(folder, "test", [{"image_id": 5, "bbox": long}])
+    assert message(folder) == f"coco: ROOT/test.json: annotation 0: bbox {'y' * 40}: expected [x, y, width, height]"
+    write_coco(folder, "test", [{"image_id": 5, "bbox": [0, 0, 0, long]}])
+    assert message(folder).endswith(f"bbox [0, 0, 0, '{'y' * 29}: expected four numbers")
+    write_coco(folder, "test", [long])  # type: ignore[list-item]
+    assert message(folder) == f"coco: ROOT/test.json: annotation 0 is {'y' * 40!r}, expected an object"
+    write_coco(folder, "test", [], categories=long)
+    assert message(folder).endswith(f"test.json is not a COCO file: categories is {'y' * 40!r}, expected a list")
+    (folder / "test.json").write_text(json.dumps({f"k{number}": 1 for number in range(9)}))
+    assert message(folder).endswith("found k0, k1, k2, k3, k4, k5, k6, k7 and 1 more")
+
+
+def test_the_file_of_each_split_and_those_that_are_not_read(tmp_path: Path) -> None:
+    names = ("train.json", "train_pid.json", "result.json", "test.json", "annotations/instances_val.json")
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    splits, others = find_coco(tmp_path)
+    assert splits == {"train": tmp_path / "train.json", "test": tmp_path / "test.json"}
+    assert others == [tmp_path / name for name in ("train_pid.json", "annotations/instances_val.json", "result.json")]
+    for name in ("test.json", "result.json", "annotations/instances_val.json"):
+        (tmp_path / name).unlink()
+    expected = f"; {tmp_path}/train.json is there; other layouts have annotations/instances_test.json, "
+    with pytest.raises(DatasetError) as caught:
+        find_coco(tmp_path)
+    assert expected in str(caught.value)
+    assert str(caught.value).endswith("test_pid.json, annotation/test_pid.json, annotation/test_new.json")
+    (tmp_path / "train.json").unlink()
+    (tmp_path / "train_pid.json").unlink()
+    (tmp_path / "test_pid.json").touch()
+    assert find_coco(tmp_path) == ({"test": tmp_path / "test_pid.json"}, [])
+
+
+@pytest.mark.parametrize(("value", "key"), [(7, "7"), (7.0, "7"), ("7", "7"), (-1, "-1"), ("a b", "a b")])
+def test_ids_as_text(value: object, key: str) -> None:
+    assert coco_key(value, "id") == key
+
+
+@pytest.mark.parametrize("value", [True, None, [1], 7.5, 2**63])
+def test_what_is_no_id(value: object) -> None:
+    with pytest.raises(ValueError, match=r"^id .*: expected a (whole )?number"):
+        coco_key(value, "id")
+
+
+def test_sizes_of_images_need_both_sides_of_at_least_one_pixel(folder: Path) -> None:
+    for size in ({"width": 200}, {"height": 160}, {"width": 0, "height": 160}, {"width": 200, "height": None}):
+        write_coco(folder, "test", two(person_id=1), images=[{**image, **size} for image in IMAGES])
+        assert told(read_coco(folder)) == []
+    write_coco(folder, "test", [], images=[{**IMAGES[0], "width": 5, "height": -1}])
+    assert message(folder) == "coco: ROOT/test.json: image 0: the image is 5 x -1 pixels large"
+    write_coco(folder, "test", [], images=[{**IMAGES[0], "width": 1.5, "height": 1}])
+    assert message(folder).endswith("image 0: width 1.5: expected a whole number below 2147483648")
+    write_coco(folder, "test", [], images=[{**IMAGES[0], "width": 1, "height": 1}])
+    assert [finding.of for finding in findings(read_coco(folder), "refused")] == ["images"]  # a size, of another shape
+
+
+def test_one_image_in_two_files_has_one_split_camera_and_size(folder: Path) -> None:
+    test, train = [{**IMAGES[0], "id": 9, "width": 100, "height": 80}], [{**IMAGES[0], "width": 200, "height": 160}]
+    write_coco(folder, "test", [], images=[*test, {**train[0], "id": 8}])
+    assert message(folder) == (
+        "coco: ROOT/test.json: image 1: image c.jpg is 100 x 80 and 200 x 160 pixels large; an image has one size"
+    )
+    write_coco(folder, "train", [], images=train)
+    write_coco(folder, "test", [], images=test)
+    assert message(folder).endswith("image 0: image c.jpg is in both splits")
+    images = [{**IMAGES[0], "camera": 0}, {**test[0], "id": 7}, {**IMAGES[0], "id": 8}, {**test[0], "camera": 0}]
+    (folder / "train.json").unlink()
+    write_coco(folder, "test", [], images=images)
+    assert [(scene.camera, scene.size) for scene in read_coco(folder).scenes] == [(0, (80, 100))]
+
+
+def test_the_key_that_most_annotations_have_is_asked_about(folder: Path) -> None:
+    persons = [*two(track_id=1), {"id": 5, "image_id": 5, "bbox": [50, 10, 20, 40], "identity": 3, "track_id": 2}]
+    write_coco(folder, "test", persons)
+    assert told(read_coco(folder)) == [
+        "doubtful 3 annotations hold track_id, which may tell persons apart: set index.identity=track_id if it does"
+    ]
+    write_coco(folder, "test", [*persons, {"id": 6, "image_id": 7, "bbox": [50, 10, 20, 40], "person_id": "ann"}])
+    assert told(read_coco(folder)) == []
+    write_coco(folder, "test", [])
+    assert len(read_coco(folder, identity="track_id").scenes) == 2  # nothing to ask for is no mistake
+    write_coco(folder, "test", two(a=1, b=2))
+    assert message(folder, identity="who").endswith("names; the first one has id, image_id, bbox, a, b")
+
+
+@pytest.mark.parametrize(("value", "doubted"), [(0, False), (0.0, False), (None, False), (0.5, True), (-90, True)])
+def test_only_turned_rectangles_are_doubted(folder: Path, value: object, doubted: bool) -> None:
+    write_coco(folder, "test", two(person_id=1, attributes={"rotation": value}))
+    assert bool(told(read_coco(folder))) is doubted
+
+
+def test_annotations_without_a_category_are_persons(folder: Path) -> None:
+    categories = [{"id": 1, "name": "car", "supercategory": " Human "}, {"id": 2, "name": "dog"}]
+    write_coco(folder, "test", two(), categories=categories[1:])
+    assert [len(persons.boxes) for persons in read_coco(folder).annotations.values()] == [1, 1]
+    write_coco(folder, "test", [*two(category_id=1), *two(), *two(category_id=2)], categories=categories)
+    assert read_coco(folder).report["test"]["other_categories"] == 2  # type: ignore[index]
+
+
+def test_categories_of_one_id_have_one_name(folder: Path) -> None:
+    categories = [{"id": 1, "name": "Person "}, {"id": "1", "name": "Person "}]
+    write_coco(folder, "test", two(category_id=1.0), categories=categories)
+    assert [len(persons.boxes) for persons in read_coco(folder).annotations.values()] == [1, 1]
+    write_coco(folder, "test", two(category_id=1), categories=[*categories, {"id": 1, "name": "car"}])
+    assert message(folder) == "coco: ROOT/test.json: category 2: Person  and car both have the id 1"
+
+
+def test_names_of_persons_are_whole_numbers_or_text(folder: Path) -> None:
+    both = {"pid": 7, "person_id": "7"}
+    write_coco(folder, "test", two(**both))
+    assert read_coco(folder).annotations["c.jpg"].identities.tolist() == [7]
+    write_coco(folder, "test", two(person_id="nan"))
+    assert told(read_coco(folder)) == [
+        "repaired 2 boxes are named as programs name nobody (nan) and were read as unlabelled"
+    ]
+    write_coco(folder, "test", two(person_id=-2))
+    assert told(read_coco(folder)) == []
+    write_coco(folder, "test", two(person_id=-2.0))
+    assert told(read_coco(folder)) == [
+        "repaired 2 boxes are named as programs name nobody (-2) and were read as unlabelled"
+    ]

@@ -6,12 +6,21 @@ import numpy as np
 import pytest
 from scipy.io import loadmat, savemat
 
-from diffps.datasets.cuhk_sysu import read_cuhk_sysu
-from diffps.datasets.protocols import read_protocol
+from diffps.datasets.cuhk_sysu import PUBLISHED, read_cuhk_sysu
+from diffps.datasets.protocols import is_box, read_protocol
 from diffps.datasets.tables import read_gallery, write_index
 from diffps.errors import DatasetError
 from tests.datasets.told import findings, told
-from tests.datasets.trees import Box, structs, write_protocol
+from tests.datasets.trees import (
+    CUHK_BOXES,
+    CUHK_LINES,
+    CUHK_TRAIN,
+    Box,
+    cells,
+    matlab_box,
+    structs,
+    write_protocol,
+)
 
 REAL = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "cuhk-sysu" / "TestG100.mat"
 
@@ -274,3 +283,117 @@ def test_a_file_of_matlab_7_3_is_named_with_the_remedy(cuhk_tree: Path) -> None:
     (cuhk_tree / "annotation" / "Images.mat").write_bytes(b"MATLAB 7.3 MAT-file" + bytes(600))
     with pytest.raises(DatasetError, match=r"Images.mat is a MATLAB 7.3 file \(HDF5\), .*save\(..., '-v7'\)"):
         read_cuhk_sysu(cuhk_tree)
+
+
+TESTS = "annotation/test/train_test"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("annotation/pool.mat", {"pool": np.ones((2, 1))}, "a matrix is numbers, expected a cell array"),
+        ("annotation/pool.mat", {"pool": cells(["s1.jpg", "s1.jpg"])}, "it lists an image more than once"),
+        ("annotation/Images.mat", {"Img": structs([{"imname": "s1.jpg"}])}, "it lacks box; found imname"),
+        (f"{TESTS}/Train.mat", {"Train": np.ones((2, 1))}, "a matrix is numbers, expected a cell array"),
+    ],
+)
+def test_what_a_file_holds_wrongly_is_said_behind_its_path(
+    cuhk_tree: Path, name: str, content: dict[str, object], message: str
+) -> None:
+    savemat(cuhk_tree / name, content)
+    with pytest.raises(DatasetError) as caught:
+        read_cuhk_sysu(cuhk_tree)
+    assert str(caught.value) == f"CUHK-SYSU: {cuhk_tree / name} is damaged or of another layout: {message}"
+
+
+def test_images_without_boxes_or_listed_twice_are_refused(cuhk_tree: Path) -> None:
+    savemat(cuhk_tree / "annotation/pool.mat", {"pool": cells(["s1.jpg", "x1.jpg", "s2.jpg", "x2.jpg"])})
+    message = r"^CUHK-SYSU: pool.mat names 2 images that Images.mat lacks: x1.jpg, x2.jpg$"
+    with pytest.raises(DatasetError, match=message):
+        read_cuhk_sysu(cuhk_tree)
+    person = structs([{"idlocate": matlab_box((1, 2, 30, 40)), "ishard": np.uint8(0)}])
+    row = {"imname": "s1.jpg", "nAppear": np.uint8(1), "box": person}
+    savemat(cuhk_tree / "annotation/Images.mat", {"Img": structs([row, row])})
+    with pytest.raises(DatasetError, match=r"Images.mat is damaged .*: it lists an image more than once$"):
+        read_cuhk_sysu(cuhk_tree)
+
+
+@pytest.mark.parametrize(
+    ("box", "is_one"),
+    [
+        ([0, 0, 1, 2], True),
+        ([0, 0, 1], False),
+        ([0, 0, 1, 2, 3], False),
+        ([2**31 - 1] * 4, True),
+        ([0, 0, 1, 2**31], False),
+        ([-(2**31), 0, 1, 1], False),
+        ([float("nan"), 0, 1, 1], False),
+    ],
+)
+def test_boxes_are_four_numbers_that_fit_pixels(box: list[float], is_one: bool) -> None:
+    assert is_box(np.array(box, float)) is is_one
+
+
+def test_a_gallery_file_without_lines_is_named(tmp_path: Path) -> None:
+    savemat(tmp_path / "g.mat", {"TestG50": np.empty((1, 0), [("Query", object), ("Gallery", object)])})
+    with pytest.raises(DatasetError, match=r"^CUHK-SYSU: .*g.mat is damaged or of another layout: "):
+        read_protocol(tmp_path / "g.mat", "TestG50")
+
+
+def test_the_first_of_several_broken_gallery_files_is_named(cuhk_tree: Path) -> None:
+    """Subsets alone are no gallery to search in."""
+    for size, content in (("50", b""), ("100", b"PK\x03\x04" + bytes(200))):
+        (cuhk_tree / TESTS / f"TestG{size}.mat").write_bytes(content)
+    with pytest.raises(DatasetError, match=r"^CUHK-SYSU: .*/TestG50.mat is empty$"):
+        read_cuhk_sysu(cuhk_tree)
+
+
+def test_a_wrong_box_in_a_gallery_is_named_with_its_line_and_image(tmp_path: Path) -> None:
+    right = (("s1.jpg", (1, 2, 3, 4), "p7"), [("s2.jpg", None)])
+    wrong = (("s1.jpg", (1, 2, 3, 4), "p7"), [("s2.jpg", None), ("s3.jpg", (5, 6, 7))])
+    write_protocol(tmp_path / "g.mat", "TestG50", [right, wrong])  # type: ignore[list-item]
+    with pytest.raises(DatasetError, match=r"line 2: box \[5.0, 6.0, 7.0\] on s3.jpg: expected x, y, width, height$"):
+        read_protocol(tmp_path / "g.mat", "TestG50")
+
+
+def test_published_counts() -> None:
+    """Xiao et al., CVPR 2017: 18,184 images, 96,143 boxes, 8,432 identities."""
+    train, test = PUBLISHED["train"], PUBLISHED["test"]
+    assert isinstance(train, dict)
+    assert isinstance(test, dict)
+    totals = {key: train[key] + test[key] for key in train}
+    assert totals == {"images": 18_184, "boxes": 96_143, "labelled": 23_430, "identities": 8_432}
+    assert (train["images"], test["identities"], PUBLISHED["queries"]) == (11_206, 2900, 2900)
+
+
+def test_columns_that_are_not_read_may_be_absent(cuhk_tree: Path) -> None:
+    """ishard, nAppear, and names of training identities."""
+    expected = read_cuhk_sysu(cuhk_tree)
+    for path in (cuhk_tree / "annotation/test").rglob("*.mat"):
+        if path.stem not in ("Train", "TestG100"):
+            path.unlink()
+
+    def places(rows: list[tuple[str, Box | None]]) -> np.ndarray:
+        return structs([{"imname": image, "idlocate": matlab_box(box)} for image, box in rows])
+
+    images = [
+        {"imname": name, "box": structs([{"idlocate": matlab_box(box)} for box in boxes])}
+        if boxes
+        else {"imname": name, "box": np.empty((1, 0), [("idlocate", object)])}
+        for name, boxes in CUHK_BOXES.items()
+    ]
+    savemat(cuhk_tree / "annotation/Images.mat", {"Img": structs(images)})
+    people = np.empty((len(CUHK_TRAIN), 1), object)
+    for row, shown in enumerate(CUHK_TRAIN.values()):
+        people[row, 0] = structs([{"scene": places(shown)}])  # type: ignore[arg-type]
+    savemat(cuhk_tree / TESTS / "Train.mat", {"Train": people})
+    rows = [
+        {"Query": structs([{"imname": image, "idlocate": matlab_box(box), "idname": name}]), "Gallery": places(gallery)}
+        for (image, box, name), gallery in CUHK_LINES[:2]
+    ]
+    savemat(cuhk_tree / TESTS / "TestG100.mat", {"TestG100": structs(rows)})
+    found = read_cuhk_sysu(cuhk_tree)
+    for name, persons in expected.annotations.items():
+        assert found.annotations[name].boxes.tolist() == persons.boxes.tolist()
+        assert found.annotations[name].identities.tolist() == persons.identities.tolist()
+    assert [part.tolist() for part in found.galleries[0].scenes] == [[3, 5, 4], [2, 4, 5]]

@@ -92,6 +92,18 @@ def test_links_to_folders_are_followed_once_under_the_name_in_the_tree(tmp_path:
     assert find_images(tmp_path / "linked").images == found.images
 
 
+def test_of_links_to_one_folder_the_first_names_its_images(tmp_path: Path) -> None:
+    one, two = (image(tmp_path / name / "x.png").parent for name in ("one", "two"))
+    root = tmp_path / "images"
+    root.mkdir()
+    for name, folder in (("p", one), ("q", two), ("r", one), ("s", two)):
+        (root / name).symlink_to(folder)
+    found = find_images(root)
+    assert found.images == ("p/x.png", "q/x.png")
+    assert found.left_out == {discovery.AGAIN: ("r", "s")}
+    assert found.links == 0
+
+
 BROKEN_FILES = {
     "empty.jpg": b"",
     "page.jpg": b"<!DOCTYPE html><html>",
@@ -191,6 +203,46 @@ def test_everything_in_a_folder_is_counted_once(tmp_path: Path) -> None:
     findings = Findings()
     found.note(findings)
     assert {finding.total for finding in findings.records()} == {5}
+
+
+def test_what_was_found_is_told_by_kind(tmp_path: Path) -> None:
+    root = tmp_path / "images"
+    for name in ("a.png", "b/c.png", "Thumbs.db", ".x"):
+        image(root / name)
+    (root / "l.png").symlink_to(root / "a.png")
+    (root / "m.png").symlink_to("nowhere")
+    (root / "n").symlink_to(root / "b")
+    os.mkfifo(root / "p")
+    for name in ("q.txt", "r.txt", "s.jpg"):
+        (root / name).write_text("hello")
+    found = find_images(root)
+    findings = Findings()
+    found.note(findings)
+    assert found.links == 1
+    assert [(f.kind, f.count, f.total, f.reason, f.example) for f in findings.records()] == [
+        ("fine", 3, 11, "are images", ""),
+        ("fine", 1, 11, "are images by way of a link", ""),
+        ("fine", 1, 11, discovery.HIDDEN, ".x"),
+        ("fine", 1, 11, discovery.PROGRAMS, "Thumbs.db"),
+        ("fine", 2, 11, discovery.OTHER, "q.txt"),
+        ("fine", 1, 11, discovery.AGAIN, "n"),
+        ("doubtful", 1, 11, discovery.SPECIAL, "p"),
+        ("refused", 1, 11, discovery.LOST, "m.png"),
+        ("refused", 1, 11, BROKEN, found.broken["s.jpg"]),
+    ]
+    assert found.why_not("q.txt") == "files that are no images are left out"
+    assert found.why_not("n/c.png") == "files that are links to folders that were searched already are left out"
+    assert found.why_not("q.txt2") is None
+    assert found.why_not("s.jpg") == found.broken["s.jpg"]
+
+
+def test_a_file_is_broken_for_its_name_or_for_how_it_begins(tmp_path: Path) -> None:
+    (tmp_path / "a.PNG").write_bytes(b"hello")
+    (tmp_path / "b.txt").write_bytes(b"GIF89a" + bytes(3))
+    (tmp_path / "c.txt").write_bytes(b"hello")
+    found = find_images(tmp_path, threads=1)
+    assert found.left_out == {BROKEN: ("a.PNG", "b.txt"), discovery.OTHER: ("c.txt",)}
+    assert list(found.broken) == ["a.PNG", "b.txt"]
 
 
 FOLDERS = st.sampled_from(["", "a", "B c", "\u56fe", ".git", "__MACOSX", "x.png"]).map(lambda name: name and f"{name}/")

@@ -2,12 +2,24 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
-from diffps.datasets.files import NOTES, ImageFacts, measure_images, note_images, same_pixels
+from diffps.datasets.files import (
+    NOTES,
+    ImageFacts,
+    clip_boxes,
+    corner_boxes,
+    measure_image,
+    measure_images,
+    note_images,
+    require,
+    same_pixels,
+    summarise,
+)
 from diffps.datasets.findings import Findings, lines
-from diffps.errors import ImageError, PixelLimitError
+from diffps.errors import DatasetError, ImageError, PixelLimitError
 from diffps.images.display import NOTES as DISPLAY_NOTES
 
 
@@ -69,3 +81,68 @@ def test_every_note_has_its_words() -> None:
 def test_the_same_file_under_several_names_is_found() -> None:
     facts = [ImageFacts(1, 1, digest) for digest in ("x", "y", "x", "z", "x")]
     assert same_pixels("abcde", facts) == [["a", "c", "e"]]
+
+
+def test_what_is_missing_is_told_with_what_lies_there(tmp_path: Path) -> None:
+    for number in range(8):
+        (tmp_path / f"f{number}").touch()
+    there = tmp_path / "f0"
+    assert require(there, "X", "list") == there
+    eight = ", ".join(f"f{number}" for number in range(8))
+    with pytest.raises(DatasetError) as caught:
+        require(tmp_path / "a" / "b.csv", "X", "list")
+    assert str(caught.value) == f"X: list missing: expected {tmp_path}/a/b.csv; {tmp_path} holds {eight}"
+    (tmp_path / "a").mkdir()
+    with pytest.raises(DatasetError, match=rf"{tmp_path}/a holds nothing$"):
+        require(tmp_path / "a" / "b.csv", "X", "list")
+    with pytest.raises(DatasetError, match=r"holds a/, f0, f1, f2, f3, f4, f5, f6 and 1 more$"):
+        require(tmp_path / "b.csv", "X", "list")
+    with pytest.raises(DatasetError, match=r"f0/b.csv; .*/f0 holds nothing$"):  # below a file
+        require(there / "b.csv", "X", "list")
+
+
+def test_the_first_few_of_some_names() -> None:
+    assert summarise("abcde") == "a, b, c, d, e"
+    assert summarise("abcdef") == "a, b, c, d, e and 1 more"
+    assert summarise(iter("abcd"), 2) == "a, b and 2 more"
+    assert summarise([]) == ""
+
+
+def test_corners_and_cutting_of_what_a_float_cannot_hold() -> None:
+    boxes = corner_boxes([[1, 2, 3, 4], [1e300, 0, 1, 1], [0, 0, float("nan"), 1]])  # type: ignore[arg-type]
+    assert boxes[0].tolist() == [1, 2, 4, 6]
+    assert not np.isfinite(boxes[1:]).all(1).any()
+    box = np.float32([[-5, -6, 70, 90]])
+    assert clip_boxes(box, (80, 60)).tolist() == [[0, 0, 60, 80]]
+    assert clip_boxes(box, (0, 0)).tolist() == [[0, 0, 70, 90]]
+
+
+def test_dark_levels_are_noted_behind_what_the_header_says(tmp_path: Path) -> None:
+    Image.fromarray(np.full((3, 4), 200, np.uint16)).save(tmp_path / "x.png")
+    assert measure_image(tmp_path / "x.png").notes == ("levels", "levels_dark")
+    assert measure_image(tmp_path / "x.png")[:2] == (4, 3)
+
+
+class Opened(type(Path())):  # type: ignore[misc]
+    """A path that counts how often it is opened."""
+
+    times = 0
+
+    def __fspath__(self) -> str:
+        Opened.times += 1
+        return str(self)
+
+
+def test_whoever_stops_the_measuring_does_not_wait_for_the_rest(tmp_path: Path) -> None:
+    Image.new("RGB", (8, 4)).save(tmp_path / "a.png")
+    path = Opened(tmp_path / "a.png")
+    measure_image(path)
+    once, Opened.times = Opened.times, 0
+    assert once > 0
+
+    def stop(nbytes: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        measure_images([path] * 2000, progress=stop)
+    assert Opened.times < 2000 * once

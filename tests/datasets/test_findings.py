@@ -93,6 +93,61 @@ def test_the_value_that_a_refusal_names_lets_the_data_pass(found: list[tuple[str
         require_plausible(records, float(str(error).rpartition("=")[2]))
 
 
+def of(count: int, total: int, kind: str = "doubtful", reason: str = "are odd") -> Findings:
+    findings = Findings()
+    findings.seen("boxes", total)
+    findings.add(kind, reason, "boxes", "here", count=count)  # type: ignore[arg-type]
+    return findings
+
+
+@pytest.mark.parametrize(
+    ("count", "total", "line"),
+    [
+        (1, 1000, "1 of 1000 boxes (0.1 %) are odd; first: here"),
+        (1, 1001, "1 of 1001 boxes (under 0.1 %) are odd; first: here"),
+        (1, 2, "1 of 2 boxes (50.0 %) are odd; first: here"),
+        (2, 2, "2 boxes are odd; first: here"),
+        (3, 2, "3 boxes are odd; first: here"),
+    ],
+)
+def test_a_share_is_said_where_there_is_one(count: int, total: int, line: str) -> None:
+    (finding,) = of(count, total).records()
+    assert finding.line == line
+
+
+def test_one_in_a_hundred_is_tolerated_and_more_names_the_largest_share() -> None:
+    require_plausible(of(1, 100).records())
+    require_plausible(of(3, 10).records(), 0.3)
+    with pytest.raises(DatasetError, match=r"^refused: 2 of 100 boxes \(2.0 %\) .*more than 1.0 % .*=0.021$"):
+        require_plausible(of(2, 100, "refused").records())
+    with pytest.raises(DatasetError, match=r"more than 0.0 % stops: .*index.tolerate=1$"):
+        require_plausible(of(2, 2).records(), 0)
+    with pytest.raises(DatasetError, match=r"^refused: 5 of 9 .*; first: here \(and 1 more such findings\); more than"):
+        require_plausible([*of(2, 9).records(), *of(5, 9, "refused").records(), *of(9, 9, "fine").records()])
+    with pytest.raises(DatasetError, match=r"first: here \(and 2 more such findings\)"):
+        require_plausible([*of(2, 9).records(), *of(5, 9).records(), *of(9, 10).records()])
+
+
+def test_nothing_is_added_for_a_count_of_none_and_long_texts_are_cut() -> None:
+    findings = Findings()
+    findings.add("fine", "were read", "boxes", count=0)
+    assert findings.records() == ()
+    findings.seen("boxes")
+    findings.seen("boxes")
+    findings.add("fine", "r" * 300, "boxes", "e" * 301)
+    findings.add("fine", "r" * 300, "boxes", "later")
+    (finding,) = findings.records()
+    assert (finding.count, finding.total) == (2, 2)
+    assert finding.reason == "r" * 300
+    assert finding.example == f"{'e' * 150} ... {'e' * 100}"
+
+
+def test_totals_of_another_reader_count_once_for_what_they_are_totals_of() -> None:
+    both = Findings()
+    both.extend([*of(2, 9).records(), *of(3, 9, reason="are small").records(), *of(5, 4, reason="are large").records()])
+    assert [(finding.count, finding.total) for finding in both.records()] == [(2, 9), (3, 9), (5, 9)]
+
+
 def test_data_without_anything_are_plausible() -> None:
     require_plausible(Findings().records())
     assert lines(()) == []

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from diffps.datasets.findings import require_plausible
-from diffps.datasets.folder import read_folder
+from diffps.datasets.folder import images_of, read_folder
 from diffps.datasets.tables import read_annotations, read_scenes, write_index
 from diffps.errors import DatasetError
 from diffps.images import load_scene
@@ -36,6 +36,7 @@ def test_a_folder_with_a_table(folder: Path) -> None:
     assert found == {"a.jpg": [0, -1], "b.jpg": [1], "c.jpg": [0], "sub/d.png": [0, 1], "e.jpg": []}
     assert index.annotations["sub/d.png"].boxes[0].tolist() == [30, 10, 50, 80]
     assert index.report["test"] == {"images": 3, "boxes": 3, "labelled": 3, "dropped": 0, "identities": 2}
+    assert index.report["min_box"] == [0, 0]
     assert told(index) == ["repaired 1 boxes were cut at the edge of their image"]
     assert findings(index)[0].example == "persons.csv line 6: sub/d.png"
 
@@ -465,3 +466,14 @@ def test_a_name_of_any_bytes_is_written_in_tables_and_leads_back(folder: Path) -
     (scene,) = (scene for scene in read_scenes(folder / "index") if scene.scene_id == r"caf\xe9.png")
     assert read_annotations(folder / "index")[scene.scene_id].boxes.tolist() == [[10, 10, 30, 50]]
     assert load_scene(folder / from_text(scene.path), scene.digest)[0, 0].tolist() == [99, 0, 0]
+
+
+def test_images_of_somebody_as_the_table_has_them(folder: Path) -> None:
+    """Whether they are still there or not; those of others are not among them."""
+    lines = ["test,c.jpg,1,10,20,40,7.0", "test,sub/d.png,1,10,20,40,8.0", "test,gone.jpg,1,10,20,40,7.0"]
+    table(folder, *lines, "test,other.jpg,1,10,20,40,7.0")
+    names = ["c.jpg", "sub/d.png", "gone.jpg"]
+    assert images_of(folder, "7", names) == images_of(folder, "7.0", names) == {"c.jpg", "gone.jpg"}
+    assert images_of(folder, "9", names) == images_of(folder, "7", []) == set()
+    table(folder, "test,c.jpg,1,10,20,40,x,Jo\u0308rg", head=HEAD + ",who")
+    assert images_of(folder, "J\u00f6rg", names, "who") == {"c.jpg"}

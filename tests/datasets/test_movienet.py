@@ -10,7 +10,7 @@ from diffps.datasets.movienet import read_movienet
 from diffps.errors import DatasetError
 from tests.datasets.movie_trees import MOVIE_LINE, write_movienet, write_train
 from tests.datasets.told import findings, told
-from tests.datasets.trees import matlab_box, structs
+from tests.datasets.trees import cells, matlab_box, structs
 
 
 @pytest.mark.parametrize("in_cells", [False, True])
@@ -59,6 +59,14 @@ def test_training_images_of_a_pool_are_left_out_and_counted(tmp_path: Path) -> N
     assert (finding.kind, finding.count, finding.total) == ("refused", 1, 2)
 
 
+@pytest.mark.parametrize(("gone", "what"), [("Image", "images"), ("annotation", "annotations")])
+def test_missing_folders_are_named(tmp_path: Path, gone: str, what: str) -> None:
+    root = write_movienet(tmp_path / "root", "Image", "annotation", False)
+    (root / gone).rename(tmp_path / "gone")
+    with pytest.raises(DatasetError, match=rf"^MovieNet-PS: folder of {what} missing: expected {root}/{gone}; "):
+        read_movienet(root)
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [
@@ -81,3 +89,21 @@ def test_missing_files_are_named(tmp_path: Path, name: str, message: str) -> Non
         path.unlink()
     with pytest.raises(DatasetError, match=rf"MovieNet-PS: {message}"):
         read_movienet(root)
+
+
+def test_images_without_boxes_are_named(tmp_path: Path) -> None:
+    root = write_movienet(tmp_path, "Image", "annotation", False)
+    savemat(root / "annotation/pool_2000.mat", {"pool": cells(["tt02/shot_1.jpg", "tt02/shot_7.jpg"])})
+    people = {"nm1": [("tt01/shot_8.jpg", (1, 2, 20, 40))]}
+    write_train(root / "annotation/test/train_test/Train_app10.mat", people, False)  # type: ignore[arg-type]
+    message = r"^MovieNet-PS: 2 images are listed that Images.mat lacks: tt02/shot_7.jpg, tt01/shot_8.jpg$"
+    with pytest.raises(DatasetError, match=message):
+        read_movienet(root)
+
+
+def test_one_training_set_leaves_none_unread(tmp_path: Path) -> None:
+    root = write_movienet(tmp_path, "Image", "annotation", False)
+    (root / "annotation/test/train_test/Train_app10.mat").unlink()
+    assert [
+        f"{finding.count} {finding.of}: {finding.example}" for finding in findings(read_movienet(root), "fine")
+    ] == ["1 training set: Train_app100.mat"]

@@ -4,7 +4,16 @@ import numpy as np
 import pytest
 
 from diffps.datasets.findings import Findings
-from diffps.datasets.plausible import compare_images, compare_queries, overlaps, too_little
+from diffps.datasets.plausible import (
+    IN_BOTH_SPLITS,
+    NOBODY_TO_FIND,
+    NOT_ANNOTATED,
+    compare_images,
+    compare_names,
+    compare_queries,
+    overlaps,
+    too_little,
+)
 from diffps.records import Annotations, Gallery, Query, Scene, Split
 
 BOX = np.array([0, 0, 30, 60], np.float32)
@@ -94,3 +103,61 @@ def test_too_little_to_learn_from_is_said() -> None:
         too_little(many, {s.scene_id: persons(*(n % 60 for n in range(row, row + 6))) for row, s in enumerate(many)})
         == []
     )
+
+
+@pytest.mark.parametrize(
+    ("people", "boxes", "warnings"),
+    [
+        (50, 500, []),
+        (49, 500, ["49 training identities are few (under 50) to tell strangers apart by"]),
+        (50, 499, ["499 training boxes are few (under 500) to learn to find people from"]),
+    ],
+)
+def test_what_is_few_is_below_the_limits(people: int, boxes: int, warnings: list[str]) -> None:
+    annotations = {"a": persons(*(n % people for n in range(boxes)))}
+    assert too_little([scene("a", "train")], annotations) == warnings
+
+
+def test_a_half_of_the_persons_may_have_one_box() -> None:
+    scenes = [scene("a", "train")]
+    assert len(too_little(scenes, {"a": persons(0, 0, 1)})) == 2
+    assert too_little(scenes, {"a": persons(0, 0, 1, 2)})[2:] == [
+        "2 of 3 training identities have a single box: nothing to compare it with"
+    ]
+    assert len(too_little(scenes, {"a": persons(-1, -1)})) == 2
+
+
+def test_names_of_both_splits_and_names_that_are_almost_alike() -> None:
+    findings = Findings()
+    findings.seen("persons", 9)
+    compare_names(["bob", "ann", "", "Cat"], ["ANN", "bob", "ann", "cat", "CAT", ""], findings)
+    assert told(findings) == [
+        "2 of 9 persons: ann",
+        "3 of 9 persons: CAT and Cat",
+    ]
+    assert [finding.reason.partition(" ")[0] for finding in findings.records()] == ["are", "differ"]
+    nobody = Findings()
+    compare_names([""], ["", "ann"], nobody)
+    assert told(nobody) == []
+
+
+def test_images_without_a_size_have_no_content_in_common() -> None:
+    findings = Findings()
+    unread = [
+        Scene(scene_id=name, split="test", path=name, width=0, height=0, digest="x", camera=None) for name in "ab"
+    ]
+    compare_images(unread, findings)
+    compare_images([scene("c", "test", "x"), *unread, scene("d", "train", "x")], findings)
+    assert [(finding.reason, finding.example) for finding in findings.records()] == [(IN_BOTH_SPLITS, "d and c")]
+
+
+def test_a_person_is_found_where_somebody_else_sees_them_once_more() -> None:
+    """Who is not annotated on the query's own image needs one other image, who is needs another one."""
+    scenes = [scene("a", "test"), scene("b", "test"), scene("c", "test")]
+    annotations = {"a": persons(5, 5), "b": persons(6), "c": persons(-1)}
+    findings = Findings()
+    compare_queries(scenes, annotations, [query("a", 5), query("a", 6)], findings)
+    assert [(f.reason, f.count, f.example) for f in findings.records()] == [
+        (NOBODY_TO_FIND, 1, "query q5 on a"),
+        (NOT_ANNOTATED, 1, "query q6 on a"),
+    ]

@@ -1,5 +1,6 @@
 """PoseTrack21's person search on a small tree in its layout."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -81,9 +82,35 @@ def test_frames_outside_the_folder_are_refused(tree: Path) -> None:
         ({"person_id": -1}, r"query.json: annotation 0: a query needs a person_id"),
         ({"image_id": 5}, r"query.json: annotation 0: image_id 5 is not among the images"),
         ({"bbox": [1, 2, 3]}, r"query.json: annotation 0: bbox \[1, 2, 3\]: expected"),
+        ({"image_id": None}, r"query.json: annotation 0: image_id None: expected a number or text$"),
+        ({"person_id": None}, r"query.json: annotation 0: a query needs a person_id$"),
+        ({"person_id": "x"}, r"query.json: annotation 0: person_id 'x': expected a whole number"),
+        ({"bbox": [1, 2, float("inf"), 4]}, r"query.json: annotation 0: box \[1.0, 2.0, inf, 4.0\] is not finite$"),
     ],
 )
 def test_mistakes_are_named(tree: Path, change: dict[str, Any], message: str) -> None:
     write_posetrack_file(tree, "query", [1], [posetrack_person(1, 21, [10, 10, 20, 40]) | change])
     with pytest.raises(DatasetError, match=message):
         read_posetrack(tree)
+
+
+def test_mistakes_in_frames_are_named_and_the_first_number_is_a_person(tree: Path) -> None:
+    path = tree / "posetrack_person_search" / "query.json"
+    for change, message in (
+        ({"vid_id": "x"}, r"query.json: image 0: vid_id 'x': expected a whole number below 2147483648$"),
+        ({"id": None}, r"query.json: image 0: id None: expected a number or text$"),
+        ({"file_name": ""}, r"query.json: image 0: file_name '': expected a path$"),
+    ):
+        write_posetrack_file(tree, "query", [1], [posetrack_person(1, 21, [10, 10, 20, 40])])
+        content = json.loads(path.read_text())
+        content["images"][0] |= change
+        path.write_text(json.dumps(content))
+        with pytest.raises(DatasetError, match=rf"^PoseTrack21: {tree}/posetrack_person_search/{message}"):
+            read_posetrack(tree)
+    persons = [posetrack_person(1, 0, [10, 10, 20, 40]), posetrack_person(1, -1, [40, 10, 20, 40])]
+    for name in ("val", "query"):
+        write_posetrack_file(tree, name, [1], persons[: 2 if name == "val" else 1])
+    index = read_posetrack(tree)
+    assert index.annotations[POSETRACK_FRAMES[1]].identities.tolist() == [0, -1]
+    assert [query.identity for query in index.queries] == [0]
+    assert index.galleries == ()

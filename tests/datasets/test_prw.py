@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy.io import savemat
 
-from diffps.datasets.prw import read_prw
+from diffps.datasets.prw import PUBLISHED, read_prw
 from diffps.errors import DatasetError, ImageError
 from tests.datasets.told import told
 from tests.datasets.trees import cells
@@ -240,3 +240,95 @@ def test_a_file_of_matlab_7_3_is_named_with_the_remedy(prw_tree: Path) -> None:
     (prw_tree / "frame_test.mat").write_bytes(b"MATLAB 7.3 MAT-file" + bytes(600))
     with pytest.raises(DatasetError, match=r"frame_test.mat is a MATLAB 7.3 file \(HDF5\), .*save\(..., '-v7'\)"):
         read_prw(prw_tree)
+
+
+def test_boxes_of_any_size_are_kept_unless_somebody_asks(prw_tree: Path) -> None:
+    assert read_prw(prw_tree).report["min_box"] == [0, 0]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("frame_train.mat", {"img_index_train": np.ones((2, 1))}, "a matrix is numbers, expected a cell array"),
+        ("frame_test.mat", {"img_index_test": np.ones((2, 1))}, "a matrix is numbers, expected a cell array"),
+        ("ID_train.mat", {"ID_train": np.array([[1.5]])}, "identities are not all whole numbers"),
+        ("ID_test.mat", {"ID_test2": np.array([[2.0**53]])}, "identities are not all whole numbers"),
+        (
+            "annotations/c1s1_000001.jpg.mat",
+            {"box_new": np.array([[-(2.0**53), 1, 1, 9, 9]])},
+            "pids are not all whole",
+        ),
+    ],
+)
+def test_what_a_file_holds_wrongly_is_said_behind_its_path(
+    prw_tree: Path, name: str, content: dict[str, object], message: str
+) -> None:
+    savemat(prw_tree / name, content)
+    with pytest.raises(DatasetError) as caught:
+        read_prw(prw_tree)
+    assert str(caught.value).startswith(f"PRW: {prw_tree / name} is damaged or of another layout: {message}")
+
+
+def test_large_whole_numbers_are_pids(prw_tree: Path) -> None:
+    for path in ("annotations/c1s1_000001.jpg.mat", "ID_train.mat"):
+        key, row = ("box_new", [2.0**53 - 1, 1, 1, 9, 9]) if "annotations" in path else ("ID_train", [2.0**53 - 1])
+        savemat(prw_tree / path, {key: np.array([row])})
+    assert read_prw(prw_tree).annotations["c1s1_000001.jpg"].identities.tolist() == [0]
+
+
+def test_lists_of_frames_that_are_empty_or_say_one_twice_are_refused(prw_tree: Path) -> None:
+    savemat(prw_tree / "frame_test.mat", {"img_index_test": np.empty((0, 1), object)})
+    with pytest.raises(DatasetError, match=rf"^PRW: {prw_tree}/frame_test.mat lists no frames$"):
+        read_prw(prw_tree)
+    names = ["c1s2_000003", "c1s2_000003.jpg", "c2s2_000004", "c1s2_000006", "c1s2_000006"]
+    savemat(prw_tree / "frame_test.mat", {"img_index_test": cells(names)})
+    message = r"frame_test.mat lists a frame more than once: c1s2_000003.jpg, c1s2_000006.jpg$"
+    with pytest.raises(DatasetError, match=message):
+        read_prw(prw_tree)
+
+
+def test_cameras_are_in_the_names(prw_tree: Path) -> None:
+    for folder, suffix in (("frames", ".jpg"), ("annotations", ".jpg.mat")):
+        (prw_tree / folder / f"c3s2_000005{suffix}").rename(prw_tree / folder / f"x3s2_000005{suffix}")
+    names = ["c1s2_000003", "c2s2_000004", "x3s2_000005", "c1s2_000006"]
+    savemat(prw_tree / "frame_test.mat", {"img_index_test": cells(names)})
+    with pytest.raises(DatasetError, match=r"^PRW: frame x3s2_000005.jpg: names look like c1s3_000551"):
+        read_prw(prw_tree)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("21 100 20 30 60 c1s2_000003", r"line 2: box \[100.0, 20.0, 30.0, 60.0\] lies outside its frame"),
+        ("21 10 20 30 0 c1s2_000003", r"line 2: box \[10.0, 20.0, 30.0, 0.0\] lies outside its frame"),
+        ("21 10 20 1e300 60 c1s2_000003", None),
+        ("21 10 20 30 60 c1s2_000003 x", r"line 2: expected 'pid x y w h frame', found '21 10 20 30 60 c1s2_000003 x'"),
+        ("21 10 " + 90 * "2", rf"line 2: expected 'pid x y w h frame', found '21 10 {74 * '2'}'"),
+        ("21 10 20 30 60 c9s2_000003", r"line 2: frame c9s2_000003 is not in frame_test.mat"),
+    ],
+)
+def test_lines_of_queries_are_counted_from_one(prw_tree: Path, line: str, message: str | None) -> None:
+    (prw_tree / "query_info.txt").write_text(f"\n{line}\n")
+    if message is None:  # cut at the frame
+        assert [query.box.tolist() for query in read_prw(prw_tree).queries] == [[10, 20, 100, 80]]
+        return
+    with pytest.raises(DatasetError, match=rf"^PRW: {prw_tree}/query_info.txt {message}$"):
+        read_prw(prw_tree)
+
+
+def test_published_counts() -> None:
+    """Zheng et al., CVPR 2017: 11,816 frames, 43,110 boxes; 482 + 1 and 450 identities, 2,057 queries. The boxes with
+    an identity are those of the distributed files."""
+    train, test = PUBLISHED["train"], PUBLISHED["test"]
+    assert isinstance(train, dict)
+    assert isinstance(test, dict)
+    totals = {key: train[key] + test[key] for key in train}
+    assert totals == {"images": 11_816, "boxes": 43_110, "labelled": 34_034, "identities": 933}
+    assert test.keys() == train.keys()
+    assert (train["images"], test["identities"], PUBLISHED["queries"]) == (5704, 450, 2057)
+
+
+def test_nought_is_a_person_who_is_not_listed(prw_tree: Path) -> None:
+    savemat(prw_tree / "annotations" / "c3s2_000005.jpg.mat", {"box_new": np.array([[0, 1, 2, 30, 40]])})
+    report = read_prw(prw_tree).report["test"]
+    assert (report["foreign"], report["labelled"]) == (2, 6)  # type: ignore[index]

@@ -1,5 +1,7 @@
 """What the index stage writes is what later stages read."""
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -70,6 +72,30 @@ def test_an_unfinished_index_is_not_read(prw_tree: Path, tmp_path: Path) -> None
     (tmp_path / "index" / "report.json").unlink()
     with pytest.raises(DatasetError, match=r"was not written to the end \(report.json is missing\); run: diffps index"):
         read_scenes(tmp_path / "index")
+
+
+def test_an_index_that_is_written_over_half_way_is_none(prw_tree: Path, tmp_path: Path) -> None:
+    index = read_prw(prw_tree)
+    write_index(index, tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {
+        *(f"{name}.parquet" for name in ("images", "annotations", "queries", "galleries")),
+        "report.json",
+        prw_tree.name,
+    }
+    with pytest.raises(AttributeError):
+        write_index(replace(index, galleries=(None,)), tmp_path)  # type: ignore[arg-type]
+    with pytest.raises(DatasetError, match=r"was not written to the end \(report.json is missing\)"):
+        read_queries(tmp_path)
+
+
+def test_scenes_of_one_split_keep_their_order(prw_tree: Path, tmp_path: Path) -> None:
+    index = read_prw(prw_tree)
+    write_index(index, tmp_path)
+    for split in ("train", "test"):
+        assert read_scenes(tmp_path, split) == [scene for scene in index.scenes if scene.split == split]
+    assert json.loads((tmp_path / "report.json").read_text()) == json.loads(json.dumps(index.report))
+    with pytest.raises(DatasetError, match=r"^gallery 100: not in .*galleries.parquet; listed there: none$"):
+        read_gallery(tmp_path, "100")
 
 
 def test_a_missing_index_names_the_command(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diffps.datasets.words import dotted, flag, is_nobody, number, person_name, whole
+from diffps.datasets.words import CAMERA_LIMIT, SIDE_LIMIT, dotted, flag, is_nobody, number, person_name, whole
 
 
 @given(st.floats(allow_nan=False, allow_infinity=False))
@@ -75,3 +75,27 @@ def test_keys_reach_into_objects_and_no_further() -> None:
     assert dotted({"a": {"b": {"c": 3}}}, "a.b.c") == 3
     for values in ({"a": {"b": 1}}, {"a": [1]}, {}, None, "a.b.c"):
         assert dotted(values, "a.b.c") is None
+
+
+def test_what_is_wrong_is_shown_up_to_forty_characters() -> None:
+    with pytest.raises(ValueError, match=rf"^n '{'x' * 38}': expected"):
+        whole("x" * 38, "n", 9)
+    with pytest.raises(ValueError, match=rf"^n '{'x' * 36}\.\.\.: expected"):
+        whole("x" * 39, "n", 9)
+    with pytest.raises(ValueError, match=rf"^q '{'x' * 36}\.\.\.: expected"):
+        flag("x" * 39, "q")
+
+
+def test_limits_of_cameras_and_sides_are_those_of_the_index() -> None:
+    assert CAMERA_LIMIT == SIDE_LIMIT == 2**31
+
+
+@pytest.mark.parametrize(("text", "meant"), [("1,5", 1.5), ("+1.5e1", 15), (".5", 0.5), ("5.", 5), ("-2", -2)])
+def test_numbers_as_people_write_them(text: str, meant: float) -> None:
+    assert number(text, comma=True) == meant
+
+
+@pytest.mark.parametrize("value", [None, float("nan")])
+def test_a_value_that_is_none_names_nobody(value: object) -> None:
+    assert person_name(value, 10) == "nan"
+    assert is_nobody(person_name(value, 10))

@@ -13,7 +13,7 @@ from PIL import Image
 
 from diffps.datasets.files import measure_image
 from diffps.errors import ImageError, PixelLimitError
-from diffps.images import check_scene, load_image
+from diffps.images import check_scene, image_file, load_image
 from diffps.images.contents import describe
 from tests.images import writers
 
@@ -111,6 +111,41 @@ def test_what_is_no_regular_file_is_refused_at_once(tmp_path: Path, monkeypatch:
     for read in (load_image, measure_image):
         with pytest.raises(ImageError, match=rf"x.jpg: no regular file \({kind}\)"):
             read(Path("x.jpg"))
+
+
+class Changing:
+    """A path at which another file lies each time that somebody looks."""
+
+    def __init__(self, *paths: Path) -> None:
+        self._paths = iter(paths)
+
+    def __fspath__(self) -> str:
+        return str(next(self._paths))
+
+
+def test_what_is_no_regular_file_any_more_when_it_is_opened_is_refused(tmp_path: Path) -> None:
+    Image.new("RGB", (4, 4)).save(tmp_path / "x.png")
+    os.mkfifo(tmp_path / "fifo")
+    path = Changing(tmp_path / "x.png", tmp_path / "fifo")
+    with pytest.raises(ImageError, match=r": no regular file \(a FIFO\)$"), image_file(path):  # type: ignore[arg-type]
+        pass
+
+
+QUIET = """
+import logging, warnings
+import diffps.images.opening
+logging.getLogger("PIL.TiffImagePlugin").warning("said by a logger")
+for module in ("TiffImagePlugin", "JpegImagePlugin", "PngImagePlugin"):
+    warnings.warn_explicit("said by Pillow", UserWarning, "x.py", 1, module=f"PIL.{module}")
+from PIL import Image
+warnings.warn_explicit("a bomb", Image.DecompressionBombWarning, "x.py", 1, module="PIL.Image")
+warnings.warn_explicit("said by others", UserWarning, "x.py", 1, module="others")
+"""
+
+
+def test_what_pillow_says_beside_its_errors_is_not_told() -> None:
+    done = subprocess.run([sys.executable, "-c", QUIET], capture_output=True, text=True, check=True)
+    assert done.stderr.splitlines() == ["x.py:1: UserWarning: said by others"]
 
 
 def test_what_is_not_there_or_has_an_impossible_name_is_refused(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Drawn scenes: the same everywhere, and what is beside the picture fits it."""
 
 import hashlib
+import io
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from diffps.datasets.streets.captions import WORDS, caption
 from diffps.datasets.streets.people import make_identity
@@ -72,6 +74,7 @@ def test_a_street_has_many_scales_and_partly_hidden_persons() -> None:
 
 
 def test_cameras_differ_in_light_and_background() -> None:
+    assert draw_scene(make_camera(0, 0), [], np.random.default_rng(0)).image.shape == (256, 256, 3)
     empty = [draw_scene(make_camera(0, k), [], np.random.default_rng(0)).image.mean((0, 1)) for k in range(4)]
     assert min(np.abs(a - b).max() for i, a in enumerate(empty) for b in empty[:i]) > 5
 
@@ -89,3 +92,17 @@ def test_captions_stay_within_the_vocabulary_and_name_what_is_there() -> None:
 def test_too_many_persons_are_refused() -> None:
     with pytest.raises(ValueError, match="at most"):
         _scene(0, MAX_PERSONS + 1)
+
+
+def test_as_many_persons_as_labels_allow_are_drawn() -> None:
+    assert MAX_PERSONS == 40
+    scene = _scene(0, MAX_PERSONS)
+    assert scene.instances.max() == len(scene.persons) > 10
+    assert 5 * MAX_PERSONS + len(OBJECTS) < 256
+
+
+def test_the_picture_is_kept_as_the_camera_keeps_it() -> None:
+    scene = _scene(0)
+    buffer = io.BytesIO()
+    Image.fromarray(scene.image).save(buffer, "JPEG", quality=scene.camera.quality)
+    assert scene.jpeg() == buffer.getvalue()
