@@ -47,12 +47,12 @@ def components(evidence: Evidence) -> list[Sheet]:
     names = [name for name in extract.names if FeatureName.parse(name).word is None]
     scenes = shown_scenes(evidence)
     read = _read(evidence, names, train.timestep)
-    sheets = [pca_sheet(scenes, {_short(name): read[name] for name in names})]
+    sheets = [pca_sheet(scenes, {label_of(name): read[name] for name in names})]
     if len(extract.timesteps) > 1:
         tap = train.taps.detection
         steps = {f"t = {step}": _read(evidence, [tap], step)[tap] for step in sorted(extract.timesteps)}
         sheet = pca_sheet(scenes, steps)
-        sheets.append(replace(sheet, title=f"{_short(tap)} across timesteps"))
+        sheets.append(replace(sheet, title=f"{label_of(tap)} across timesteps"))
     return sheets
 
 
@@ -180,7 +180,7 @@ def _last(tensor: torch.Tensor) -> Grid:
     return np.ascontiguousarray(tensor.permute(1, 2, 0).float().numpy()).copy()
 
 
-def _short(tap: str) -> str:
+def label_of(tap: str) -> str:
     """up-level3-repeat0-vit-block0-self-k as "level 3.0 self-k"."""
     parts = tap.split("-")
     if len(parts) < 6 or parts[0] != "up":

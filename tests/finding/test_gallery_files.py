@@ -234,6 +234,19 @@ def test_what_a_dead_process_left_is_gone_even_where_nothing_is_added(tmp_path: 
     check(tmp_path, {"a": 4})
 
 
+def test_small_segments_are_joined_until_they_are_a_large_one(tmp_path: Path) -> None:
+    def crowd(n: int) -> Detections:
+        boxes = np.tile(np.float32([0, 0, 1, 1]), (n, 1))
+        return Detections(boxes, np.ones(n, np.float32), np.ones((n, SIZE), np.float32))
+
+    with GalleryWriter(tmp_path, HEAD, SIZE) as writer:
+        for number in range(MOST_SMALL + 1):
+            boxes = {0: LARGE - 4, 1: 4}.get(number, 1)
+            writer.append([(file(str(number), number), (9, 9), crowd(boxes))])
+    parts = json.loads((tmp_path / "gallery.json").read_text())["segments"]
+    assert [(part["images"], part["boxes"]) for part in parts] == [(2, LARGE), (MOST_SMALL - 1, MOST_SMALL - 1)]
+
+
 def test_large_segments_are_left_alone(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     n = LARGE

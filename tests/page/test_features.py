@@ -53,6 +53,19 @@ def test_components_come_per_tap_and_across_timesteps(filled: Run) -> None:
     assert not np.array_equal(taps.rows[0].tiles[1].image, taps.rows[1].tiles[1].image)
 
 
+@pytest.mark.parametrize(
+    ("tap", "label"),
+    [
+        ("up-level3-repeat0-vit-block0-self-k", "level 3.0 self-k"),
+        ("up-level1-repeat2-vit-block0-out", "level 1.2 out"),
+        ("up-level1-repeat2-res-out", "up-level1-repeat2-res-out"),
+        ("mid-vit-block0-cross-map-heads-first", "mid-vit-block0-cross-map-heads-first"),
+    ],
+)
+def test_taps_of_blocks_have_shorter_names(tap: str, label: str) -> None:
+    assert features.label_of(tap) == label
+
+
 def test_the_head_is_looked_into(filled: Run) -> None:
     evidence = filled.evidence
     assert [len(row.tiles) for row in features.frequency(evidence).rows] == [5, 5]

@@ -15,7 +15,7 @@ import torch
 from ruamel.yaml import YAML
 from safetensors.torch import load_file
 
-from cache.errors import LockedError
+from cache.errors import DamagedError, LockedError
 from cache.files import write_json
 from cache.lock import StoreLock
 from diffps.errors import CheckpointError, ConfigError, DivergedError
@@ -27,6 +27,7 @@ from stages.head.identity import CODE, SCORING, digest_of_code
 from stages.job import Job, QuietJob, Runtime, StoppedError
 from stages.params import Params
 from stages.places import SWEEP, TRAIN
+from stages.sweeps import variants
 from stages.sweeps.effects import effects_content
 from stages.sweeps.execute import train_round
 from stages.sweeps.results import result_of, table_rows, write_result, write_table
@@ -235,7 +236,8 @@ def test_seeds_are_averaged_and_paired(sources: Sources) -> None:
 
 
 def test_one_seed_says_what_its_errors_count_and_how_far_trainings_scatter(sources: Sources) -> None:
-    run(sweep_params("variants: {a: {epochs: 1}, b: {epochs: 1, lr: 0.01}}"), sources)
+    text = "variants: {a: {epochs: 1}, b: {epochs: 1, lr: 0.01}}"
+    run(sweep_params(text), sources)
     assert {row["map_se"] for row in table()} == {""}
     effects = json.loads(Path("results/sweep/effects.json").read_text())
     assert effects["source"] == "none"
@@ -243,6 +245,13 @@ def test_one_seed_says_what_its_errors_count_and_how_far_trainings_scatter(sourc
     assert effects["basis"].endswith(said)
     assert effects["text"].endswith(said)
     assert effects["effects"][0]["error"] is None
+
+
+    a, b = variants_of(text)
+    shutil.rmtree(a.folder / "head")
+    shutil.copytree(b.folder / "head", a.folder / "head")
+    with pytest.raises(DamagedError, match="evaluate: was made from head .*they are of two runs; `diffps sweep` makes"):
+        write_table([a, b], a.params.train)
 
 
 def test_a_head_of_another_initialisation_is_another_head(sources: Sources) -> None:
@@ -386,6 +395,13 @@ def test_a_head_is_called_by_its_variant_and_its_point_of_the_grid(sources: Sour
     assert [variant.name for variant in variants_of("base: {epochs: 1}")] == ["base"]
     assert describe_changes(found[0].changes) == "model.sfan=null, flip=none, seed=1"
     assert describe_changes({}) == "as in params"
+
+
+def test_a_sweep_has_as_many_heads_as_there_may_be(sources: Sources, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(variants, "MOST", 4)
+    assert len(variants_of("variants: {a: {}, b: {lr: 0.1}}\ngrid: {seed: [1, 2]}")) == 4
+    with pytest.raises(ConfigError, match=r"asks for 6 heads, more than 4"):
+        variants_of("variants: {a: {}, b: {lr: 0.1}}\ngrid: {seed: [1, 2, 3]}")
 
 
 def test_a_sweep_has_so_many_heads_and_names_so_long_and_no_more(sources: Sources) -> None:
