@@ -12,7 +12,6 @@ from torch import nn
 from diffps.errors import CheckpointError, ConfigError
 from diffps.features import Basis, Feature, FeatureShape
 from diffps.heads.config import EmbeddingConfig, ModelConfig, MSFRNConfig, TapsConfig
-from diffps.heads.costs import costs
 from diffps.metrics.detection import score_detection
 from diffps.model import LOSSES, PersonSearcher, Target, build_searcher
 from tests.heads.scenes import CANVAS, CONFIG, IDENTITIES, SHAPES, TAPS, Batch, scenes, searcher
@@ -240,23 +239,6 @@ def test_intermediates_are_what_the_forward_uses() -> None:
             assert maps["gaussian"][image, y, x] == 1
     off = searcher(replace(CONFIG, dgrpn=None, msfrn=None, sfan=None)).eval().intermediates(batch.features)
     assert set(off) == {"refined", "detection"}
-
-
-def test_costs_count_every_parameter_once_and_compute_nothing() -> None:
-    model = searcher()
-    parts = costs(model, batch=2)
-    assert sum(part.parameters for part in parts) == sum(parameter.numel() for parameter in model.parameters())
-    assert {part.part for part in parts} == {name for name, _ in model.named_children()}
-    assert all(part.activation_bytes > 0 for part in parts)
-    without_words = searcher(replace(CONFIG, sfan=None))  # projecting the words does not depend on the batch
-    for one, two in zip(costs(without_words), costs(without_words, batch=2), strict=True):
-        assert two.forward_flops == 2 * one.forward_flops
-
-
-def test_cost_of_the_aggregation_by_hand() -> None:
-    (part,) = [part for part in costs(searcher()) if part.part == "aggregation"]
-    positions, channels = 16 * 24, 24
-    assert part.forward_flops == 2 * positions * (8 * channels + 9 * channels)
 
 
 def test_golden_losses() -> None:
