@@ -128,3 +128,16 @@ def test_a_weight_below_0_is_named() -> None:
     with pytest.raises(ConfigError) as caught:
         LossWeights(prop_cls=-0.5)
     assert str(caught.value) == "weights.prop_cls -0.5: must not be negative"
+
+
+def test_the_order_of_a_seed_stays_what_it_was() -> None:
+    """A training that goes on with another version sees the same samples."""
+    epochs = [SampleOrder(tuple("abcdefg"), 3, data_seed=5, flip=True).epoch(epoch) for epoch in (0, 1)]
+    told = [
+        [
+            "".join(sample.scene_id.upper() if sample.mirrored else sample.scene_id for sample in batch)
+            for batch in epoch
+        ]
+        for epoch in epochs
+    ]
+    assert told == [["BEC", "DGf"], ["eca", "GFD"]]
