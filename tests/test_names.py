@@ -90,3 +90,9 @@ def test_names_are_counted_once() -> None:
     assert len(Names(["a", "b", "a", "A"])) == 3
     assert len(Names([])) == 0
     assert Names(["stra\u00dfe", "STRASSE", "Strasse"]).near("strasse") == ["stra\u00dfe", "STRASSE", "Strasse"]
+
+
+def test_one_name_alone_is_like_nobody_elses() -> None:
+    assert Names(["a", "b"]).alike() == Names(["a", "b"]).alike_but_for_case() == []
+    assert Names(["a", "caf\u00e9", "cafe\u0301"]).alike_but_for_case() == []
+    assert Names(["a", "b"]).near("a") == []

@@ -303,3 +303,18 @@ def test_detections_are_the_candidates_above_the_threshold() -> None:
             np.testing.assert_array_equal(persons.boxes, candidates.boxes[strong].numpy())
             np.testing.assert_array_equal(persons.scores, candidates.scores[strong].numpy())
             assert len(candidates.proposals) >= len(candidates.boxes)
+
+
+def test_one_roi_has_no_statistics_and_teaches_nothing() -> None:
+    """Of one person and one box beside it, where a third of the samples may be persons: the box alone is sampled."""
+    config = replace(CONFIG, box=replace(CONFIG.box, samples=3), reid=replace(CONFIG.reid, samples=3))
+    model, batch = searcher(config), scenes(1, persons=1)
+    detection = model.detection_map(batch.features, model.msfrn(batch.features))
+    beside = torch.tensor([[0.0, 0, 5, 5]])
+    decoded, losses = model.box_head.learn(detection, [beside], batch.targets)
+    assert (tuple(decoded[0].shape), [loss.item() for loss in losses.values()]) == ((0, 4), [0, 0])
+    boxes, labels = model.reid_head.sample([beside], batch.targets)
+    assert (len(boxes[0]), labels.tolist()) == (1, [-2])
+    model.box_head.learn = lambda *_: ([beside[:0]], losses)
+    model.proposals.forward = lambda *_: ([beside], {})
+    assert model(batch.features, batch.targets)["reid"] == 0
