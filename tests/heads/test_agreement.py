@@ -1,6 +1,8 @@
 """What does not fit together is told by name, with both sides of it."""
 
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,7 +11,8 @@ from torch import nn
 from diffps.errors import CheckpointError, ConfigError
 from diffps.heads.agreement import check_shapes, check_taps, config_from_json
 from diffps.heads.config import DGRPNConfig, ModelConfig, TapsConfig
-from tests.heads.scenes import CONFIG, SHAPES, TAPS
+from diffps.model import PersonSearcher
+from tests.heads.scenes import CONFIG, IDENTITIES, SHAPES, TAPS, searcher
 
 
 @pytest.mark.parametrize(
@@ -77,3 +80,35 @@ def test_the_first_key_that_does_not_go_is_named(values: dict[str, object], told
     with pytest.raises(ConfigError) as caught:
         config_from_json(DGRPNConfig, values)
     assert str(caught.value) == told
+
+
+def test_a_head_of_more_blocks_than_anybody_needs_is_refused(tmp_path: Path) -> None:
+    searcher(replace(CONFIG, sfan=None)).save_pretrained(tmp_path, {"epochs": 3})
+    written = json.loads((tmp_path / "config.json").read_text())
+    assert (tmp_path / "config.json").read_text() == json.dumps(written, indent=2) + "\n"
+    assert list(written) == ["model", "taps", "shapes", "canvas", "identities", "words", "init", "training"]
+    assert (written["canvas"], written["identities"], written["words"]) == ([128, 192], IDENTITIES, None)
+    assert (written["shapes"]["d"], written["training"]) == ([16, 24, 8], {"epochs": 3})
+    for changes in ({"head_blocks": 101}, {"embedding": {**written["model"]["embedding"], "branches": 101}}):
+        model = {**written["model"], "reid": {**written["model"]["reid"], "grid": [300, 4]}, **changes}
+        model["embedding"]["size"] = 2 * 101**2
+        (tmp_path / "config.json").write_text(json.dumps({**written, "model": model}))
+        with pytest.raises(CheckpointError) as caught:
+            PersonSearcher.from_pretrained(tmp_path)
+        assert str(caught.value).endswith("head of this version: model: more than 100 blocks or branches")
+    model = {**written["model"], "head_blocks": 100}
+    (tmp_path / "config.json").write_text(json.dumps({**written, "model": model}))
+    with pytest.raises(CheckpointError, match=r"model.safetensors: box_head.body.1.bn1.bias is missing, config.json"):
+        PersonSearcher.from_pretrained(tmp_path)
+
+
+def test_a_folder_without_a_head_is_told_what_it_lacks(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError) as caught:
+        PersonSearcher.from_pretrained(tmp_path)
+    assert str(caught.value) == (
+        f"{tmp_path}: {tmp_path / 'config.json'} is missing; expected a trained head, as `diffps train` writes it"
+    )
+    head = searcher()
+    head.save_pretrained(tmp_path / "new" / "folder")
+    written = json.loads((tmp_path / "new/folder/config.json").read_text())
+    assert (written["words"], written["training"], written["init"]) == ([4, 9], {}, "v1")
