@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
+from matplotlib.figure import Figure, SubFigure
 from PIL import Image as Pil
 
 from diffps.figures.curves import bar_chart
 from diffps.figures.pictures import letterbox
-from diffps.figures.render import DASHES, INK, SERIES, draw, inline_svg, save
+from diffps.figures.render import DASHES, INK, SERIES, STYLE, draw, inline_svg, save
 from diffps.figures.sheets import Chart, Heat, Line, Row, Sheet, Tile
 
 IMAGE = np.arange(90 * 160 * 3, dtype=np.uint8).reshape(90, 160, 3)
@@ -193,3 +194,34 @@ def test_a_title_stands_in_a_file_and_not_in_a_page(tmp_path: Path) -> None:
     assert "#ffffff" not in inline
     heat = Chart(title="of a heat map", x_label="", heat=Heat(rows=["r"], columns=["c"], values=[[1]], low=0, high=1))
     assert "of a heat map" not in inline_svg(heat, "n")
+
+
+def test_letters_are_as_large_as_their_place_allows() -> None:
+    def title(figure: Figure | SubFigure) -> tuple[float, float, str]:
+        (text,) = [text for text in figure.texts if text.get_text()]
+        return text.get_position()[0], text.get_fontsize(), text.get_ha()
+
+    bars = bar_chart("t", "", {"a": [("x", 0.1)], "b": [("x", 0.2)]})
+    figure = draw(bars)
+    (axes,) = figure.axes
+    assert title(figure) == (0.01, 11, "left")
+    assert {(text.get_fontsize(), text.get_va()) for text in axes.texts} == {(8, "center")}
+    assert {label.get_fontsize() for label in axes.get_yticklabels()} == {9}
+    legend = axes.get_legend()
+    assert {text.get_fontsize() for text in legend.get_texts()} == {8.5}
+    assert (legend.get_frame_on(), legend.borderaxespad) == (False, 0.2)
+    assert legend.get_bbox_to_anchor().transformed(axes.transAxes.inverted()).p0.tolist() == pytest.approx([0, 1])
+    heat = draw(Chart(title="t", x_label="", heat=Heat(rows=["r"], columns=["c"], values=[[1]], low=0, high=1)))
+    assert title(heat) == (0.01, 11, "left")
+    (axes,) = heat.axes
+    assert {label.get_fontsize() for label in [*axes.get_xticklabels(), *axes.get_yticklabels()]} == {8}
+    assert {tick.get_tick_params()["length"] for tick in (axes.xaxis, axes.yaxis)} == {0}
+    sheet = draw(Sheet(title="t", rows=(Row(label="row", tiles=(Tile(image=IMAGE, caption="under"),)),)))
+    assert title(sheet) == (0.01, 12, "left")
+    (band,) = sheet.subfigs
+    assert title(band) == (0.01, 9, "left")
+    (text,) = band.axes[0].texts
+    assert (text.get_fontsize(), text.get_va(), text.get_ha()) == (8, "top", "center")
+    assert text.get_transform() == band.axes[0].transAxes
+    assert STYLE["font.size"] == 9
+    assert not any(STYLE[name] for name in ("axes.spines.top", "axes.spines.right", "text.parse_math"))
