@@ -175,5 +175,5 @@ def test_what_does_not_fit_is_told_with_its_widths(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"other\.pth: does not fit resnet50 with 16 -> 32 channels: size mism"):
         load_head_weights(build_head("resnet50", 16, 32, 1), config)
     torch.save([1], tmp_path / "list.pth")
-    with pytest.raises(CheckpointError, match=r"list\.pth: holds a list of other things than tensors by name; expec"):
+    with pytest.raises(CheckpointError, match=r"list\.pth: holds a list of other things than tensors by name"):
         read_head_weights(replace(config, head_weights=str(tmp_path / "list.pth")))

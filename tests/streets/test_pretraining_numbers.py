@@ -1,6 +1,8 @@
 """The numbers of a pretraining, by hand: rates, losses and scores, and what its card and its refusals say of them."""
 
+import json
 import math
+from dataclasses import asdict
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,6 +11,8 @@ import pytest
 import torch
 from PIL import Image
 
+from diffps.backbone.builtin.topology import read_recipe
+from diffps.backbone.checkpoint import load_checkpoint
 from diffps.errors import ConfigError, DivergedError
 from diffps.pretraining.card import model_card
 from diffps.pretraining.codec import _edge_loss, psnr
@@ -29,7 +33,6 @@ from diffps.pretraining.pictures import maps_picture, reconstructions_picture
 from diffps.pretraining.scenes import _CROWDS, STRIDE, WORDS, TrainingScenes, World, _pool, to_tensor, word_masks
 
 CPU = torch.device("cpu")
-LATE = PretrainConfig(steps=4000)
 
 
 @pytest.mark.parametrize(
@@ -367,3 +370,9 @@ def test_the_card_of_a_backbone_is_its_report() -> None:
         "| latents | 0.50 | 0.25 |",
     ):
         assert line in lines, line
+
+
+def test_the_shipped_backbone_was_made_by_the_defaults() -> None:
+    recipe = read_recipe(load_checkpoint("builtin:streets").folder)
+    assert recipe is not None
+    assert recipe["pretrain"] == json.loads(json.dumps(asdict(PretrainConfig())))
