@@ -143,6 +143,7 @@ def test_codec_loss_falls() -> None:
     trainer = CodecTrainer(build(TINY.widths, 0).vae, TINY, CPU)
     losses = [trainer.step(0, images) for _ in range(12)]  # the same crops, so that only learning changes the loss
     assert losses[-1] < losses[0]
+    assert [losses[0], losses[3]] == pytest.approx([54.0317, 51.4866], rel=2e-3)  # as in the first version
 
 
 def test_noise_and_map_losses_fall(scenes: TrainingScenes) -> None:
@@ -150,6 +151,8 @@ def test_noise_and_map_losses_fall(scenes: TrainingScenes) -> None:
     losses = [trainer.step(0, scenes) for _ in range(40)]
     assert losses[-1].denoising < losses[0].denoising
     assert losses[-1].maps < losses[0].maps
+    told = [losses[0].denoising, losses[0].maps, losses[3].denoising, losses[3].maps]
+    assert told == pytest.approx([1.05968, 1.38041, 1.04991, 1.37003], rel=1e-3)  # as in the first version
 
 
 def test_batches_are_crops_with_captions_of_what_they_show(scenes: TrainingScenes) -> None:
