@@ -155,6 +155,13 @@ def test_noise_and_map_losses_fall(scenes: TrainingScenes) -> None:
     assert told == pytest.approx([1.05968, 1.38041, 1.04991, 1.37003], rel=1e-3)  # as in the first version
 
 
+def test_maps_are_asked_for_below_a_timestep(scenes: TrainingScenes) -> None:
+    """The earliest of the first batch whose words are seen is 181."""
+    for limit, asked in ((181, False), (182, True)):
+        trainer = DenoiserTrainer(build(TINY.widths, 0), _alphas(), replace(TINY, map_timesteps=limit), CPU)
+        assert math.isfinite(trainer.step(0, scenes).maps) == asked
+
+
 def test_batches_are_crops_with_captions_of_what_they_show(scenes: TrainingScenes) -> None:
     batch = sample_batch(scenes, np.random.default_rng(0), 32, 16)
     assert batch.latents.shape == (32, 4, 16, 16)
