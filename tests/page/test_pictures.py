@@ -79,6 +79,10 @@ def test_components_are_ordered_signed_and_spread_over_the_colours() -> None:
     assert np.abs(axes).argmax(1).tolist() == [1, 3, 0]
     assert (axes.max(1) > 0.9).all()
     assert len(principal_axes([feature], 2)[1]) == 2
+    for seed in range(8):
+        turned = feature @ np.linalg.qr(np.random.default_rng(seed).normal(size=(4, 4)))[0]
+        found = principal_axes([turned])[1]
+        assert (found.max(1) == np.abs(found).max(1)).all()
     (ramp,) = pca_rgb([np.arange(101.0)[None, :, None]])
     assert ramp[0, :, 0].tolist() == (((np.arange(101) - 1) / 98).clip(0, 1) * 255).round().tolist()
     assert not ramp[..., 1:].any()
