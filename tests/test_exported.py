@@ -1,14 +1,18 @@
 """Heads as ONNX graphs, run by onnxruntime: what they find is what PyTorch finds, within 1e-4."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torchvision.ops import nms, roi_align
 
+import diffps.exported
 from diffps.errors import CheckpointError
 from diffps.exported import DETECT, EMBED, Detect, write_onnx
 from diffps.features import Feature
@@ -134,6 +138,80 @@ def test_an_export_that_breaks_off_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         export_head(str(tmp_path / "head"), tmp_path / "out", write)
     assert [path.name for path in tmp_path.iterdir()] == ["head"]
+
+
+def test_what_onnx_is_given_for_torchvisions_operators_does_the_same() -> None:
+    generator = torch.Generator().manual_seed(0)
+    suppress, align, sort = diffps.exported._operators().values()
+    boxes = torch.rand(40, 4, generator=generator) * 30
+    boxes[:, 2:] += boxes[:, :2]
+    scores = torch.rand(40, generator=generator)
+    for overlap in (0.1, 0.5):
+        kept = suppress(boxes.numpy(), scores.numpy(), overlap)
+        assert kept.value.tolist() == nms(boxes, scores, overlap).tolist()
+    maps = torch.randn(2, 3, 12, 10, generator=generator)
+    rois = torch.cat([torch.tensor([0.0, 1, 0, 1]).repeat(10)[:, None], boxes], dim=1)
+    found = align(maps.numpy(), rois.numpy(), 0.25, 3, 2, 2, False)
+    expected = roi_align(maps, rois, (3, 2), spatial_scale=0.25, sampling_ratio=2, aligned=False)
+    np.testing.assert_allclose(found.value, expected.numpy(), atol=1e-5)
+    rows = np.array([[3, 1, 3, 2], [0, 5, 5, 1]], np.float32)
+    values, order = (each.value for each in sort(rows, True, 1, True))
+    assert (values.tolist(), order.tolist()) == ([[3, 3, 2, 1], [5, 5, 1, 0]], [[0, 2, 3, 1], [1, 2, 3, 0]])
+    assert sort(rows)[0].value.tolist() == [[1, 2, 3, 3], [0, 1, 5, 5]]
+
+
+def test_what_is_traced_and_how_it_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[dict[str, Any]] = []
+
+    class Program:
+        def __init__(self) -> None:
+            self.model = SimpleNamespace(metadata_props={"kept": "1"})
+
+        def save(self, path: Path) -> None:
+            path.write_text(json.dumps(self.model.metadata_props))
+
+    def export(module: torch.nn.Module, example: tuple[Any, ...], **options: Any) -> str:
+        assert not module.training
+        assert not torch.is_grad_enabled()
+        asked.append({"example": example, **options})
+        return "exported"
+
+    def write(exported: str, **options: Any) -> Program:
+        assert exported == "exported"
+        asked[-1].update(options)
+        return Program()
+
+    monkeypatch.setattr(torch.export, "export", export)
+    monkeypatch.setattr(torch.onnx, "export", write)
+    head = searcher()
+    write_onnx(head, tmp_path, {"head": "0a"})
+    told = {"kept": "1", "canvas": "[128, 192]", "head": '"0a"'}
+    assert [json.loads((tmp_path / name).read_text()) for name in (DETECT, EMBED)] == [told, told]
+    detect, embed = asked
+    names = list(head.taps.names)
+    grids = [(1, *head.shapes[name]) for name in names]
+    assert [tuple(each.shape) for each in detect["example"]] == grids
+    assert detect["input_names"] == names
+    assert detect["output_names"] == ["boxes", "scores", "embeddings"]
+    assert detect["dynamic_shapes"] is None
+    maps, boxes = embed["example"]
+    assert [tuple(each.shape) for each in maps] == grids
+    assert boxes.tolist() == [[0, 0, 96, 64]] * 3
+    assert embed["input_names"] == [*names, "boxes"]
+    assert embed["output_names"] == ["embeddings"]
+    nothing, several = embed["dynamic_shapes"]
+    assert nothing == (None,) * len(names)
+    assert (list(several), several[0].__name__, several[0].min) == ([0], "n", 1)
+    for options in asked:
+        assert (options["strict"], options["dynamo"], options["verbose"], options["opset_version"]) == (
+            False,
+            True,
+            False,
+            18,
+        )
+    with torch.no_grad():
+        embedded = diffps.exported._Embed(head.eval())(maps, boxes)
+        assert len(embedded) == 3
 
 
 @pytest.mark.slow

@@ -1,9 +1,11 @@
 """Stored features expand to what they stand for."""
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 
-from diffps.features import SCALE_BLOCK, Basis, Feature
+from diffps.features import SCALE_BLOCK, Basis, Feature, Ref, expand_once
 
 H, W, K, C = 20, 30, 5, 11  # 600 positions: two full blocks of scales and a partial one
 
@@ -44,3 +46,35 @@ def test_mirror_flips_only_the_marked_samples() -> None:
     mirrored = Feature(plain.values, plain.scales, mirror=torch.tensor([False, True])).dense()
     assert torch.equal(mirrored[0], plain.dense()[0])
     assert torch.equal(mirrored[1], plain.dense()[1].flip(-1))
+
+
+def test_every_part_of_a_feature_moves() -> None:
+    plain = stored()
+    basis = Basis(torch.zeros(C), torch.zeros(K, C))
+    moved = Feature(plain.values, plain.scales, basis, torch.tensor([True, False])).to("meta")
+    parts = (moved.values, moved.scales, moved.mirror, moved.basis.mean, moved.basis.vectors)
+    assert all(part.device.type == "meta" for part in parts)
+    assert (moved.values.shape, moved.scales.shape, moved.mirror.shape) == ((2, H, W, K), (2, 3, K), (2,))
+    assert (tuple(moved.basis.mean.shape), tuple(moved.basis.vectors.shape)) == ((C,), (K, C))
+    bare = Feature(plain.values).to("meta")
+    assert (bare.scales, bare.basis, bare.mirror) == (None, None, None)
+
+
+def test_a_feature_is_expanded_once_for_all_heads() -> None:
+    plain = stored()
+    for mirror in (None, torch.tensor([False, False]), torch.tensor([True, False])):
+        once = expand_once(plain, mirror, torch.device("cpu"))
+        assert torch.equal(once.dense(), replace(plain, mirror=mirror).dense())
+        assert (once.values.dtype, once.scales, once.mirror) == (torch.float32, None, None)
+        assert once.values.is_contiguous()
+    basis = Basis(torch.zeros(C), torch.zeros(K, C))
+    assert torch.equal(expand_once(replace(plain, basis=basis), None, torch.device("cpu")).basis.vectors, basis.vectors)
+
+
+def test_a_whole_number_of_blocks_has_no_rest() -> None:
+    values = torch.ones(1, 16, 32, 2, dtype=torch.int8)
+    scales = torch.tensor([[[1.0, 2.0], [3.0, 4.0]]]).half()
+    dense = Feature(values, scales).coefficients().flatten(2)
+    assert dense[0, :, [0, 255, 256, 511]].tolist() == [[1, 1, 3, 3], [2, 2, 4, 4]]
+    assert Feature(values, scales).coefficients(torch.float16).dtype == torch.float16
+    assert Ref("a").view == "identity"

@@ -77,3 +77,22 @@ def test_of_two_that_look_identical_neither_is_guessed() -> None:
     assert all(names.find(name) == name for name in both)
     assert Names([*both, "x"]).alike_but_for_case() == []
     assert Names(["a", "A", "b"]).alike_but_for_case() == [["a", "A"]]
+
+
+def test_bytes_that_are_no_text_are_spelt_out() -> None:
+    assert to_text(os.fsdecode(b"a\x80\xff.jpg")) == r"a\x80\xff.jpg"
+    assert to_text(r"a\x80.jpg") == r"a\x5cx80.jpg"  # which a name may hold as well
+    assert to_text(r"a\x79.jpg") == from_text(r"a\x79.jpg") == r"a\x79.jpg"  # no escape: 0x79 is a letter
+    assert from_text(r"a\x5cx80\xe9") == "a\\x80\udce9"
+
+
+def test_names_are_counted_once() -> None:
+    assert len(Names(["a", "b", "a", "A"])) == 3
+    assert len(Names([])) == 0
+    assert Names(["stra\u00dfe", "STRASSE", "Strasse"]).near("strasse") == ["stra\u00dfe", "STRASSE", "Strasse"]
+
+
+def test_one_name_alone_is_like_nobody_elses() -> None:
+    assert Names(["a", "b"]).alike() == Names(["a", "b"]).alike_but_for_case() == []
+    assert Names(["a", "caf\u00e9", "cafe\u0301"]).alike_but_for_case() == []
+    assert Names(["a", "b"]).near("a") == []

@@ -8,7 +8,7 @@ import pytest
 
 from diffps.errors import DatasetError
 from diffps.names import to_text
-from diffps.records import Annotations, Detections, Gallery, Query, Scene, SearchIndex
+from diffps.records import UNLABELLED, Annotations, Detections, Gallery, Query, Scene, SearchIndex
 
 
 def boxes(*rows: tuple[float, ...]) -> np.ndarray:
@@ -93,3 +93,46 @@ def test_a_gallery_s_parts_have_an_entry_per_query() -> None:
     assert Gallery(name="g", query_ids=("q",), scenes=rows, positive_scenes=rows, positive_boxes=rows).name == "g"
     with pytest.raises(DatasetError, match=r"gallery g: its parts have \[1, 2\] entries, not one per query"):
         Gallery(name="g", query_ids=("q",), scenes=rows * 2, positive_scenes=rows, positive_boxes=rows)
+
+
+@pytest.mark.parametrize(
+    ("shape", "names"), [((2, 3), (2,)), ((4,), (1,)), ((2, 4), (1,)), ((2, 4), (2, 1)), ((1, 2, 4), (1,))]
+)
+def test_annotations_of_another_shape_are_refused(shape: tuple[int, ...], names: tuple[int, ...]) -> None:
+    with pytest.raises(DatasetError) as caught:
+        Annotations(np.ones(shape, np.float32), np.zeros(names, np.int64))
+    assert str(caught.value) == f"annotations: boxes {shape} and identities {names} do not match (n, 4), (n,)"
+
+
+@pytest.mark.parametrize("corners", [(0, 0, 5, 0), (0, 5, 5, 5), (0, 0, np.inf, 5), (np.nan, 0, 5, 5), (5, 0, 4, 9)])
+def test_the_first_box_that_is_none_is_named(corners: tuple[float, ...]) -> None:
+    with pytest.raises(DatasetError, match=r"annotations: box 1 is empty or not finite: \["):
+        Annotations(boxes((0, 0, 1, 1), corners, (0, 0, 0, 0)), np.zeros(3, np.int64))
+
+
+def test_the_lowest_identity_is_that_of_the_unlabelled() -> None:
+    assert UNLABELLED == -1
+    assert Annotations(boxes((0, 0, 1, 1)), np.array([-1])).identities.tolist() == [-1]
+    with pytest.raises(DatasetError) as caught:
+        Annotations(boxes((0, 0, 1, 1), (0, 0, 1, 1)), np.array([-2, -3]))
+    assert str(caught.value) == "annotations: identity -3 is below -1 (unlabelled)"
+
+
+@pytest.mark.parametrize(("rows", "scores", "embeddings"), [(2, 1, 2), (2, 2, 1), (2, 2, 3), (0, 1, 0)])
+def test_each_part_of_detections_is_as_long_as_the_others(rows: int, scores: int, embeddings: int) -> None:
+    with pytest.raises(DatasetError, match=rf"shapes \({rows}, 4\), \({scores},\), \({embeddings}, 8\) do not match"):
+        Detections(np.ones((rows, 4), np.float32), np.ones(scores, np.float32), np.ones((embeddings, 8), np.float32))
+    with pytest.raises(DatasetError, match="do not match"):
+        Detections(np.ones((1, 5), np.float32), np.ones(1, np.float32), np.ones((1, 8), np.float32))
+
+
+@pytest.mark.parametrize("part", ["query_ids", "scenes", "positive_scenes", "positive_boxes"])
+def test_every_part_of_a_gallery_counts(part: str) -> None:
+    rows = {name: (np.zeros(1, np.int32),) for name in ("scenes", "positive_scenes", "positive_boxes")}
+    with pytest.raises(DatasetError, match=r"gallery g: its parts have \[0, 1\] entries"):
+        Gallery(**{"name": "g", "query_ids": ("q",), **rows, part: ()})
+
+
+def test_a_query_is_named_with_its_box() -> None:
+    with pytest.raises(DatasetError, match=r"query q: box \[1.0, 2.0\] is empty or not \(4,\)"):
+        Query(query_id="q", scene_id="a", box=np.array([1, 2], np.float32), identity=3)

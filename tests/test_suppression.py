@@ -1,5 +1,8 @@
 """Suppression that ends early, and proposals chosen with it, are torchvision's."""
 
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given
@@ -7,6 +10,7 @@ from hypothesis import strategies as st
 from torchvision.models.detection.rpn import RegionProposalNetwork
 from torchvision.ops import nms
 
+import diffps.suppression
 from diffps.heads.config_rois import RPNConfig
 from diffps.heads.detection import ProposalNetwork
 from diffps.suppression import suppress
@@ -51,3 +55,19 @@ def test_proposals_are_those_of_torchvisions_network(training: bool) -> None:
     for mine, other in zip((*ours[0], *ours[1]), (*theirs[0], *theirs[1]), strict=True):
         assert torch.equal(mine, other)
     assert max(map(len, ours[0])) == (30 if training else 9)
+
+
+def test_a_gpu_has_torchvisions_own_and_a_cpu_looks_no_further_than_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[object, ...]] = []
+
+    def found(*arguments: object) -> torch.Tensor:
+        asked.append(arguments)
+        return torch.arange(5)
+
+    monkeypatch.setattr(diffps.suppression, "nms", found)
+    boxes, scores = torch.tensor([[0.0, 0, 1, 1], [5, 5, 6, 6]]), torch.tensor([0.1, 0.2])
+    assert suppress(boxes, scores, 0.5, 2).tolist() == [1, 0]
+    assert not asked
+    elsewhere: Any = SimpleNamespace(device=torch.device("cuda"))
+    assert suppress(elsewhere, scores, 0.5, 3).tolist() == [0, 1, 2]
+    assert asked == [(elsewhere, scores, 0.5)]

@@ -220,5 +220,5 @@ class ModelConfig:
             check_grid("box", self.box.grid, 2)
             check_grid("reid", self.reid.grid, 2)
         strips = self.embedding.branches if self.embedding.kind == "mge" else 1
-        rows = (self.reid.grid[0] + 1) // 2 if self.head == "resnet50" else self.reid.grid[0] // 2
-        check(rows >= strips, "reid.grid", self.reid.grid, f"at least {2 * strips} high for {strips} strips")
+        least = 2 * strips if self.head == "convnext" else 2 * strips - 1
+        check(self.reid.grid[0] >= least, "reid.grid", self.reid.grid, f"at least {least} high for {strips} strips")

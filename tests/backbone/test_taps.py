@@ -9,7 +9,7 @@ import torch
 from diffps.backbone.capture import Request, TapReader
 from diffps.backbone.published import check_ids, published_models
 from diffps.errors import CheckpointError, UnknownTapError
-from diffps.taps import STANDARD_UNET, FeatureName, standard_taps, tap_table
+from diffps.taps import SDXL_UNET, STANDARD_UNET, FeatureName, standard_taps, tap_kind, tap_table
 
 MEASURED = Path(__file__).resolve().parents[3] / "shared" / "data" / "sd21_taps_1280.tsv"
 
@@ -145,3 +145,33 @@ def test_a_phrase_is_one_name() -> None:
     assert name == "x-map.red-shirt"
     assert FeatureName.parse(name) == FeatureName("x-map", "red-shirt")
     assert FeatureName.parse("mid-vit-out") == FeatureName("mid-vit-out")
+
+
+def test_the_sizes_of_the_two_unets() -> None:
+    """What is published of them, place by place; text has a row per token and no stride."""
+    for config, inner, context in ((STANDARD_UNET, 1280, "mid-vit-block0"), (SDXL_UNET, 1280, "mid-vit-block9")):
+        table = tap_table(config)
+        assert (table["unet-in"].channels, table["unet-out"].channels) == (4, 4)
+        assert (table["unet-after-conv-in"].channels, table["unet-after-conv-in"].stride) == (320, 8)
+        deepest = 8 << (len(config["block_out_channels"]) - 1)
+        for part in ("k", "v"):
+            tap = table[f"{context}-cross-{part}"]
+            assert (tap.kind, tap.channels, tap.stride) == ("text", inner, 0)
+        assert (table[f"{context}-cross-map"].channels, table[f"{context}-cross-map"].stride) == (20, deepest)
+        assert (table[f"{context}-ffn-inner"].channels, table[f"{context}-out"].channels) == (4 * inner, inner)
+    assert [config["cross_attention_dim"] for config in (STANDARD_UNET, SDXL_UNET)] == [1024, 2048]
+    assert STANDARD_UNET["block_out_channels"] == (320, 640, 1280, 1280)
+    assert SDXL_UNET["block_out_channels"] == (320, 640, 1280)
+    heads = {name: tap.channels for name, tap in tap_table(SDXL_UNET).items() if name.endswith("block0-cross-map")}
+    assert heads["down-level1-repeat0-vit-block0-cross-map"] == 10
+    assert heads["up-level0-repeat2-vit-block0-cross-map"] == 20
+
+
+@pytest.mark.parametrize("depth", [None, 0])
+def test_a_depth_that_is_not_given_is_one(depth: int | None) -> None:
+    assert tap_table({**STANDARD_UNET, "transformer_layers_per_block": depth}) == standard_taps()
+
+
+def test_kinds_by_their_ids() -> None:
+    kinds = {name: tap_kind(name) for name in standard_taps()}
+    assert kinds == {name: tap.kind for name, tap in standard_taps().items()}

@@ -2,6 +2,7 @@
 
 import urllib.request
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -131,3 +132,48 @@ def test_a_file_of_other_things_is_refused_by_name(tmp_path: Path, content: obje
     config = ModelConfig(channels=16, head_channels=32, head_blocks=1, head_weights=str(tmp_path / "other.pth"))
     with pytest.raises(CheckpointError, match=r"model\.head_weights .*other\.pth"):
         load_head_weights(build_head("resnet50", 16, 32, 1), config)
+
+
+def test_a_random_convnext_begins_near_the_identity_and_drops_nothing() -> None:
+    """torchvision's scale of a layer's first output, 1e-6, and no share of blocks left out, in training either."""
+    torch.manual_seed(0)
+    head, x = build_head("convnext", 8, 12, 2), torch.randn(3, 8, 6, 4)
+    assert [block.layer_scale.unique().item() for block in head[1]] == pytest.approx([1e-6] * 2)
+    assert torch.equal(head.train()(x), head.eval()(x))
+    assert head(torch.full((1, 8, 2, 2), 0.0)).isfinite().all()
+    torch.testing.assert_close(head(x), head[0](x), rtol=0, atol=1e-4)
+
+
+def test_a_random_resnet_is_kaimings_by_what_goes_out() -> None:
+    torch.manual_seed(0)
+    head = build_head("resnet50", 64, 128, 2)
+    assert [(block.conv1.in_channels, block.conv2.out_channels) for block in head] == [(64, 32), (128, 32)]
+    for conv in (head[0].conv2, head[1].conv3):
+        fan = conv.out_channels * conv.kernel_size[0] ** 2
+        assert conv.weight.std().item() == pytest.approx((2 / fan) ** 0.5, rel=0.05)
+    assert head[0].downsample[0].bias is None
+
+
+@pytest.mark.parametrize(
+    ("kind", "blocks", "told"),
+    [
+        ("resnet50", 2, "resnet50 has channels, head_channels, head_blocks (1024, 2048, 3), this model (16, 32, 2)"),
+        ("convnext", 3, "convnext has channels, head_channels, head_blocks (512, 1024, 3), this model (16, 32, 3)"),
+    ],
+)
+def test_which_widths_imagenet_has_is_told(kind: str, blocks: int, told: str) -> None:
+    with pytest.raises(CheckpointError) as caught:
+        read_head_weights(ModelConfig(channels=16, head=kind, head_channels=32, head_blocks=blocks))
+    assert str(caught.value) == (
+        f"model.head_weights imagenet: ImageNet's {told}; set model.head_weights: random, or those"
+    )
+
+
+def test_what_does_not_fit_is_told_with_its_widths(tmp_path: Path) -> None:
+    torch.save({"layer4.0.conv1.weight": torch.zeros(3)}, tmp_path / "other.pth")
+    config = ModelConfig(channels=16, head_channels=32, head_blocks=1, head_weights=str(tmp_path / "other.pth"))
+    with pytest.raises(CheckpointError, match=r"other\.pth: does not fit resnet50 with 16 -> 32 channels: size mism"):
+        load_head_weights(build_head("resnet50", 16, 32, 1), config)
+    torch.save([1], tmp_path / "list.pth")
+    with pytest.raises(CheckpointError, match=r"list\.pth: holds a list of other things than tensors by name"):
+        read_head_weights(replace(config, head_weights=str(tmp_path / "list.pth")))

@@ -191,6 +191,13 @@ def test_anchors_cover_a_canvas_that_is_no_square() -> None:
     assert centres[:, 1].max() > 50
 
 
+def test_anchors_follow_the_map_to_its_device_and_stay_exact() -> None:
+    anchors = ProposalNetwork(RPNConfig(anchor_sizes=(16,)), 6, CANVAS).rpn.anchor_generator
+    anchors.set_cell_anchors(torch.float16, torch.device("meta"))
+    (moved,) = anchors.cell_anchors
+    assert (moved.dtype, moved.device.type, tuple(moved.shape)) == (torch.float32, "meta", (3, 4))
+
+
 SIDES = st.floats(0.25, 60, width=32)
 CORNERS = st.floats(-10, 100, width=32)
 BOXES = st.lists(st.tuples(CORNERS, CORNERS, SIDES, SIDES), min_size=1, max_size=5)

@@ -27,6 +27,18 @@ def test_peaks(strength: np.ndarray, window: int, count: int) -> None:
     assert ours == reference.peaks(strength.astype(np.float64), window, count)
 
 
+@pytest.mark.parametrize("count", [1, 3, 200])
+def test_peaks_are_the_same_by_the_operators_onnx_knows(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    strength = torch.randint(0, 5, (3, 9, 13), generator=torch.Generator().manual_seed(0)) / 5
+    plain = find_peaks(strength, 3, count)
+    monkeypatch.setattr(torch.compiler, "is_exporting", lambda: True)
+    exported = find_peaks(strength, 3, count)
+    assert plain.real.any()
+    assert torch.equal(exported.real, plain.real)
+    for mine, other in zip(exported[:2], plain[:2], strict=True):
+        assert torch.equal(mine[plain.real], other[plain.real])
+
+
 def test_a_plateau_has_one_peak_at_its_lowest_index() -> None:
     strength = torch.zeros(1, 9, 9)
     strength[0, 3:6, 4:7] = 1.0

@@ -6,10 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from diffps.features import FeatureShape
 from diffps.geometry import Canvas
 from diffps.heads.config import EmbeddingConfig, ModelConfig, TapsConfig
+from diffps.heads.embedding import CBAM
+from diffps.heads.initialisation import initialise
 from diffps.model import PersonSearcher, apply_init, build_searcher
 from tests.heads.scenes import searcher as tiny
 
@@ -150,3 +153,40 @@ def test_a_head_says_which_rule_it_was_made_by(tmp_path: Path) -> None:
     built.save_pretrained(tmp_path)
     assert json.loads((tmp_path / "config.json").read_text())["init"] == "v2"
     assert PersonSearcher.from_pretrained(tmp_path).init == "v2"
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_what_each_rule_reaches(rule: str) -> None:
+    """Layers of 64 in and 64 out, filled with sevens before: what is still seven was not reached."""
+    torch.manual_seed(0)
+    encoder = nn.ModuleList([CBAM(64, 4, 3), nn.Linear(64, 64), nn.BatchNorm1d(64)])
+    predictor = nn.ModuleList([nn.Linear(64, 64), nn.BatchNorm1d(64)])
+    other = nn.Sequential(nn.Conv2d(64, 64, 1), nn.Conv2d(64, 64, 1, bias=False), nn.BatchNorm2d(64))
+    for part in (encoder, predictor, other):
+        for parameter in part.parameters():
+            nn.init.constant_(parameter, 7)
+    initialise(rule, encoder, predictor, [other])
+    xavier, narrow = math.sqrt(6 / 128), math.sqrt(6 / 80)
+    kaiming = math.sqrt(6 / 16) if rule == "v1" else narrow
+    if rule in ("v2", "normal-everywhere"):
+        for part in (encoder, predictor):
+            for name, parameter in part.named_parameters():
+                if name.endswith("bias"):
+                    assert not parameter.any(), name
+                else:
+                    assert 0.004 < parameter.std().item() < 0.016, name
+                    assert 0 < parameter.abs().max().item() < 0.06, name
+    else:
+        reached = [(encoder[1], xavier), (predictor[0], xavier), (encoder[0].channel[0], kaiming)]
+        reached += [(encoder[0].channel[2], kaiming), (encoder[0].spatial, math.sqrt(6 / 27))]
+        for layer, bound in reached:
+            assert 0.6 * bound < layer.weight.abs().max().item() <= bound
+            assert not layer.bias.any()
+        assert all((each == 7).all() for norm in (encoder[2], predictor[1]) for each in norm.parameters())
+    if rule.endswith("everywhere"):
+        for layer in other[:2]:
+            assert 0.9 * xavier < layer.weight.abs().max().item() <= xavier
+        assert not other[0].bias.any()
+        assert (other[2].weight == 7).all()
+    else:
+        assert all((each == 7).all() for each in other.parameters())

@@ -12,7 +12,6 @@ from torch import nn
 from diffps.errors import CheckpointError, ConfigError
 from diffps.features import Basis, Feature, FeatureShape
 from diffps.heads.config import EmbeddingConfig, ModelConfig, MSFRNConfig, TapsConfig
-from diffps.heads.costs import costs
 from diffps.metrics.detection import score_detection
 from diffps.model import LOSSES, PersonSearcher, Target, build_searcher
 from tests.heads.scenes import CANVAS, CONFIG, IDENTITIES, SHAPES, TAPS, Batch, scenes, searcher
@@ -242,23 +241,6 @@ def test_intermediates_are_what_the_forward_uses() -> None:
     assert set(off) == {"refined", "detection"}
 
 
-def test_costs_count_every_parameter_once_and_compute_nothing() -> None:
-    model = searcher()
-    parts = costs(model, batch=2)
-    assert sum(part.parameters for part in parts) == sum(parameter.numel() for parameter in model.parameters())
-    assert {part.part for part in parts} == {name for name, _ in model.named_children()}
-    assert all(part.activation_bytes > 0 for part in parts)
-    without_words = searcher(replace(CONFIG, sfan=None))  # projecting the words does not depend on the batch
-    for one, two in zip(costs(without_words), costs(without_words, batch=2), strict=True):
-        assert two.forward_flops == 2 * one.forward_flops
-
-
-def test_cost_of_the_aggregation_by_hand() -> None:
-    (part,) = [part for part in costs(searcher()) if part.part == "aggregation"]
-    positions, channels = 16 * 24, 24
-    assert part.forward_flops == 2 * positions * (8 * channels + 9 * channels)
-
-
 def test_golden_losses() -> None:
     """Losses of 20 steps on a fixed seed, so that a refactor that changes the numbers is seen.
 
@@ -321,3 +303,18 @@ def test_detections_are_the_candidates_above_the_threshold() -> None:
             np.testing.assert_array_equal(persons.boxes, candidates.boxes[strong].numpy())
             np.testing.assert_array_equal(persons.scores, candidates.scores[strong].numpy())
             assert len(candidates.proposals) >= len(candidates.boxes)
+
+
+def test_one_roi_has_no_statistics_and_teaches_nothing() -> None:
+    """Of one person and one box beside it, where a third of the samples may be persons: the box alone is sampled."""
+    config = replace(CONFIG, box=replace(CONFIG.box, samples=3), reid=replace(CONFIG.reid, samples=3))
+    model, batch = searcher(config), scenes(1, persons=1)
+    detection = model.detection_map(batch.features, model.msfrn(batch.features))
+    beside = torch.tensor([[0.0, 0, 5, 5]])
+    decoded, losses = model.box_head.learn(detection, [beside], batch.targets)
+    assert (tuple(decoded[0].shape), [loss.item() for loss in losses.values()]) == ((0, 4), [0, 0])
+    boxes, labels = model.reid_head.sample([beside], batch.targets)
+    assert (len(boxes[0]), labels.tolist()) == (1, [-2])
+    model.box_head.learn = lambda *_: ([beside[:0]], losses)
+    model.proposals.forward = lambda *_: ([beside], {})
+    assert model(batch.features, batch.targets)["reid"] == 0

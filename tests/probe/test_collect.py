@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from diffps.features import FeatureShape
-from diffps.probe.collect import Collector, People, fit_readouts
+from diffps.probe.collect import HELD, Collector, People, fit_readouts, projection
 from diffps.probe.config import ProbeRules
 from diffps.probe.part import Part, together
 from diffps.probe.sample import ProbeSample
@@ -135,3 +135,31 @@ def test_a_person_of_the_whole_canvas_and_one_of_a_pixel() -> None:
     vectors = collector.take().rows["tap/vectors"]
     np.testing.assert_allclose(vectors[0].mean(0), feature.mean((0, 1, 2)), rtol=1e-6)
     np.testing.assert_allclose(vectors[1], feature[0, -1, -1].expand(3, 3), rtol=1e-6)
+
+
+def test_a_wide_tap_is_projected_by_its_name_and_the_seed() -> None:
+    rules = ProbeRules(width=6)
+    drawn = projection("tap", 8, rules)
+    assert drawn is not None
+    assert drawn.shape == (8, 2)
+    assert drawn.dtype == torch.float64
+    # As in the first version, so that probes of two versions can be compared.
+    np.testing.assert_allclose(drawn[:2], [[0.18088846, 0.24680664], [0.27977827, -0.3231971]], rtol=1e-6)
+    for other in (projection("tap2", 8, rules), projection("tap", 8, ProbeRules(width=6, seed=1))):
+        assert other is not None
+        assert not torch.allclose(other, drawn)
+    assert projection("tap", 2, rules) is None
+    assert projection("tap", 3, rules) is not None
+    wide = projection("tap", 3000, ProbeRules(width=300))
+    assert wide is not None
+    assert wide.std().item() == pytest.approx(0.1, rel=0.01)
+
+
+def test_windows_are_added_up_as_soon_as_there_are_so_many(drawn: ProbeSample) -> None:
+    """Of eighteen for each scene; what is held does not grow with the scenes."""
+    assert HELD == 384
+    collector = Collector(SHAPES, MAPS, CANVAS, RULES)
+    for scenes, held in ((16, 16 * 18), (5, 21 * 18), (1, 0)):
+        for start in range(scenes):
+            collector.add(features(drawn, range(start, start + 1)), people(drawn, range(start, start + 1)))
+        assert sum(map(len, collector._targets)) == held

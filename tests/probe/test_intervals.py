@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from scipy.stats import norm, t
 
 from diffps.probe.intervals import Sums, by_group, estimate, family_bounds, known_bounds, near_best, resample
 from diffps.probe.ranking import chance_precision, chance_variance
@@ -74,3 +75,36 @@ def test_nothing_can_be_said_of_one_group(groups: int) -> None:
     assert np.isinf(family_bounds(Sums(np.zeros((2, groups)), np.ones(groups)), 2)).all()
     draws = resample(Sums(np.zeros((2, groups)), np.ones(groups)), 100, 0)
     assert draws.shape == (2, 100)
+
+
+def test_numbers_of_intervals() -> None:
+    """Student's and the normal quantile, each for as many tests as there are, on sums by hand."""
+    sums = Sums(np.array([[1.0, 2, 3, 4], [0, 0, 0, 1]]), np.array([1.0, 2, 1, 2]))
+    np.testing.assert_allclose(sums.ratio, [10 / 6, 1 / 6])
+    residual = sums.above - sums.ratio[:, None] * sums.below
+    errors = np.sqrt((residual**2).sum(1) * 4 / 3) / 6
+    expected = t.ppf(1 - 0.05 / 8, 3) * np.maximum(errors, np.median(errors))
+    np.testing.assert_allclose(family_bounds(sums, 4), expected)
+    variances = np.array([[0.01, 0.04], [0, 0.09]])
+    np.testing.assert_allclose(known_bounds(variances, 3), norm.ppf(1 - 0.05 / 6) * np.sqrt([0.05, 0.09]) / 2)
+    assert estimate(0.5, np.arange(41.0)) == (0.5, pytest.approx(1), pytest.approx(39))
+    assert estimate(0.5, np.array([np.nan, 1.0, 3.0]))[1:] == pytest.approx((1.05, 2.95))
+    assert np.isnan(estimate(0.5, np.full(3, np.nan))[1:]).all()
+    assert np.isnan(Sums(np.zeros(2), np.zeros(2)).ratio)
+    # The draws of a seed stay what they were.
+    drawn = resample(Sums(np.array([1.0, 2, 3, 4]), np.ones(4)), 6, 7)
+    assert drawn.tolist() == [2.0, 3.0, 2.5, 2.5, 3.0, 1.75]
+
+
+def test_groups_are_summed_in_their_order() -> None:
+    sums = by_group(np.array([[1.0, 2, 4, 8]]), np.array([7, 3, 7, 9]))
+    assert sums.above.tolist() == [[2, 5, 8]]
+    assert sums.below.tolist() == [1, 2, 1]
+    empty = by_group(np.zeros((2, 0)), np.zeros(0, int))
+    assert (empty.above.shape, empty.below.shape) == ((2, 0), (0,))
+
+
+def test_a_difference_that_touches_nothing_is_near() -> None:
+    draws = np.stack([np.linspace(1, 2, 41), np.linspace(1, 2, 41) - 0.5, np.linspace(1, 2, 41)])
+    assert near_best(np.array([3.0, 2.0, 1.0]), draws).tolist() == [True, False, True]
+    assert near_best(np.array([np.nan]), draws[:1]).tolist() == [False]

@@ -48,3 +48,43 @@ def test_the_memory_is_what_a_collector_holds() -> None:
 def test_rules_out_of_range(field: str, value: int) -> None:
     with pytest.raises(ConfigError, match=f"{field} {value}"):
         ProbeRules(**{field: value})
+
+
+def test_the_memory_by_hand() -> None:
+    """A grid of 2 x 3 with 4 channels, of which 2 are regressed for each of three parts, and a map of 2 x 2."""
+    read = Reads({"tap": FeatureShape(2, 3, 4)}, {"map": FeatureShape(2, 2, 1)})
+    found = memory(read, ProbeRules(width=6, strips=2), batch=2, persons=5)
+    images = 2 * (4 * (24 + 4) + 4 * 24 + 8 * 18 * (3 * 3 * 4 + 6))
+    assert found.features == images + 8 * (384 + 2 * 18) * 6
+    assert found.sums == 8 * ((6 + 1 + 6) ** 2 + (6 + 1) ** 2)
+    assert found.vectors == 5 * 2 * 4 * 4
+    assert memory(Reads({}, {}), ProbeRules(), 2, 5) == (0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "told"),
+    [
+        ("strips", 0, "must divide 24: 1, 2, 3, 4, 6, 8, 12 or 24"),
+        ("strips", 48, "must divide 24: 1, 2, 3, 4, 6, 8, 12 or 24"),
+        ("width", 2, "must be at least 3"),
+        ("boxes", 0, "must be at least 1"),
+        ("folds", 1, "must be at least 2"),
+        ("resamples", 99, "must be at least 100"),
+        ("seed", -1, "must be at least 0"),
+    ],
+)
+def test_a_rule_just_out_of_range_is_told_the_range(field: str, value: int, told: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        ProbeRules(**{field: value})
+    assert str(caught.value) == f"{field} {value}: {told}"
+
+
+def test_the_edges_of_the_rules_are_taken() -> None:
+    for strips in (1, 2, 3, 4, 6, 8, 12, 24):
+        ProbeRules(strips=strips, width=3, boxes=1, folds=2, resamples=100, seed=0)
+
+
+def test_a_tap_without_a_grid_is_told_what_it_is() -> None:
+    with pytest.raises(ConfigError) as caught:
+        reads(standard_taps(), ["unet-in", "mid-vit-block0-cross-k"], [], CANVAS)
+    assert str(caught.value) == "probe.taps: mid-vit-block0-cross-k is a text, not a grid of features; take it out"

@@ -41,3 +41,16 @@ def test_turned_and_scaled_vectors_are_the_same_and_unrelated_ones_are_not() -> 
 
 def test_too_few_boxes() -> None:
     assert np.isnan(similarity({"a": np.ones((3, 2))}, ["a"], 0)).all()
+
+
+def test_of_many_boxes_a_seeded_512_are_taken() -> None:
+    rng = np.random.default_rng(4)
+    taps = {name: rng.normal(size=(600, 4)) for name in "ab"}
+    for seed in (0, 9):
+        chosen = np.random.default_rng(seed).permutation(600)[:512]
+        found = similarity(taps, ["a", "b"], seed)
+        assert found[0, 1] == pytest.approx(plain(taps["a"][chosen], taps["b"][chosen]), abs=1e-9)
+    few = {name: values[:4] for name, values in taps.items()}
+    assert similarity(few, ["a", "b"], 0)[0, 1] == pytest.approx(plain(few["a"], few["b"]), abs=1e-9, nan_ok=True)
+    assert np.isfinite(similarity({"a": taps["a"][:5]}, ["a"], 0)).all()
+    assert similarity({}, [], 0).shape == (0, 0)

@@ -108,3 +108,16 @@ def test_two_persons_are_enough() -> None:
     vectors = np.array([[1, 0], [1, 0.1], [0, 1], [0.1, 1], [-1, -1], [-1, -2]])
     assert by_cosine(task, vectors).precision.mean() == 1
     assert np.isfinite(by_map(task, vectors).precision).all()
+
+
+def test_who_is_searched_among_whom() -> None:
+    """Eleven boxes of five persons and two of nobody known, two to a scene: as a seed deals them."""
+    who = Persons(np.arange(12) // 2, np.array([0, 1, 2, 3, 4, -1, 0, 1, 2, 3, 4, -1]), np.arange(12) // 2)
+    task = make_task(who, 2, 3)
+    assert [(fold.queries.tolist(), fold.gallery.tolist(), fold.others.tolist()) for fold in task.folds] == [
+        ([0, 1, 4, 6, 7, 10], [0, 1, 4, 5, 6, 7, 10, 11], [2, 3, 8, 9]),
+        ([2, 3, 8, 9], [2, 3, 5, 8, 9, 11], [0, 1, 4, 6, 7, 10]),
+    ]
+    # One right among six boxes of other scenes, and among four.
+    np.testing.assert_allclose(task.chance, [2.45 / 6] * 6 + [25 / 12 / 4] * 4)
+    assert task.identities.tolist() == [0, 1, 4, 0, 1, 4, 2, 3, 2, 3]

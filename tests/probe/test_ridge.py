@@ -40,3 +40,20 @@ def test_a_constant_channel_has_no_weight_and_more_channels_than_samples_are_no_
 
 def test_without_samples_everything_is_zero() -> None:
     assert not ridge(*sums(np.zeros((0, 3)), np.zeros((0, 2)))).any()
+
+
+def test_a_channel_of_zeros_has_no_weight_and_harms_no_other() -> None:
+    rng = np.random.default_rng(3)
+    x, y = rng.normal(size=(40, 3)), rng.normal(size=(40, 1))
+    x[:, 1] = 0
+    weights, without = ridge(*sums(x, y)).numpy(), ridge(*sums(x[:, [0, 2]], y)).numpy()
+    assert weights[1] == 0
+    np.testing.assert_allclose(weights[[0, 2, 3]], without, rtol=1e-9)
+
+
+def test_strength_is_a_share_of_a_channels_variance() -> None:
+    x = np.array([[-1.0], [1.0]])
+    for strength in (0.01, 1.0):
+        weights = ridge(*sums(x, 3 * x + 5), strength).numpy()
+        np.testing.assert_allclose(weights[:, 0], [3 / (1 + strength), 5])
+    np.testing.assert_allclose(ridge(*sums(x, 3 * x + 5)).numpy()[0], 3 / 1.01)

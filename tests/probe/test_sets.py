@@ -70,3 +70,65 @@ def test_taps_without_a_score_are_left_out() -> None:
     found = choose_set(taps, GUIDANCE, 50, shared, together)
     assert found is not None
     assert "odd" not in found.taps.names
+
+
+def of_shape(name: str, side: int, reid: float, megabytes: float = 1.0, channels: int = 8) -> Candidate:
+    return Candidate(
+        name=name, shape=FeatureShape(side, side, channels), megabytes=megabytes, reid=reid, detection=reid
+    )
+
+
+def test_detection_has_half_of_what_the_guidance_leaves() -> None:
+    tap = of_shape("a", 8, 0.5)
+    for budget, guidance, there in (
+        (2.0, None, True),
+        (1.99, None, False),
+        (2.1, GUIDANCE, True),
+        (2.0, GUIDANCE, False),
+    ):
+        found = choose_set([tap], guidance, budget, np.eye(1), lambda _: 0.5)
+        assert (found is not None) == there
+        if found is not None:
+            assert found.taps.guidance == (None if guidance is None else "map.person")
+            assert found.megabytes == pytest.approx(1.0 + (0.1 if guidance else 0))
+            assert (found.taps.level3, found.taps.detection, found.reid) == (("a",), "a", 0.5)
+
+
+def test_re_id_fills_the_budget_to_its_end() -> None:
+    taps = [of_shape("a", 8, 0.5), of_shape("b", 8, 0.4), of_shape("c", 8, 0.3)]
+    for budget, names in ((3.0, ("a", "b", "c")), (2.99, ("a", "b")), (2.0, ("a", "b"))):
+        found = choose_set(taps, None, budget, np.eye(3), lambda names: float(len(names)))
+        assert found is not None
+        assert found.taps.level3 == names
+        assert found.megabytes == len(names)
+
+
+def test_three_starts_are_grown_and_five_taps_tried_at_a_step() -> None:
+    tried: list[tuple[str, ...]] = []
+
+    def together(names: tuple[str, ...]) -> float:
+        tried.append(names)
+        return 0.5  # nothing is gained, so nothing is added
+
+    starts = [of_shape(f"s{side}", side, side / 100) for side in (8, 16, 32, 64)]
+    found = choose_set(starts, None, 100, np.eye(4), together)
+    assert found is not None
+    assert [names for names in tried if len(names) == 1] == [("s64",), ("s32",), ("s16",)]
+    assert found.taps.level3 == ("s64",)
+    tried.clear()
+    many = [of_shape(f"t{number}", 8, 1 - number / 10) for number in range(8)]
+    shared = np.eye(8)
+    shared[0, 1] = shared[1, 0] = 0.9  # the second says what the first says: 0.9 (1 - 0.9) is less than all others
+    choose_set(many, None, 100, shared, together)
+    assert tried == [("t0",), *(("t0", f"t{number}") for number in (2, 3, 4, 5, 6))]
+
+
+def test_no_more_than_three_grids_and_the_finest_is_level_3() -> None:
+    taps = [of_shape(f"s{side}", side, side / 100) for side in (8, 16, 32, 64)]
+    found = choose_set(taps, None, 100, np.eye(4), lambda names: float(len(names)))
+    assert found is not None
+    assert (found.taps.level3, found.taps.level2, found.taps.level1) == (("s64",), ("s32",), ("s16",))
+    wide = [of_shape("a", 8, 0.5), of_shape("b", 8, 0.4, channels=16)]
+    only = choose_set(wide, None, 100, np.eye(2), lambda names: float(len(names)))
+    assert only is not None
+    assert only.taps.level3 == ("a",)

@@ -67,3 +67,19 @@ def test_offsets_lead_from_a_window_to_its_person(rows: list[tuple[float, ...]],
         # Of equal overlaps rounding may choose either: then the two persons' boxes overlap the window alike.
         nearest = people[overlaps[window] >= overlaps[window].max() - 1e-9] if right[window] else boxes[[window]]
         assert np.abs(nearest - made[rank]).max(1).min() < 1e-3
+
+
+def test_the_windows_of_a_seed_stay_what_they_were() -> None:
+    """So that probes of two versions can be compared."""
+    drawn = draw_windows("a", PEOPLE, CANVAS, 0)
+    expected = [
+        [14.829, 0, 41.464, 77.99],
+        [159.8, 16.848, 192, 115.234],
+        [109.367, 0, 127.207, 23.219],
+        [145.851, 73.074, 187.895, 128],
+        [0, 65.735, 21.453, 128],
+        [182.977, 0, 190.97, 31.235],
+    ]
+    np.testing.assert_allclose(drawn.boxes[:6], expected, atol=6e-4)
+    assert np.flatnonzero(drawn.right).tolist() == [0, 3, 6, 9, 12, 15]
+    assert np.flatnonzero(drawn.dealt).tolist() == [1, 5, 8, 10, 11, 12]

@@ -197,3 +197,61 @@ def test_parts_that_do_not_fit_are_refused() -> None:
             images=GALLERY.images,
             names=GALLERY.names,
         )
+
+
+def test_an_embedding_by_its_row_through_all_parts() -> None:
+    for row in (0, 6, 7, 19):
+        assert np.array_equal(GALLERY.embedding(row), EMBEDDINGS[row].astype(np.float16))
+    with pytest.raises(IndexError, match="row 0 beyond the gallery's end"):
+        GALLERY.embedding(20)
+
+
+def test_what_is_left_out_is_named_once_per_image() -> None:
+    answer = find(EMBEDDINGS[[9, 1]], GALLERY, top=30, own=np.array([9, 1, 2, 9]))
+    assert (answer.own, answer.boxes, len(answer.hits)) == ((1, 2, 9), 17, 17)
+    assert answer.notes == ("17 boxes in 5 images were searched; the query's own box in 0.jpg, 2.jpg is left out.",)
+    assert [hit.row for hit in find(EMBEDDINGS[:1], GALLERY, top=2, own=np.array([0])).hits] == [
+        hit.row for hit in find(EMBEDDINGS[:1], GALLERY, top=3).hits[1:]
+    ]
+    assert find(EMBEDDINGS[:1], GALLERY, top=0).hits == ()
+
+
+def test_what_was_not_measured_is_said_in_full() -> None:
+    large = find(EMBEDDINGS[:1], GALLERY, calibrations=[calibration(measured=19)])
+    assert large.notes[-1] == (
+        "That was measured among up to 19 boxes and is extrapolated to these 20; the true share may be several times "
+        "as large."
+    )
+    rare = find(EMBEDDINGS[:1], GALLERY, calibrations=[calibration(least=0.05)])
+    assert rare.notes[-1] == (
+        "That was measured down to one in 20 strangers, on 40 people, and is extrapolated beyond."
+    )
+    hopeless = find(EMBEDDINGS[:1], GALLERY, calibrations=[calibration(start=0.9)])
+    assert hopeless.verdict == (
+        "Among so many boxes no likeness is enough to tell a person from a stranger: this is a ranking."
+    )
+    other = find(EMBEDDINGS[:2], GALLERY, calibrations=[calibration(1), calibration(3)])
+    assert other.verdict == (
+        "This is a ranking, which cannot tell whether the person is there at all: the head was calibrated for queries "
+        "of 1, 3 pictures and not of 2."
+    )
+    with pytest.raises(CalibrationError) as caught:
+        find(EMBEDDINGS[:1], GALLERY, promise=1.5)
+    assert str(caught.value) == "promise 1.5: a share of strangers lies between 0 and 1; 0.01 is one in 100"
+
+
+def test_a_hit_is_worth_what_the_calibration_says() -> None:
+    record = calibration()
+    answer = find(EMBEDDINGS[:1], GALLERY, calibrations=[calibration(2, start=0.1), record], promise=0.05)
+    assert answer.promise == 0.05
+    for hit in answer:
+        assert hit.fpir == pytest.approx(float(record.fpir(hit.similarity, 20)))
+        assert hit.same_person == (hit.similarity >= record.threshold(20, 0.05))
+
+
+@pytest.mark.parametrize("part", ["boxes", "scores", "images"])
+def test_every_part_of_a_gallery_is_as_long_as_the_embeddings(part: str) -> None:
+    parts = {name: getattr(GALLERY, name) for name in ("embeddings", "boxes", "scores", "images", "names")}
+    with pytest.raises(DatasetError, match=r"^gallery: 20 embeddings, boxes .*, scores .*, images .* do not match$"):
+        SearchedGallery(**{**parts, part: parts[part][1:]})
+    assert len(GALLERY) == 20

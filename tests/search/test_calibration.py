@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -171,3 +172,61 @@ def test_shares_in_words() -> None:
     assert odds(0.4) == "one in 2"
     assert odds(0.83) == "83% of"
     assert odds(1e-9) == "fewer than one in 1,000"
+
+
+def test_the_least_that_is_a_calibration() -> None:
+    one = calibration(sizes=(1,))
+    assert replace(one, mates=(0.0, 0.0)).fnir(0.5) == 1
+    level = replace(one.sizes[0], thresholds=(0.5,) * len(LEVELS), boxes=0.5)
+    assert replace(one, sizes=(level,)).measured_boxes == 0.5
+    for changes in (
+        {"mates": (0.5,)},
+        {"mates": (0.0, math.inf)},
+        {"sizes": ()},
+        {"sizes": (replace(level, boxes=0.0),)},
+        {"sizes": (level, level)},
+        {"sizes": (replace(level, least=math.nan),)},
+        {"sizes": (replace(level, scale=0.0),)},
+        {"sizes": (replace(level, thresholds=(0.5,) * 12),)},
+    ):
+        with pytest.raises(CalibrationError) as caught:
+            replace(one, **changes)
+        assert str(caught.value) == "calibration: not one that this version wrote; calibrate the head again"
+
+
+def test_the_table_for_people_has_a_row_for_each_size_and_level() -> None:
+    rows = calibration().table()
+    assert [(row["boxes"], row["fpir"]) for row in rows] == [
+        (boxes, level) for boxes in (100, 1000, 10_000, 100_000) for level in (0.01, 0.1)
+    ]
+    assert [row["measured"] for row in rows] == [False, True] + [False] * 6
+    assert set(rows[0]) == {"boxes", "fpir", "threshold", "fnir", "measured"}
+    exact = calibration().table(sizes=(500,), levels=(0.05, 0.0499))
+    assert [row["measured"] for row in exact] == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("share", "told"),
+    [
+        (0.5, "one in 2"),
+        (0.501, "50% of"),
+        (0.001, "one in 1,000"),
+        (0.00099, "fewer than one in 1,000"),
+        (0.02, "one in 50"),
+    ],
+)
+def test_shares_in_words_at_their_edges(share: float, told: str) -> None:
+    assert odds(share) == told
+
+
+def test_pictures_at_a_threshold_are_not_below_it() -> None:
+    record = replace(calibration(), mates=(0.1, 0.2, 0.2, 0.4))
+    assert record.fnir([0.1, 0.2, 0.3, 0.4, 0.5]).tolist() == [0, 0.25, 0.75, 0.75, 1]
+
+
+def test_less_than_one_box_is_nothing_to_search() -> None:
+    assert calibration().threshold(1, 0.1) == pytest.approx(calibration().sizes[0].thresholds[4])
+    with pytest.raises(CalibrationError, match=r"^boxes 0.9: there is nothing to search$"):
+        calibration().threshold(0.9, 0.1)
+    with pytest.raises(CalibrationError, match=r"^fpir 1: must lie between 0 and 1$"):
+        calibration().threshold(5, 1)

@@ -37,3 +37,13 @@ def test_detections_are_named_by_the_annotation_they_overlap() -> None:
     assert held_out.query_identities.tolist() == [7, 8]
     assert held_out.query_scenes.tolist() == [[0], [1]]
     assert held_out.scene_count == 3
+
+
+def test_half_an_overlap_is_enough() -> None:
+    truth = Annotations(np.array([[0, 0, 10, 10]], np.float32), np.array([3]))
+    for height, identity in ((5, 3), (4.9, UNLABELLED)):
+        boxes = np.array([[0, 0, 10, height]], np.float32)
+        found = held_out_searches([scene("a")], {"a": truth}, boxes, np.eye(1), np.array([0]))
+        assert found.identities.tolist() == [identity]
+        assert found.seen_identities.tolist() == [3]
+        assert len(found.queries) == (identity == 3)

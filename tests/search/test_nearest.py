@@ -125,3 +125,22 @@ def test_several_pictures_are_one_query_by_their_mean_direction() -> None:
         mean_embedding(np.array([[1.0, 0], [-1, 0]]))
     with pytest.raises(DatasetError, match="at least one"):
         mean_embedding(np.empty((0, 3)))
+
+
+def test_a_row_half_as_long_again_is_no_embedding() -> None:
+    query = np.array([[2.0, 0]])
+    near = nearest(query, [np.array([[0.5, 0], [1.4, 0]], np.float16)], 2)
+    assert near.rows.tolist() == [[1, 0]]
+    for length in (1.5, -1.5):
+        with pytest.raises(DatasetError, match="gallery: row 1 is not a finite embedding"):
+            nearest(query, [np.array([[0.5, 0], [length, 0]], np.float16)], 2)
+
+
+def test_nothing_asked_for_is_nothing_found() -> None:
+    found = nearest(np.ones((2, 3)), [np.zeros((4, 3), np.float16)], 0)
+    assert found.rows.shape == found.similarity.shape == (2, 0)
+    with pytest.raises(DatasetError, match=r"^search: k -1; expected 0 or more$"):
+        nearest(np.ones((1, 2)), [], -1)
+    with pytest.raises(DatasetError, match=r"^query embeddings: row 1 is zero; it resembles nobody$"):
+        nearest(np.array([[1.0, 0], [0, 0]]), [], 1)
+    assert np.isfinite(mean_embedding(np.array([[1.0, 0], [-1, 1e-2]]))).all()

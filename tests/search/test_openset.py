@@ -139,3 +139,73 @@ def test_nobody_is_found_where_the_detector_found_nothing() -> None:
     )
     with pytest.raises(CalibrationError, match="no box was detected"):
         calibrate(blind)
+
+
+def test_the_numbers_of_a_small_calibration() -> None:
+    """Worked out once: what is measured, what is continued, and on how many people."""
+    found = calibrate(made_up(7, people=60, scenes=90))
+    assert [row.boxes for row in found.sizes] == [1, 2, 5, 10, 20, 50, 100, 170]
+    assert [row.least for row in found.sizes] == [0.001, 0.001, 0.005, 0.005, 0.01, 0.02, 0.05, 0.1]
+    scales = [0.11129, 0.08913, 0.0763, 0.06151, 0.05327, 0.033, 0.02588, 0.02738]
+    np.testing.assert_allclose([row.scale for row in found.sizes], scales, atol=2e-5)
+    first = [-1.0, -1.0, 0.01128, 0.28686, 0.41079, 0.50221, 0.5909, 0.64919, 0.69754, 0.74641, 0.76888]
+    np.testing.assert_allclose(found.sizes[0].thresholds, first, atol=2e-5)
+    last = [0.46996, 0.56159, 0.67125, 0.75697, 0.77716, 0.79687, 0.82237, 0.84149, 0.86053, 0.88566, 0.91428]
+    np.testing.assert_allclose(found.sizes[-1].thresholds, last, atol=2e-5)
+    assert len(found.mates) == 101
+    np.testing.assert_allclose(found.mates[::20], [-1, 0.63944, 0.74371, 0.80709, 0.85226, 0.93533], atol=2e-5)
+    assert (found.pictures, found.identities, found.unmated, found.mated) == (1, 60, 120, 466)
+    assert (found.scenes, found.pool) == (90, 340)
+
+
+def test_pictures_are_used_once_and_come_from_different_scenes() -> None:
+    held_out = made_up(7, people=60, scenes=90)
+    twice = replace(
+        held_out,
+        queries=np.repeat(held_out.queries, 3, axis=0) * 5,
+        query_identities=np.repeat(held_out.query_identities, 3),
+        query_scenes=np.repeat(held_out.query_scenes, 3, axis=0),
+    )
+    for given in (held_out, twice):
+        pairs = several_pictures(given, 2, np.random.default_rng(0))
+        assert pairs.query_identities.tolist() == list(range(60))
+        assert (pairs.query_scenes[:, 0] != pairs.query_scenes[:, 1]).all()
+        unit = held_out.queries / np.linalg.norm(held_out.queries, axis=1, keepdims=True)
+        for person, query in enumerate(pairs.queries):
+            np.testing.assert_allclose(query, unit[held_out.query_identities == person].mean(0), atol=1e-6)
+    assert several_pictures(held_out, 3, np.random.default_rng(0)).query_scenes.shape == (0, 3)
+    assert len(several_pictures(held_out, 1, np.random.default_rng(0)).queries) == 120
+
+
+@pytest.mark.parametrize("name", ["scenes", "seen_scenes", "query_scenes"])
+def test_scenes_are_numbers_from_0(name: str) -> None:
+    numbers = getattr(CALIBRATED, name).copy()
+    numbers.flat[0] = CALIBRATED.scene_count - 1
+    replace(CALIBRATED, **{name: numbers})
+    for wrong in (-1, CALIBRATED.scene_count):
+        numbers.flat[0] = wrong
+        with pytest.raises(CalibrationError) as caught:
+            replace(CALIBRATED, **{name: numbers})
+        assert str(caught.value) == f"held-out identities: {name} are not numbers below 800"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"identities": CALIBRATED.identities[1:]},
+        {"seen_scenes": CALIBRATED.seen_scenes[1:]},
+        {"query_identities": CALIBRATED.query_identities[1:]},
+        {"query_scenes": CALIBRATED.query_scenes[1:]},
+        {"query_scenes": CALIBRATED.query_scenes[:, 0]},
+        {"queries": CALIBRATED.queries[:, 1:]},
+    ],
+)
+def test_every_part_of_what_is_held_out_must_fit(changes: dict[str, np.ndarray]) -> None:
+    with pytest.raises(CalibrationError, match=r"held-out identities: embeddings \(.*\) do not match$"):
+        replace(CALIBRATED, **changes)
+
+
+def test_twenty_identities_are_enough() -> None:
+    assert calibrate(made_up(5, people=20, scenes=40, unknown=0)).identities == 20
+    with pytest.raises(CalibrationError, match="19 held-out identities are seen in a second scene; at least 20 are"):
+        calibrate(made_up(5, people=19, scenes=40, unknown=0))

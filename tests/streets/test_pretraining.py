@@ -31,7 +31,7 @@ from diffps.pretraining.config import PretrainConfig
 from diffps.pretraining.denoiser import DenoiserTrainer, map_divergence
 from diffps.pretraining.maps_report import HeldOut, average_precision, presence, score_parts, score_words, specificity
 from diffps.pretraining.optimise import descend, settling
-from diffps.pretraining.scenes import WORDS, TrainingScenes, World, encode_scenes, pixels, sample_batch
+from diffps.pretraining.scenes import WORDS, TrainingScenes, World, encode_scenes, pixels, sample_batch, to_tensor
 from stages import encode, index
 from stages.job import QuietJob, StoppedError
 from stages.pretraining.measure import write_report
@@ -143,6 +143,17 @@ def test_codec_loss_falls() -> None:
     trainer = CodecTrainer(build(TINY.widths, 0).vae, TINY, CPU)
     losses = [trainer.step(0, images) for _ in range(12)]  # the same crops, so that only learning changes the loss
     assert losses[-1] < losses[0]
+    assert [losses[0], losses[3]] == pytest.approx([54.0317, 51.4866], rel=2e-3)  # as in the first version
+
+
+def test_latents_of_a_finished_codec_have_mean_0_and_variance_1() -> None:
+    images = [np.random.default_rng(seed).integers(0, 256, (64, 64, 3), np.uint8) for seed in range(2)]
+    vae = CodecTrainer(build(TINY.widths, 0).vae, TINY, CPU).finish(images)
+    assert not vae.training
+    with torch.no_grad():
+        latents = vae.encode(to_tensor(images)).latent_dist.mean
+    torch.testing.assert_close(latents.mean((0, 2, 3)), torch.zeros(4), atol=1e-3, rtol=0)
+    torch.testing.assert_close(latents.std((0, 2, 3)), torch.ones(4), atol=1e-3, rtol=0)
 
 
 def test_noise_and_map_losses_fall(scenes: TrainingScenes) -> None:
@@ -150,6 +161,15 @@ def test_noise_and_map_losses_fall(scenes: TrainingScenes) -> None:
     losses = [trainer.step(0, scenes) for _ in range(40)]
     assert losses[-1].denoising < losses[0].denoising
     assert losses[-1].maps < losses[0].maps
+    told = [losses[0].denoising, losses[0].maps, losses[3].denoising, losses[3].maps]
+    assert told == pytest.approx([1.05968, 1.38041, 1.04991, 1.37003], rel=1e-3)  # as in the first version
+
+
+def test_maps_are_asked_for_below_a_timestep(scenes: TrainingScenes) -> None:
+    """The earliest of the first batch whose words are seen is 181."""
+    for limit, asked in ((181, False), (182, True)):
+        trainer = DenoiserTrainer(build(TINY.widths, 0), _alphas(), replace(TINY, map_timesteps=limit), CPU)
+        assert math.isfinite(trainer.step(0, scenes).maps) == asked
 
 
 def test_batches_are_crops_with_captions_of_what_they_show(scenes: TrainingScenes) -> None:

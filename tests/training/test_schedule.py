@@ -77,3 +77,67 @@ def test_negative_weights_and_batches_larger_than_the_data_are_refused() -> None
         LossWeights(reid=-1.0)
     with pytest.raises(ConfigError, match="11 training scenes"):
         order(batch=12)
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"epochs": 0}, "epochs 0: must be at least 1"),
+        ({"accumulate": 0}, "accumulate 0: must be at least 1"),
+        ({"clip": 0.0}, "clip 0.0: must be above 0"),
+        ({"decay": 0.0}, "decay 0.0: must be above 0"),
+        ({"lr": 1.1e30}, "lr 1.1e+30: must be at most 1e30"),
+        ({"warmup_start": 1.1}, "warmup_start 1.1: must be in (0, 1], a share of lr"),
+        ({"warmup_start": 0.0}, "warmup_start 0.0: must be in (0, 1], a share of lr"),
+        ({"seed": -1}, "warmup_epochs and seed must not be negative"),
+        ({"warmup_epochs": -0.1}, "warmup_epochs and seed must not be negative"),
+        ({"milestones": (0, 3)}, "milestones [0, 3]: must be epochs from 1, strictly increasing"),
+        ({"milestones": (3, 3)}, "milestones [3, 3]: must be epochs from 1, strictly increasing"),
+    ],
+)
+def test_what_is_just_outside_a_range_is_told_the_range(changes: dict, told: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        TrainingConfig(**changes)
+    assert str(caught.value) == told
+
+
+def test_what_is_just_inside_a_range_is_taken() -> None:
+    TrainingConfig(epochs=1, accumulate=1, lr=1e30, warmup_start=1.0, warmup_epochs=0.0, seed=0, milestones=(1, 2))
+    TrainingConfig(milestones=())
+    LossWeights(rpn_cls=0.0, rpn_reg=0.0, prop_cls=0.0, prop_reg=0.0, reid=0.0)
+    assert [len(batch) for batch in order(batch=11).epoch(0)] == [11]
+    assert order(batch=1).batches_per_epoch == 11
+
+
+def test_no_warm_up_and_a_part_of_an_epoch() -> None:
+    flat = TrainingConfig(lr=0.5, milestones=(1,), decay=0.5, warmup_epochs=0.0)
+    assert [flat.learning_rate(position, 2) for position in range(4)] == [0.5, 0.5, 0.25, 0.25]
+    part = TrainingConfig(lr=1.0, milestones=(), warmup_epochs=1.5, warmup_start=0.25)
+    rates = [part.learning_rate(position, 2) for position in range(5)]
+    assert rates == pytest.approx([0.25, 0.5, 0.75, 1.0, 1.0])
+
+
+@pytest.mark.parametrize("batch", [0, 12])
+def test_a_batch_that_the_scenes_do_not_fill_is_refused(batch: int) -> None:
+    with pytest.raises(ConfigError) as caught:
+        order(batch=batch)
+    assert str(caught.value) == f"batch {batch}: must be between 1 and the 11 training scenes"
+
+
+def test_a_weight_below_0_is_named() -> None:
+    with pytest.raises(ConfigError) as caught:
+        LossWeights(prop_cls=-0.5)
+    assert str(caught.value) == "weights.prop_cls -0.5: must not be negative"
+
+
+def test_the_order_of_a_seed_stays_what_it_was() -> None:
+    """A training that goes on with another version sees the same samples."""
+    epochs = [SampleOrder(tuple("abcdefg"), 3, data_seed=5, flip=True).epoch(epoch) for epoch in (0, 1)]
+    told = [
+        [
+            "".join(sample.scene_id.upper() if sample.mirrored else sample.scene_id for sample in batch)
+            for batch in epoch
+        ]
+        for epoch in epochs
+    ]
+    assert told == [["BEC", "DGf"], ["eca", "GFD"]]

@@ -208,3 +208,48 @@ def test_the_state_is_tensors_and_text(world) -> None:
     assert isinstance(state, HeadState)
     assert json.loads(state.scalars)["position"] == 8
     assert all(tensor.is_contiguous() for tensor in state.tensors.values())
+
+
+def test_a_result_says_where_it_stands(world) -> None:
+    config = TrainingConfig(epochs=2, lr=0.5, milestones=(1,), decay=0.5, warmup_epochs=0.0, accumulate=3, clip=1e-3)
+    head = world.trainer(config)
+    results = run(world, {"head": head})["head"]
+    assert (head.total, head.finished, head.settled) == (8, True, True)
+    assert head.history == results
+    assert [result.position for result in results] == list(range(8))
+    assert [result.epoch for result in results] == [0] * 4 + [1] * 4
+    assert [result.lr for result in results] == [0.5] * 4 + [0.25] * 4
+    assert [result.grad_norm is not None for result in results] == [False, False, True, False, False, True, False, True]
+    assert all(result.grad_norm is None or result.grad_norm > 1e-3 for result in results)
+    assert all(result.seconds > 0 and result.waited > 0 for result in results)
+    assert replace(results[0], seconds=99.0, waited=99.0) == results[0] != replace(results[0], position=1)
+    resumed = world.trainer(config)
+    resumed.load_state(head.state())
+    told = [(result.seconds, result.waited) for result in results]
+    assert [(result.seconds, result.waited) for result in resumed.history] == told
+    assert (resumed.history, resumed.finished) == (results, True)
+
+
+def test_where_training_diverged_is_said(world) -> None:
+    head = world.trainer(CONFIG)
+    for parameter in head.model.aggregation.parameters():
+        parameter.register_hook(lambda grad: grad * (float("nan") if head.position >= 5 else 1))
+    *before, last = run(world, {"head": head})["head"]
+    assert len(before) == 5
+    scenes = ", ".join(sample.scene_id for sample in next(world.order.batches(5, 6)))
+    assert str(last) == (
+        f"training diverged at batch 1 of epoch 1: the gradient's norm is nan; scenes {scenes}; "
+        "look at these scenes, or lower train.lr or train.clip (a changed setting begins anew)"
+    )
+
+
+def test_a_loss_that_is_not_finite_is_named(world) -> None:
+    head = world.trainer(replace(CONFIG, weights=LossWeights(rpn_cls=1e300)))
+    (first,) = run(world, {"head": head})["head"]
+    assert "batch 0 of epoch 0: loss total is inf; scenes" in str(first)
+    broken = world.trainer(CONFIG)
+    broken.model.proposals.register_forward_hook(
+        lambda _module, _inputs, output: (output[0], {**output[1], "rpn_reg": output[1]["rpn_reg"] * float("nan")})
+    )
+    (first,) = run(world, {"head": broken})["head"]
+    assert "loss rpn_reg is nan; scenes" in str(first)
