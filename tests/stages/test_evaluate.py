@@ -12,6 +12,7 @@ import torch
 from faster_coco_eval import COCO
 from PIL import Image
 
+from cache.errors import CacheError, DamagedError
 from diffps.cards import CardFacts, write_card
 from diffps.datasets.tables import box_array, read_annotations, read_queries, read_scenes, write_index
 from diffps.errors import CheckpointError, ConfigError
@@ -29,6 +30,7 @@ from stages.places import EVALUATE, INDEX
 from stages.search.evaluation import evaluate_head, evaluate_heads
 from stages.search.gallery import open_task, read_search_set
 from stages.search.tables import made_by, read_detections
+from stages.together import content
 from tests.world import CPU, FLOAT16, SIZE, Listener, Project, SmallSource, small_params
 
 HEAD = Path("results/train/head")
@@ -250,6 +252,17 @@ def test_stopping_writes_nothing(here: Path, source: SmallSource) -> None:
     with pytest.raises(StoppedError):
         run(source, QuietJob(stopping=True))
     assert not EVALUATE.exists()
+
+
+def test_scores_that_were_begun_anew_and_not_finished_are_read_by_nobody(here: Path, source: SmallSource) -> None:
+    run(source)
+    assert content(EVALUATE / "metrics.json", "evaluate")
+    (EVALUATE / "card.md").unlink()
+    (EVALUATE / "card.md").mkdir()  # in the way of what is written near the end
+    with pytest.raises((OSError, CacheError)):
+        run(source)
+    with pytest.raises(DamagedError, match="evaluate/metrics.json: .*`diffps evaluate`"):
+        content(EVALUATE / "metrics.json", "evaluate")
 
 
 def test_dry_run_names_sizes(here: Path) -> None:

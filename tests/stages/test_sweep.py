@@ -248,6 +248,9 @@ def test_one_seed_says_what_its_errors_count_and_how_far_trainings_scatter(sourc
 
 
     a, b = variants_of(text)
+    card = (a.folder / "head" / "README.md").read_text()
+    assert "Not evaluated" not in card
+    assert "mAP" in card
     shutil.rmtree(a.folder / "head")
     shutil.copytree(b.folder / "head", a.folder / "head")
     with pytest.raises(DamagedError, match="evaluate: was made from head .*they are of two runs; `diffps sweep` makes"):
