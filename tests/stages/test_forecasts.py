@@ -219,6 +219,8 @@ def test_receipts_tell_the_seconds_of_an_image_and_of_a_pass(tmp_path: Path) -> 
                     sink.info = {"seconds": seconds}
 
     assert speed.recorded_speed(tmp_path / "none") is None
+    write("untold", 0, "identity", 4, 0.0)
+    assert speed.recorded_speed(tmp_path / "untold") is None
     write("images", 0, "identity", 4, 6.0)
     assert speed.recorded_speed(tmp_path / "images") == speed.Speed(0.0, 1.5)
     write("moments", None, "identity", 4, 2.0)
