@@ -71,6 +71,7 @@ def test_people_have_a_frame_and_a_number_at_its_corner(width: int, shown: int) 
         assert red[y2 - 2 : y2 + 1, (x1 + x2) // 2].any()
         assert not red[middle, x1 + 10 : x2 - 10].any()
         assert red[y1 : y1 + 14, x1 : x1 + 6].mean() > 0.5  # what the number stands on
+        assert red[y1 + 5 : y1 + 14, x1 + 4 : x1 + 8].mean() > 0.5  # beyond the frame's lines too
         white = pixels[y1 : y1 + 24, x1 : x1 + 20].min(2) > 180
         assert white.any()
     assert not red[:, : shown // 4 - 4].any()
