@@ -72,9 +72,9 @@ def meeting(kept: Path, path: Path, span: range, limit: float) -> list[str]:
 
     What a shared fixture executes counts as its first user's, so tests beside those of the module are among them.
     """
-    runs = (ElementTree.parse(kept / name) for name in ("tests.xml", "again.xml"))
-    cases = [case for run in runs for case in run.iter("testcase") if not len(case)]  # that passed
-    seconds = {f"{case.get('file')}::{case.get('name')}": float(case.get("time", 0)) for case in cases}
+    runs = (ElementTree.parse(kept / name).iter("testcase") for name in ("tests.xml", "again.xml"))
+    passed = [case for run in runs for case in run if not len(case)]
+    seconds = {f"{case.get('file')}::{case.get('name')}": float(case.get("time", 0)) for case in passed}
     file = {test: Path(test.partition("::")[0]) for test in seconds}
     data = CoverageData(str(kept / "lines"))
     data.read()
@@ -110,8 +110,7 @@ def main() -> None:
     args = parser.parse_args()
     modules = [path for path in listed("ls-files", *args.places) if path.suffix == ".py"]
     choices = [(path, *fault) for path in modules for fault in faults(ast.parse((ROOT / path).read_text("utf-8")))]
-    chosen = random.Random(args.seed).sample(choices, min(args.count, len(choices)))
-    survivors = 0
+    chosen, noticed = random.Random(args.seed).sample(choices, min(args.count, len(choices))), 0
     with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
         copy, kept = Path(folder, "copy"), (args.kept or Path(folder, "kept")).absolute()
         subprocess.run(("git", "clone", "-q", "--shared", ROOT, copy), check=True)
@@ -126,6 +125,7 @@ def main() -> None:
             return subprocess.run(command, cwd=copy, env=os.environ | changed, capture_output=True).returncode
 
         if not (kept / "again.xml").exists():
+            print("first all tests, traced: some four times as long as they take otherwise", flush=True)
             kept.mkdir(parents=True, exist_ok=True)
             common = ("-nauto", "--maxprocesses=8", "--dist=loadfile", "-ojunit_family=xunit1", *args.tests)
             traced = ("--cov-context=test", "--cov-report=", *(f"--cov={package}" for package in PACKAGES))
@@ -138,11 +138,11 @@ def main() -> None:
             tests = meeting(kept, path, range(node.lineno, (node.end_lineno or node.lineno) + 1), args.seconds)
             done = ended(60 + 8 * args.seconds, "-x", *tests) if tests else 0
             (copy / path).write_text(source, encoding="utf-8")
-            survivors += done == 0
+            noticed += done != 0
             word = {0: "SURVIVED", 4: "unloaded"}.get(done, "noticed ")  # 4: a module of the tests cannot be imported
             fault = f"{path}:{node.lineno}:{node.col_offset}  {ast.unparse(node)}  ->  {ast.unparse(other)}"
             print(f"{word} {fault}  ({len(tests)} tests)", flush=True)
-    print(f"{len(chosen) - survivors} of {len(chosen)} noticed")
+    print(f"{noticed} of {len(chosen)} noticed")
 
 
 if __name__ == "__main__":

@@ -246,7 +246,6 @@ def test_one_seed_says_what_its_errors_count_and_how_far_trainings_scatter(sourc
     assert effects["text"].endswith(said)
     assert effects["effects"][0]["error"] is None
 
-
     a, b = variants_of(text)
     card = (a.folder / "head" / "README.md").read_text()
     assert "Not evaluated" not in card
