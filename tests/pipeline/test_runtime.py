@@ -35,6 +35,7 @@ def test_outside_a_terminal_long_work_reports_lines_with_everything_in_them(tmp_
     assert " left, 3 MB" in first
     assert last.startswith("extract: 4/4 images, ")
     assert ", 4 MB, in " in last
+    assert " left" not in last
     end = events(tmp_path / "log.jsonl")[-1]
     assert {key: end[key] for key in ("event", "label", "done", "total", "unit", "bytes")} == {
         "event": "end",
