@@ -107,7 +107,9 @@ def test_files_measured_before_are_not_read_again(project: Project) -> None:
     project.run(index)
     first, other = (Path("data/streets/frames") / scene.path.rpartition("/")[2] for scene in read_scenes(INDEX)[:2])
     known = KnownFiles(KNOWN_FILES)
-    measured = known.measure([first, other], lambda nbytes: None, keep_unreadable=False, max_pixels=1)
+    looked_at: list[int] = []
+    measured = known.measure([first, other], looked_at.append, keep_unreadable=False, max_pixels=1)
+    assert looked_at == [first.stat().st_size, other.stat().st_size]
     assert [fact.width for fact in measured] == [128, 128]  # though each has more than one pixel
     other.write_bytes(other.read_bytes() + b"\0")
     with pytest.raises(ImageError, match=other.name):
