@@ -55,7 +55,7 @@ def write_manifest(
     write_entries(path, entries)
 
 
-def check_manifest(root: Path, path: Path, folder: Path | None = None) -> list[ArraySpec]:
+def check_manifest(root: Path, path: Path, folder: Path | None) -> list[ArraySpec]:
     """Specs of a manifest's arrays, after comparing receipts and file sizes with it; shards are not read.
 
     ``folder``: where manifests lie that are kept outside the store. Raises NotCachedError when the manifest or the

@@ -73,7 +73,7 @@ def find_missing(
     images: Sequence[tuple[str, str]],
     shard: int,
     readable: Readable,
-    dataset: str = "",
+    dataset: str,
 ) -> Missing:
     """What a writer of ``specs``, which share a group, would have to do for ``images``. Nothing is written.
 
@@ -102,7 +102,7 @@ def pending_tasks(
     rows: Mapping[int, tuple[str, str]],
     shard_size: int,
     readable: Readable,
-    dataset: str = "",
+    dataset: str,
 ) -> list[ShardTask]:
     """Shards that lack at least one array for ``rows`` (row -> scene id, digest), in order."""
     book = ReceiptBook.of(root, group)

@@ -119,9 +119,7 @@ class FeatureReader:
         feature: NDArray[np.float32] = self.spec(name, self._split(image)[1]).encoding.decode(self.read(image, name))[0]
         return feature
 
-    def read_stored(
-        self, image: Image, name: str, values: NDArray[Any], scales: NDArray[np.float16] | None = None
-    ) -> None:
+    def read_stored(self, image: Image, name: str, values: NDArray[Any], scales: NDArray[np.float16] | None) -> None:
         """Stored form into ``values`` (H, W, K) and, with int8, ``scales`` (blocks, K)."""
         scene, view = self._split(image)
         array = self._array(name, view)

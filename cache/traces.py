@@ -53,7 +53,7 @@ def find_traces(
     return _traces(root, split, table, rows, set(digests), set())
 
 
-def find_removed(root: Path, split: str, kept: Collection[str], dataset: str = "") -> Traces:
+def find_removed(root: Path, split: str, kept: Collection[str], dataset: str) -> Traces:
     """Traces of the images of ``dataset`` whose digests are not among ``kept``, and of content nobody has a name for.
 
     Images that another data set has as well stay; only this one's names for them go. Nothing is changed.

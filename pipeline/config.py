@@ -43,7 +43,7 @@ def load_params(path: Path, overrides: Sequence[str] = ()) -> tuple[Params, Runt
     return Params(**{entry.name: getattr(found, entry.name) for entry in fields(Params)}), found.runtime
 
 
-def load_pretraining(path: Path | None, overrides: Sequence[str] = ()) -> tuple[PretrainConfig, Runtime]:
+def load_pretraining(path: Path | None, overrides: Sequence[str]) -> tuple[PretrainConfig, Runtime]:
     """The same for `diffps pretrain`; without a file the defaults. Raises ConfigError."""
     where = "pretrain" if path is None else str(path)
     found = _build(PretrainFile, {} if path is None else _read(path), overrides, where)

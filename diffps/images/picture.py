@@ -76,8 +76,8 @@ def read_picture(
     path: Path | str,
     take: Callable[[Picture], T],
     *,
+    max_pixels: int,
     digest: str | None = None,
-    max_pixels: int = MAX_PIXELS,
     reduce_to: tuple[int, int] | None = None,
 ) -> T:
     """What ``take`` makes of the decoded picture in a file. Raises ImageError for what cannot be decoded whole.

@@ -16,9 +16,7 @@ from stages.dataset.known import KnownFiles
 from stages.job import Job, StoppedError
 
 
-def read_dataset(
-    config: IndexConfig, root: Path, known: KnownFiles, job: Job, *, skip_unreadable: bool = False
-) -> SearchIndex:
+def read_dataset(config: IndexConfig, root: Path, known: KnownFiles, job: Job, *, skip_unreadable: bool) -> SearchIndex:
     """The dataset that ``config`` names, in the folder ``root``.
 
     Its report says how it was read, and the published counts where there are any. Raises DatasetError; ImageError for a

@@ -15,7 +15,7 @@ from stages.features.priors import prior_of
 from stages.places import WORDS
 
 
-def write_words(prior: Prior, words: Sequence[str], encoder: int = 1) -> None:
+def write_words(prior: Prior, words: Sequence[str], encoder: int) -> None:
     """Embed ``words``, each as a prompt of its own, by the text ``encoder`` of that number: ``embeddings`` (W, D)
     float32. An equal file stays as it is.
 

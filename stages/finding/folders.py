@@ -8,7 +8,6 @@ from typing import Protocol
 from cache.files import make_folder
 from diffps.datasets.discovery import find_images
 from diffps.errors import DatasetError, ImageError
-from diffps.images import MAX_PIXELS
 from diffps.names import from_text
 from diffps.records import Detections
 from stages.features.batches import ahead
@@ -50,7 +49,7 @@ def update_gallery(
     size: int,
     finder: Finder,
     job: Job,
-    max_pixels: int = MAX_PIXELS,
+    max_pixels: int,
 ) -> LoadedGallery:
     """Let the gallery at ``place`` hold exactly what ``folder`` shows, and load it; ``head`` is the digest of the head,
     ``size`` its embeddings' number of components.

@@ -62,7 +62,7 @@ class Photo:
         return box
 
 
-def content_of(path: Path, max_pixels: int = MAX_PIXELS) -> tuple[str, tuple[int, int]]:
+def content_of(path: Path, max_pixels: int) -> tuple[str, tuple[int, int]]:
     """Digest and (height, width) of a picture as displayed, without decoding it. Raises ImageError."""
     with image_file(path) as file:
         sha256 = sha256_of(file)

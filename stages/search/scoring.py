@@ -29,7 +29,7 @@ def score_head(
     found: Detected,
     scores: SearchScores,
     folder: Path,
-    made_by: str = "",
+    made_by: str,
 ) -> dict[str, Any]:
     """Write the tables into ``folder``, and give the numbers; ``scores`` are those of :func:`rank`. ``made_by``: see
     :meth:`Detected.write`."""
