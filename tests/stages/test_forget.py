@@ -32,7 +32,7 @@ from stages.forgetting.galleries import in_galleries
 from stages.forgetting.reindex import without
 from stages.job import QuietJob, Runtime
 from stages.places import EVALUATE, INDEX, PROBE, REPORT, TRAIN, calibration_file
-from stages.together import json_content
+from stages.together import json_content, together
 from tests.world import FLOAT16, ROOT, STORE, Listener, Project, rewrite_index
 
 HEAD = TRAIN / "head"
@@ -305,3 +305,8 @@ def test_an_index_alone_says_how_many_images_are_meant_and_loses_them(
     assert [scene.scene_id for scene in read_scenes(INDEX)] == (["a", "b", "c"] if dry else ["c"])
     assert log.read_text().endswith("nothing\n")
     assert (len(log.read_text().splitlines()) == 1) is not dry
+    sealed = together(INDEX, "index")
+    assert (sealed is None) is dry
+    if sealed is not None:
+        sealed.check()
+        assert "images.parquet" in sealed.files
