@@ -15,7 +15,7 @@ import torch
 from ruamel.yaml import YAML
 from safetensors.torch import load_file
 
-from cache.errors import DamagedError, LockedError
+from cache.errors import CacheError, DamagedError, LockedError
 from cache.files import write_json
 from cache.lock import StoreLock
 from diffps.errors import CheckpointError, ConfigError, DivergedError
@@ -33,6 +33,7 @@ from stages.sweeps.execute import train_round
 from stages.sweeps.results import result_of, table_rows, write_result, write_table
 from stages.sweeps.rounds import plan_rounds, shared_reading
 from stages.sweeps.variants import LONGEST, MOST, Variant, describe_changes, read_variants
+from stages.together import content
 from tests.world import (
     CPU,
     FLOAT16,
@@ -250,6 +251,14 @@ def test_one_seed_says_what_its_errors_count_and_how_far_trainings_scatter(sourc
     card = (a.folder / "head" / "README.md").read_text()
     assert "Not evaluated" not in card
     assert "mAP" in card
+    in_the_way = SWEEP / "effects.json"
+    in_the_way.unlink()
+    in_the_way.mkdir()
+    with pytest.raises((OSError, CacheError)):
+        write_table([a, b], a.params.train)
+    with pytest.raises(DamagedError, match="results/sweep/table.csv: .*`diffps sweep`"):
+        content(SWEEP / "table.csv", "sweep")  # begun anew, and not finished
+    in_the_way.rmdir()
     shutil.rmtree(a.folder / "head")
     shutil.copytree(b.folder / "head", a.folder / "head")
     with pytest.raises(DamagedError, match="evaluate: was made from head .*they are of two runs; `diffps sweep` makes"):
