@@ -242,7 +242,7 @@ def _fetch_folder(
     return folder
 
 
-def fetch_file(repo: str, filename: str, revision: str | None) -> Path:
+def fetch_file(repo: str, filename: str, revision: str | None = None) -> Path:
     """A file of a hub repository, from the hub's cache where it is there. Raises CheckpointError."""
     from huggingface_hub import hf_hub_download
 
