@@ -42,6 +42,7 @@ from tests.world import (
     SmallSource,
     StoppingJob,
     equal,
+    rename_persons,
     small_params,
     train_small,
     weights,
@@ -512,6 +513,15 @@ def test_what_is_not_stored_is_named_before_anything_is_trained(small: Project) 
     with pytest.raises(ConfigError, match=r"variants lacking \(timestep 0, encoding int8\): .*diffps extract"):
         small.run(sweep, extract=FLOAT16, sweep={"file": "own.yaml"})
     assert not (SWEEP / "heads").exists()
+
+
+def test_where_the_second_alone_has_nobody_to_search_for_nothing_is_trained(sources: Sources) -> None:
+    rename_persons(range(8))  # each is seen once
+    text = "base: {epochs: 1, holdout: 0.3}\nvariants: {last: {}, best: {checkpoint: best}}"
+    with pytest.raises(ConfigError, match=r"train\.holdout: none of the .* two scenes"):
+        run(sweep_params(text), sources)
+    assert sources.batches("train") == []
+    assert not any((variant.folder / "head").exists() for variant in variants_of(text))
 
 
 def test_first_weights_that_cannot_be_had_are_named_before_anything_is_trained(small: Project) -> None:

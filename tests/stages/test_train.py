@@ -24,11 +24,9 @@ from safetensors.torch import load_file, save
 
 from cache.errors import DamagedError
 from cache.sealed import write_tensors
-from diffps.datasets.tables import read_scenes, write_index
 from diffps.errors import CheckpointError, ConfigError, DivergedError
 from diffps.metrics.retrieval import retrieval_map
 from diffps.model import PersonSearcher
-from diffps.records import Annotations, SearchIndex
 from stages.finding.embedder import SearchHead
 from stages.head.data import training_set
 from stages.head.loop import train_head
@@ -44,6 +42,7 @@ from tests.world import (
     StoppingJob,
     equal,
     head_run,
+    rename_persons,
     small_params,
     train_small,
     weights,
@@ -264,12 +263,7 @@ def test_best_without_held_out_identities_is_refused() -> None:
 def test_best_with_nobody_to_search_for_is_refused_before_training(
     here: Path, source: SmallSource, identities: Sequence[int]
 ) -> None:
-    listed = read_scenes(Path("data/index"), "train")
-    box = np.array([[5, 8, 40, 70]], np.float32)
-    found = {s.scene_id: Annotations(box, np.array([i])) for s, i in zip(listed, identities, strict=True)}
-    write_index(
-        SearchIndex(scenes=tuple(listed), annotations=found, queries=(), galleries=(), report={}), Path("data/index")
-    )
+    rename_persons(identities)
     with pytest.raises(ConfigError, match=r"train\.holdout: none of the .* two scenes"):
         train_small(small_params({"train.holdout": 0.3, "train.checkpoint": "best"}), source)
     assert source.given == 0
